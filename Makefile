@@ -1,0 +1,50 @@
+# Everything a newcomer needs: make demo, make test. Details: README.md.
+# The stamp files make a second call skip the installation.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+PYTEST_ARGS ?=
+
+.PHONY: demo test lint bench docs fuzz clean help
+
+help:
+	@echo "make demo [ARGS='--nodes 13 --seconds 20']   run a real federation on this machine"
+	@echo "make test                                    run the whole suite"
+	@echo "make lint | bench | docs | fuzz              checks, timings, document checks, 100,000 hostile inputs"
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
+	$(PYTHON) -m venv "$(VENV)"
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -e .
+	@touch "$@"
+
+$(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch "$@" "$(VENV)/.installed"
+
+demo: $(VENV)/.installed
+	@"$(BIN)/esgf-gossip" demo $(ARGS)
+
+test: $(VENV)/.installed-test
+	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-test
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/mypy"
+
+fuzz: $(VENV)/.installed-test
+	HOSTILE_EXAMPLES=100000 "$(BIN)/python" -m pytest -q tests/property/test_hostile_bytes.py
+
+bench: $(VENV)/.installed-test
+	"$(BIN)/python" benchmarks/change_time.py $(ARGS)
+
+docs: $(VENV)/.installed-test
+	"$(BIN)/python" -m pytest -q tests/unit/test_documents.py
+
+clean:
+	rm -rf "$(VENV)" build dist

@@ -1,0 +1,1 @@
+"""The commands esgf-gossip and trust-admin; thin."""

@@ -1,0 +1,58 @@
+"""
+Every bound on what comes from outside, each with its reason.
+
+Only constants live here. Those marked *protocol* decide what is accepted, so
+all nodes must agree on them: they change with the protocol version alone.
+Source: docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PROTOCOL_VERSION_MIN: Final = 1
+PROTOCOL_VERSION_MAX: Final = 1
+
+# protocol: a frame is parsed whole in memory; 128 KiB holds two full entries.
+FRAME_BYTES: Final = 128 * 1024
+# protocol: digests are compared and stored by every node.
+DIGEST_BYTES: Final = 16 * 1024
+DIGEST_ENTRIES: Final = 64
+DIGEST_LOGS: Final = 8
+ENTRY_BYTES: Final = 64 * 1024
+ENTRIES_TOTAL_BYTES: Final = 512 * 1024
+# protocol: leaf, issuer and room for one more level; a P-256 certificate is about 900 bytes.
+CHAIN_CERTIFICATES: Final = 4
+CHAIN_BYTES: Final = 16 * 1024
+# protocol: ECDSA P-256 in DER is at most 72 bytes.
+SIGNATURE_BYTES: Final = 80
+# protocol: RFC 1035 host names; entry and log names are ours.
+HOST_CHARACTERS: Final = 253
+NAME_CHARACTERS: Final = 64
+# protocol: a digest is valid for at most a week and never dated more than ten minutes ahead.
+DIGEST_LIFETIME_MS: Final = 7 * 24 * 3600 * 1000
+CLOCK_AHEAD_MS: Final = 10 * 60 * 1000
+# protocol: epochs hold (Unix seconds << 20), far below 2**63 until the year 200,000.
+COUNTER_MAX: Final = 2**63 - 1
+TIME_MS_MAX: Final = 2**53
+
+# One message names at most so many heads, hashes, bodies: bounds the work of a frame.
+MESSAGE_HEADS: Final = 1024
+MESSAGE_HASHES: Final = 64
+MESSAGE_BODIES: Final = 64
+MESSAGE_FEATURES: Final = 32
+MESSAGE_KINDS: Final = 16
+MSGPACK_DEPTH: Final = 6
+TEXT_CHARACTERS: Final = 256
+
+# A peer may claim heads of so many origins beyond those we hold lines of.
+UNKNOWN_CLAIMS_PER_PEER: Final = 4096
+# Fetches that wait for answers at the same time, all peers together; the others queue.
+FETCHES_AT_ONCE: Final = 64
+# Verdicts remembered by hash, so that refused bytes are judged once (until trust changes).
+REFUSALS_REMEMBERED: Final = 16 * 1024
+# Bytes queued to one peer that does not read; beyond, the link is closed and heals by anti-entropy.
+SEND_QUEUE_BYTES: Final = 4 * 1024 * 1024
+# Connections whose TLS handshake or first message is outstanding, and their deadline.
+PENDING_HANDSHAKES: Final = 64
+HANDSHAKE_S: Final = 10.0

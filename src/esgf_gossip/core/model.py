@@ -1,0 +1,138 @@
+"""
+The words of the protocol as immutable values.
+
+Only data and their order live here; bytes are the codec's, doubt is the
+Verifier's. Source: docs/protocol.md, docs/adr/0003-order-of-digests.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NewType
+
+import attrs
+
+Link = NewType("Link", int)
+"""One connection to one peer, numbered by the shell, never used twice."""
+
+Address = tuple[str, int]
+"""A place to dial: host name or IP address, and port. Never an identity."""
+
+SERIAL_BYTES: Final = 20
+
+
+@attrs.frozen
+class Moment:
+    """One instant on both clocks: ``mono_s`` for timers, ``wall_ms`` (UTC) for stamps and expiry."""
+
+    mono_s: float
+    wall_ms: int
+
+
+@attrs.frozen(order=True)
+class CertificateRank:
+    """
+    The place of a certificate among those of one origin: the CA's word, not a clock of the origin's.
+
+    ``not_before_s`` is Unix seconds; ``serial`` is big-endian, padded to 20 bytes (RFC 5280, 4.1.2.2).
+    """
+
+    not_before_s: int
+    serial: bytes = attrs.field(validator=attrs.validators.len_between(SERIAL_BYTES, SERIAL_BYTES))
+
+
+@attrs.frozen(order=True)
+class Order:
+    """The order of the digests of one origin: certificate, then epoch, then sequence."""
+
+    certificate: CertificateRank
+    epoch: int
+    sequence: int
+
+
+@attrs.frozen
+class EntryRef:
+    """What a digest says of one entry: SHA-256, size in bytes, and the (epoch, sequence) at which it changed."""
+
+    sha256: bytes
+    size_bytes: int
+    changed_at: tuple[int, int]
+
+
+@attrs.frozen
+class LogRef:
+    """What a digest says of one log: when it was born, leaves, Merkle root, first leaf retained."""
+
+    born: int
+    size: int
+    root: bytes
+    first_retained: int
+
+
+@attrs.frozen
+class Digest:
+    """An origin's statement of all it publishes, decoded. The signed bytes are the truth, this is a reading."""
+
+    federation: str
+    origin: str
+    certificate_sha256: bytes
+    epoch: int
+    sequence: int
+    issued_at_ms: int
+    expires_at_ms: int
+    contact: Address
+    entries: Mapping[str, EntryRef] = attrs.field(factory=dict)
+    logs: Mapping[str, LogRef] = attrs.field(factory=dict)
+    leaving: bool = False
+
+
+@attrs.frozen
+class SignedDigest:
+    """The opaque bytes of a digest and the signature over them. Nothing is known to be true yet."""
+
+    payload: bytes
+    signature: bytes
+
+
+@attrs.frozen
+class VerifiedDigest:
+    """
+    A digest whose signature, chain and revocation state were checked.
+
+    Only a Verifier makes one: the type is the proof. ``chain`` holds the DER
+    certificates, leaf first, root left out; ``payload_sha256`` names the digest
+    (never the signature, which is malleable).
+    """
+
+    signed: SignedDigest
+    digest: Digest
+    order: Order
+    payload_sha256: bytes
+    chain: tuple[bytes, ...]
+
+    @property
+    def head(self) -> Head:
+        """The short form of this line."""
+        return Head(self.digest.origin, self.order, self.payload_sha256)
+
+
+@attrs.frozen
+class Head:
+    """The short form of a line: key, order, hash."""
+
+    origin: str
+    order: Order
+    payload_sha256: bytes
+
+    def is_above(self, other: Head | None) -> bool:
+        """
+        Tell whether this head wins over another of the same origin.
+
+        Total on distinct heads: of two digests with one number the smaller hash
+        counts, so replicas agree even while an origin equivocates.
+        """
+        if other is None:
+            return True
+        if self.order != other.order:
+            return self.order > other.order
+        return self.payload_sha256 < other.payload_sha256

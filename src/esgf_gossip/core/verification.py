@@ -1,0 +1,69 @@
+"""
+What the core asks of trust: two protocols, no implementation.
+
+``trust`` implements both; the simulator passes cheaper ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from esgf_gossip.core.model import CertificateRank, Digest, SignedDigest, VerifiedDigest
+
+
+class Verifier(Protocol):
+    """Turns a SignedDigest into a VerifiedDigest or refuses it. The only maker of VerifiedDigest."""
+
+    def verify(self, signed: SignedDigest, digest: Digest, chain: Sequence[bytes], now_ms: int) -> VerifiedDigest:
+        """
+        Check chain, profile, revocation, signature, origin and dates.
+
+        Args:
+            signed: the bytes as they came.
+            digest: the codec's reading of ``signed.payload``.
+            chain: DER certificates, leaf first, root left out; unchecked.
+            now_ms: our wall clock, UTC.
+
+        Raises:
+            DigestRefused: with one line of reason; no state anywhere changed.
+        """
+        ...  # pragma: no cover
+
+
+class Signer(Protocol):
+    """This node's certified key, as the core may use it."""
+
+    @property
+    def origin(self) -> str:
+        """The host name the certificate's node URI certifies."""
+        ...  # pragma: no cover
+
+    @property
+    def federation(self) -> str:
+        """The federation id of the certificate."""
+        ...  # pragma: no cover
+
+    @property
+    def certificate_sha256(self) -> bytes:
+        """SHA-256 of the DER leaf."""
+        ...  # pragma: no cover
+
+    @property
+    def rank(self) -> CertificateRank:
+        """The rank of the leaf among the certificates of this origin."""
+        ...  # pragma: no cover
+
+    @property
+    def chain(self) -> tuple[bytes, ...]:
+        """DER certificates, leaf first, root left out."""
+        ...  # pragma: no cover
+
+    @property
+    def not_after_ms(self) -> int:
+        """The end of the certificate: no digest outlives it."""
+        ...  # pragma: no cover
+
+    def sign(self, payload: bytes) -> bytes:
+        """Sign the payload of a digest under the protocol's context prefix."""
+        ...  # pragma: no cover

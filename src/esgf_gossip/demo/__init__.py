@@ -1,0 +1,1 @@
+"""A throw-away federation of real processes on one machine."""

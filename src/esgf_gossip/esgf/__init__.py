@@ -1,0 +1,1 @@
+"""What an ESGF node says of itself."""

@@ -1,0 +1,1 @@
+"""The Twisted shell: links, dialling, and the driver that carries out effects."""

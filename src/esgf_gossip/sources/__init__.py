@@ -1,0 +1,1 @@
+"""Where a node learns what it says: files, probes, databases."""

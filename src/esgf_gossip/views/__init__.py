@@ -1,0 +1,1 @@
+"""From a FederationView to bytes: pure and deterministic."""

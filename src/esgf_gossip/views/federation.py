@@ -1,0 +1,90 @@
+"""
+The FederationView: an immutable picture of the registry, judged by local clock and policy.
+
+Only the picture lives here; how it looks as XML, JSON or a table is its
+neighbours' work. Who builds it: esgf_gossip.views.judgement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+import attrs
+
+from esgf_gossip.esgf.registration import Registration
+
+
+class NodeStatus(Enum):
+    """The status of a node as every list and page names it."""
+
+    UP = "up"
+    SUSPECT = "suspect"
+    UNREACHABLE = "unreachable"
+    STALE = "stale"
+    MAINTENANCE = "maintenance"
+    LEFT = "left"
+
+
+@attrs.frozen
+class NodeView:
+    """
+    One node as this daemon sees it; ``*_ms`` are Unix milliseconds, UTC.
+
+    ``registration`` is None where the node published none or one that cannot
+    be read (``registration_error`` then says why). ``registration_issued_at_ms``
+    is issued_at of the digest that last changed the registration.
+    """
+
+    host: str
+    status: NodeStatus
+    since_ms: int
+    epoch: int
+    sequence: int
+    issued_at_ms: int
+    expires_at_ms: int
+    contact: tuple[str, int]
+    registration: Registration | None
+    registration_issued_at_ms: int
+    registration_error: str = ""
+    forked: bool = False
+    entries: Mapping[str, bytes] = attrs.field(factory=dict, repr=False)
+
+    @property
+    def is_listed(self) -> bool:
+        """Tell whether the node belongs into the files that ESGF programs read."""
+        return self.registration is not None and self.status not in (NodeStatus.STALE, NodeStatus.LEFT)
+
+
+@attrs.frozen
+class OwnState:
+    """What a daemon says of itself: the body of ``/api/v1/status`` but for the counts."""
+
+    host: str
+    federation: str
+    version: str
+    epoch: int
+    sequence: int
+    links: int
+    started_at_ms: int
+    certificate_not_after_ms: int
+    crl_age_s: int
+    storage_error: str = ""
+
+
+@attrs.frozen
+class FederationView:
+    """All nodes at one instant, sorted by host; ``root`` is the hash over all digest lines."""
+
+    at_ms: int
+    root: bytes
+    own: OwnState
+    nodes: tuple[NodeView, ...]
+
+    def node(self, host: str) -> NodeView | None:
+        """Return the node of that name, or None."""
+        return next((node for node in self.nodes if node.host == host), None)
+
+    def count(self, status: NodeStatus) -> int:
+        """Count the nodes of one status."""
+        return sum(node.status is status for node in self.nodes)

@@ -42,7 +42,6 @@ MESSAGE_HASHES: Final = 64
 MESSAGE_BODIES: Final = 64
 MESSAGE_FEATURES: Final = 32
 MESSAGE_KINDS: Final = 16
-MSGPACK_DEPTH: Final = 6
 TEXT_CHARACTERS: Final = 256
 
 # A peer may claim heads of so many origins beyond those we hold lines of.

@@ -38,7 +38,7 @@ class CertificateRank:
     """
 
     not_before_s: int
-    serial: bytes = attrs.field(validator=attrs.validators.len_between(SERIAL_BYTES, SERIAL_BYTES))
+    serial: bytes
 
 
 @attrs.frozen(order=True)

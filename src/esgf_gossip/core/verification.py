@@ -15,7 +15,9 @@ from esgf_gossip.core.model import CertificateRank, Digest, SignedDigest, Verifi
 class Verifier(Protocol):
     """Turns a SignedDigest into a VerifiedDigest or refuses it. The only maker of VerifiedDigest."""
 
-    def verify(self, signed: SignedDigest, digest: Digest, chain: Sequence[bytes], now_ms: int) -> VerifiedDigest:
+    def verify(
+        self, signed: SignedDigest, digest: Digest, chain: Sequence[bytes], now_ms: int
+    ) -> VerifiedDigest:
         """
         Check chain, profile, revocation, signature, origin and dates.
 

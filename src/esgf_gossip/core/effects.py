@@ -1,0 +1,218 @@
+"""
+What the core wants done and what it has to tell.
+
+An effect is an order to the shell, a notice a fact for views and operators. A
+batch is carried out in the order persist, send, timers, notices
+(docs/adr/0004-effects.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from esgf_gossip.core.messages import Message
+from esgf_gossip.core.model import Address, Link, Order, VerifiedDigest
+
+# ----------------------------------------------------------------- timers
+
+
+@attrs.frozen
+class RetryFetch:
+    """Ask the next announcer of this origin, unless the request was answered."""
+
+    origin: str
+    request: int
+
+
+@attrs.frozen
+class CompareRoots:
+    """Compare roots with a random peer, or once more with one whose roots differed."""
+
+    link: Link | None = None
+
+
+@attrs.frozen
+class CheckLinks:
+    """Ping silent peers, give up dead ones, close links nobody needs."""
+
+
+@attrs.frozen
+class DrawRings:
+    """Compute who should be linked, unless the roster moved again (then ``token`` is old)."""
+
+    token: int
+
+
+@attrs.frozen
+class DialNext:
+    """Dial what is due; ``token`` tells a newer plan."""
+
+    token: int
+
+
+@attrs.frozen
+class DrawPartner:
+    """Dial one node or seed drawn from all ever known."""
+
+
+@attrs.frozen
+class SignAnew:
+    """Sign the own digest again before it expires; ``token`` tells a newer digest."""
+
+    token: int
+
+
+Timer = RetryFetch | CompareRoots | CheckLinks | DrawRings | DialNext | DrawPartner | SignAnew
+
+# ----------------------------------------------------------------- effects
+
+
+@attrs.frozen
+class PersistEpoch:
+    """Make an epoch durable before its first use."""
+
+    epoch: int
+
+
+@attrs.frozen
+class PersistLine:
+    """Make a line durable: its digest, the bodies that came with it, the hashes nobody refers to any more."""
+
+    line: VerifiedDigest
+    bodies: Mapping[bytes, bytes] = attrs.field(repr=False)
+    dropped: frozenset[bytes] = frozenset()
+
+
+@attrs.frozen
+class RemoveLine:
+    """Forget a line that trust no longer carries: its certificate was revoked or its root retired."""
+
+    origin: str
+    dropped: frozenset[bytes] = frozenset()
+
+
+@attrs.frozen
+class Send:
+    """Send a message over a link; lost with the link."""
+
+    link: Link
+    message: Message
+
+
+@attrs.frozen
+class Disconnect:
+    """Close a link after what was sent, and say why in the log. No further message of it is delivered."""
+
+    link: Link
+    reason: str
+
+
+@attrs.frozen
+class Dial:
+    """Connect to an address and answer with ``peer_connected`` or ``dial_failed``."""
+
+    address: Address
+
+
+@attrs.frozen
+class StartTimer:
+    """Call ``handle_timer`` with this timer after so many seconds. Never cancelled: stale ones are ignored."""
+
+    timer: Timer
+    after_s: float
+
+
+Effect = PersistEpoch | PersistLine | RemoveLine | Send | Disconnect | Dial | StartTimer
+
+# ----------------------------------------------------------------- notices
+
+
+@attrs.frozen
+class DigestAccepted:
+    """A line was replaced by a newer one, complete with its bodies; our own included."""
+
+    origin: str
+    epoch: int
+    sequence: int
+    changed: frozenset[str]
+    leaving: bool
+
+
+@attrs.frozen
+class LineWithdrawn:
+    """A line ended because trust no longer carries it."""
+
+    origin: str
+    reason: str
+
+
+@attrs.frozen
+class DigestTurnedAway:
+    """A digest was refused; the table is unchanged."""
+
+    origin: str
+    peer: str
+    reason: str
+
+
+@attrs.frozen
+class ForkSeen:
+    """Two digests of one number: the origin's key is used twice, or it lies."""
+
+    origin: str
+    order: Order
+
+
+@attrs.frozen
+class PeerJoined:
+    """A link is up: both sides have said hello."""
+
+    peer: str
+
+
+@attrs.frozen
+class PeerParted:
+    """A link is down."""
+
+    peer: str
+    reason: str
+
+
+@attrs.frozen
+class DialFailed:
+    """An address could not be reached; it is tried again for ever. ``attempts`` counts since the last success."""
+
+    address: Address
+    reason: str
+    attempts: int
+
+
+@attrs.frozen
+class EpochTaken:
+    """Our own digest was shown to us from a run we do not remember; a higher epoch is in use now."""
+
+    epoch: int
+
+
+@attrs.frozen
+class PublishingStopped:
+    """This node must not publish: a clone or a thief uses its name, or its certificate is not accepted."""
+
+    reason: str
+
+
+Notice = (
+    DigestAccepted
+    | LineWithdrawn
+    | DigestTurnedAway
+    | ForkSeen
+    | PeerJoined
+    | PeerParted
+    | DialFailed
+    | EpochTaken
+    | PublishingStopped
+)
+
+Output = Effect | Notice

@@ -1,0 +1,328 @@
+"""
+Announce, then fetch: how lines come in.
+
+An announcement is a claim; the newest digest is asked of one announcer, then of
+the next, and taken with all its bodies or not at all. Only a verified digest
+makes another old. Source: docs/protocol.md, "Fetching".
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from esgf_gossip.core import limits
+from esgf_gossip.core.codec import decode_digest
+from esgf_gossip.core.effects import DigestTurnedAway, ForkSeen, Output, RetryFetch, Send, StartTimer
+from esgf_gossip.core.errors import DigestRefused, WireError
+from esgf_gossip.core.messages import Answer, Ask, Bodies, Want
+from esgf_gossip.core.model import Digest, Head, Link, Moment, SignedDigest, VerifiedDigest
+from esgf_gossip.core.registry import Registry, sha256
+from esgf_gossip.core.sessions import Session, Sessions
+from esgf_gossip.core.verification import Verifier
+
+ANSWER_WAIT_UNKNOWN_S: Final = 0.4
+ANSWER_WAIT_MOST_S: Final = 10.0
+# After so many questions without a useful answer the claim is dropped; anti-entropy raises it again.
+QUESTIONS_PER_FETCH: Final = 12
+ANSWER_BYTES: Final = limits.DIGEST_BYTES + limits.CHAIN_BYTES + limits.ENTRIES_TOTAL_BYTES + 4096
+
+
+@attrs.define
+class _Assembly:
+    """The parts of one answer, until the last has come."""
+
+    origin: str
+    signed: SignedDigest | None = None
+    chain: tuple[bytes, ...] = ()
+    bodies: dict[bytes, bytes] = attrs.field(factory=dict)
+    size_bytes: int = 0
+
+    def add(self, bodies: tuple[bytes, ...]) -> None:
+        self.size_bytes += sum(len(body) for body in bodies)
+        if self.size_bytes > ANSWER_BYTES:
+            raise WireError(f"an answer above {ANSWER_BYTES} bytes")
+        for body in bodies:
+            self.bodies[sha256(body)] = body
+
+
+@attrs.define
+class _Fetch:
+    """The search for one origin's newest line."""
+
+    head: Head
+    candidates: deque[Link]
+    request: int = 0
+    asked: Link | None = None
+    questions: int = 0
+    line: VerifiedDigest | None = None
+    bodies: dict[bytes, bytes] = attrs.field(factory=dict)
+
+
+class Fetching:
+    """
+    All searches of a node.
+
+    ``accept`` is called with a line that is whole; ``needs_bodies`` tells
+    which lines must be. ``out`` collects effects and notices in the order in
+    which they arise.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        sessions: Sessions,
+        verifier: Verifier,
+        out: list[Output],
+        accept: Callable[[VerifiedDigest, dict[bytes, bytes], Moment], None],
+        needs_bodies: Callable[[VerifiedDigest, Moment], bool],
+    ) -> None:
+        self._registry = registry
+        self._sessions = sessions
+        self._verifier = verifier
+        self._out = out
+        self._accept = accept
+        self._needs_bodies = needs_bodies
+        self._fetches: dict[str, _Fetch] = {}
+        self._waiting: OrderedDict[str, None] = OrderedDict()
+        self._assemblies: dict[tuple[Link, int, str], _Assembly] = {}
+        self._refused: OrderedDict[bytes, None] = OrderedDict()
+        self._request = 0
+        self._draining = False
+
+    def forget_refusals(self) -> None:
+        """Judge everything anew: trust changed."""
+        self._refused.clear()
+
+    # ------------------------------------------------------------- claims
+
+    def claim(self, session: Session, head: Head, at: Moment) -> None:
+        """Hear that a peer holds a line; ask for it if ours is below."""
+        if not session.note_claim(head, self._registry.table):
+            return
+        if not head.is_above(self._registry.table.head(head.origin)):
+            return
+        fetch = self._fetches.get(head.origin)
+        if fetch is None:
+            fetch = self._fetches[head.origin] = _Fetch(head, deque())
+        if head.is_above(fetch.head):
+            fetch.head = head
+        if session.link not in fetch.candidates:
+            fetch.candidates.append(session.link)
+        if fetch.asked is None and head.origin not in self._waiting:
+            self._ask_next(head.origin, fetch, at)
+
+    def retry(self, origin: str, request: int, at: Moment) -> None:
+        """Ask the next announcer if this request is still the current one."""
+        fetch = self._fetches.get(origin)
+        if fetch is not None and fetch.request == request and fetch.asked is not None:
+            self._ask_next(origin, fetch, at)
+
+    def lost(self, link: Link, at: Moment) -> None:
+        """Forget a link; what was asked of it is asked of the next announcer."""
+        for key in [key for key in self._assemblies if key[0] == link]:
+            del self._assemblies[key]
+        for origin, fetch in list(self._fetches.items()):
+            if link in fetch.candidates:
+                fetch.candidates.remove(link)
+            if fetch.asked == link:
+                self._ask_next(origin, fetch, at)
+
+    def _ask_next(self, origin: str, fetch: _Fetch, at: Moment) -> None:
+        asked_before, fetch.asked = fetch.asked, None
+        if asked_before is None and self._asking() > limits.FETCHES_AT_ONCE:
+            self._waiting[origin] = None
+            return
+        while fetch.candidates:
+            session = self._sessions.get(fetch.candidates[0])
+            # A peer whose own announcement is by now below what we hold has nothing for us.
+            if session is not None and self._may_help(session, fetch):
+                break
+            fetch.candidates.popleft()
+        if not fetch.candidates or fetch.questions >= QUESTIONS_PER_FETCH:
+            self._drop(origin, at)
+            return
+        fetch.candidates.rotate(-1)
+        link = fetch.candidates[-1]
+        session = self._sessions.get(link)
+        assert session is not None
+        fetch.asked = link
+        fetch.questions += 1
+        self._request += 1
+        fetch.request = self._request
+        self._out.append(Send(link, self._question(origin, fetch)))
+        patience = 2.0 ** min(fetch.questions - 1, 4) if len(fetch.candidates) == 1 else 1.0
+        wait_s = min(ANSWER_WAIT_MOST_S, self._answer_wait_s(session) * patience)
+        self._out.append(StartTimer(RetryFetch(origin, fetch.request), wait_s))
+
+    def _may_help(self, session: Session, fetch: _Fetch) -> bool:
+        known = session.known.get(fetch.head.origin)
+        return fetch.line is not None or (
+            known is not None and known.is_above(self._registry.table.head(fetch.head.origin))
+        )
+
+    def _question(self, origin: str, fetch: _Fetch) -> Ask | Want:
+        if fetch.line is not None:
+            missing = self._registry.missing(fetch.line.digest, fetch.bodies)
+            return Want(fetch.request, tuple(missing[: limits.MESSAGE_HASHES]))
+        held = self._registry.table.line(origin)
+        if held is None:
+            return Ask(fetch.request, origin, None, b"")
+        return Ask(fetch.request, origin, held.head, held.digest.certificate_sha256)
+
+    def _answer_wait_s(self, session: Session) -> float:
+        if session.round_trip_s is None:
+            return ANSWER_WAIT_UNKNOWN_S
+        return 1.1 * session.round_trip_s + 0.05
+
+    def _asking(self) -> int:
+        return len(self._fetches) - len(self._waiting)
+
+    def _drop(self, origin: str, at: Moment) -> None:
+        self._fetches.pop(origin, None)
+        self._waiting.pop(origin, None)
+        if self._draining:
+            return
+        self._draining = True
+        try:
+            while self._waiting and self._asking() < limits.FETCHES_AT_ONCE:
+                waiting, _ = self._waiting.popitem(last=False)
+                self._ask_next(waiting, self._fetches[waiting], at)
+        finally:
+            self._draining = False
+
+    # ------------------------------------------------------------- answers
+
+    def answer(self, session: Session, answer: Answer, at: Moment) -> None:
+        """
+        Take one part of an answer, or of an origin's own change sent unasked.
+
+        Raises:
+            WireError: the peer broke the protocol; the table is unchanged.
+        """
+        if answer.request == 0 and answer.origin != session.peer:
+            raise WireError("only an origin sends its change unasked")
+        key = (session.link, answer.request, answer.origin)
+        assembly = self._assemblies.get(key)
+        if assembly is None:
+            fetch = self._fetches.get(answer.origin)
+            if answer.request != 0 and (fetch is None or answer.request > self._request):
+                return  # late: found elsewhere by now
+            assembly = _Assembly(answer.origin, answer.signed, answer.chain)
+            if not answer.is_last:
+                if sum(1 for held in self._assemblies if held[0] == session.link) >= limits.FETCHES_AT_ONCE:
+                    raise WireError("too many answers begun and not ended")
+                self._assemblies[key] = assembly
+        assembly.add(answer.bodies)
+        if answer.is_last:
+            self._assemblies.pop(key, None)
+            self._judge(session, assembly, at)
+
+    def _judge(self, session: Session, assembly: _Assembly, at: Moment) -> None:
+        origin = assembly.origin
+        fetch = self._fetches.get(origin)
+        if assembly.signed is None:
+            session.forget_claim(origin)
+            self._next_or_nothing(origin, fetch, session.link, at)
+            return
+        digest = decode_digest(assembly.signed.payload)
+        if digest.origin != origin:
+            raise WireError(f"asked about {origin}, answered about {digest.origin}")
+        line = self._verified(session, assembly, digest, at)
+        if line is None:
+            self._next_or_nothing(origin, fetch, session.link, at)
+            return
+        session.note_claim(line.head, self._registry.table)
+        held = self._registry.table.head(origin)
+        if held is not None and held.order == line.order and held.payload_sha256 != line.payload_sha256:
+            self._out.append(ForkSeen(origin, line.order))
+        if not line.head.is_above(held):
+            if fetch is not None and not fetch.head.is_above(held):
+                self._drop(origin, at)
+            else:
+                self._next_or_nothing(origin, fetch, session.link, at)
+            return
+        if fetch is None:
+            fetch = self._fetches[origin] = _Fetch(line.head, deque([session.link]), asked=session.link)
+        if fetch.line is None or line.head.is_above(fetch.line.head):
+            fetch.line = line
+        if line.head.is_above(fetch.head):
+            fetch.head = line.head
+        fetch.bodies.update(assembly.bodies)
+        self._complete_or_ask(origin, fetch, session.link, at)
+
+    def _verified(
+        self, session: Session, assembly: _Assembly, digest: Digest, at: Moment
+    ) -> VerifiedDigest | None:
+        signed = assembly.signed
+        assert signed is not None
+        name = sha256(signed.payload)
+        held = self._registry.table.line(digest.origin)
+        if held is not None and held.payload_sha256 == name:
+            return held  # the same bytes: a signature is checked once
+        chain = assembly.chain
+        if not chain and held is not None and held.digest.certificate_sha256 == digest.certificate_sha256:
+            chain = held.chain
+        # The verdict belongs to everything that came: a relay that mangles a signature or a chain
+        # must not make us refuse the good copy of the next one.
+        evidence = sha256(b"".join((signed.payload, signed.signature, *chain)))
+        if evidence in self._refused:
+            return None
+        try:
+            return self._verifier.verify(signed, digest, chain, at.wall_ms)
+        except DigestRefused as refusal:
+            if refusal.lasting:
+                self._remember_refusal(evidence)
+            self._out.append(DigestTurnedAway(digest.origin, session.peer, refusal.reason))
+            return None
+
+    def _remember_refusal(self, evidence: bytes) -> None:
+        self._refused[evidence] = None
+        while len(self._refused) > limits.REFUSALS_REMEMBERED:
+            self._refused.popitem(last=False)
+
+    def bodies(self, session: Session, bodies: Bodies, at: Moment) -> None:
+        """Take bodies that were wanted; those nobody asked for are left out."""
+        for origin, fetch in list(self._fetches.items()):
+            if fetch.request != bodies.request or fetch.asked != session.link or fetch.line is None:
+                continue
+            named = {ref.sha256 for ref in fetch.line.digest.entries.values()}
+            for body in bodies.bodies:
+                content = sha256(body)
+                if content in named:
+                    fetch.bodies[content] = body
+            if bodies.is_last:
+                self._complete_or_ask(origin, fetch, session.link, at)
+            return
+
+    def _complete_or_ask(self, origin: str, fetch: _Fetch, answerer: Link, at: Moment) -> None:
+        line = fetch.line
+        assert line is not None
+        if self._needs_bodies(line, at) and self._registry.missing(line.digest, fetch.bodies):
+            if answerer not in fetch.candidates:
+                fetch.candidates.append(answerer)
+            if fetch.asked is None or fetch.asked == answerer:
+                self._ask_next(origin, fetch, at)
+            return
+        named = {ref.sha256 for ref in line.digest.entries.values()}
+        bodies = {content: body for content, body in fetch.bodies.items() if content in named}
+        sought, candidates = fetch.head, fetch.candidates
+        self._drop(origin, at)
+        self._accept(line, bodies, at)
+        if sought.is_above(line.head):
+            for link in candidates:
+                session = self._sessions.get(link)
+                known = None if session is None else session.known.get(origin)
+                if session is not None and known is not None:
+                    self.claim(session, known, at)
+
+    def _next_or_nothing(self, origin: str, fetch: _Fetch | None, link: Link, at: Moment) -> None:
+        if fetch is None:
+            return
+        if link in fetch.candidates:
+            fetch.candidates.remove(link)
+        if fetch.asked == link:
+            self._ask_next(origin, fetch, at)

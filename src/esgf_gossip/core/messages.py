@@ -1,0 +1,160 @@
+"""
+What two peers say to each other: one frozen class per kind of message.
+
+No bytes here (codec) and no reaction (node). Kinds are numbered in the codec;
+a number, once given, keeps its meaning for ever. Source: docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+import attrs
+
+from esgf_gossip.core.model import Head, SignedDigest
+
+
+class LineKind(IntEnum):
+    """The kinds of lines in the replicated table; each has a root of its own."""
+
+    DIGESTS = 1
+
+
+class Farewell(IntEnum):
+    """Why a link is closed on purpose."""
+
+    STOPPING = 1
+    LEAVING = 2
+    NOT_NEEDED = 3
+    DUPLICATE = 4
+    VERSION = 5
+    MISBEHAVIOUR = 6
+    OVERLOADED = 7
+    UNTRUSTED = 8
+
+
+@attrs.frozen
+class Hello:
+    """
+    Open a link, one from each side; the server's is the admission of the client.
+
+    ``instance`` (16 random bytes) is new with every start of a daemon, so a
+    peer that restarted is told from a second link to the same process.
+    ``head_of_you`` is the highest head the sender holds of the receiver.
+    """
+
+    version_min: int
+    version_max: int
+    features: tuple[int, ...]
+    federation: str
+    instance: bytes
+    clock_ms: int
+    roots: Mapping[int, bytes]
+    head_of_you: Head | None
+
+
+@attrs.frozen
+class Roots:
+    """Compare one root per kind of line; the answer to a request carries ``is_reply``."""
+
+    roots: Mapping[int, bytes]
+    is_reply: bool
+
+
+@attrs.frozen
+class Heads:
+    """One page of all heads the sender holds; ``is_last`` marks the end of the vector."""
+
+    heads: tuple[Head, ...]
+    is_last: bool
+
+
+@attrs.frozen
+class Announce:
+    """Claim to hold these lines, complete. A claim only: nothing is replaced by it."""
+
+    heads: tuple[Head, ...]
+
+
+@attrs.frozen
+class Ask:
+    """
+    Ask "what of this origin after this head?"; ``held`` is None where no line is held.
+
+    ``certificate_sha256`` names the chain the asker has, empty for none.
+    """
+
+    request: int
+    origin: str
+    held: Head | None
+    certificate_sha256: bytes
+
+
+@attrs.frozen
+class Answer:
+    """
+    Give one part of the newest digest and of the bodies that changed after the head asked about.
+
+    ``signed`` and ``chain`` come with the first part; ``signed`` None says
+    "nothing newer". Request 0 is an origin's own change, sent unasked.
+    """
+
+    request: int
+    origin: str
+    signed: SignedDigest | None
+    chain: tuple[bytes, ...]
+    bodies: tuple[bytes, ...]
+    is_last: bool
+
+
+@attrs.frozen
+class Want:
+    """Ask for bodies by their SHA-256."""
+
+    request: int
+    hashes: tuple[bytes, ...]
+
+
+@attrs.frozen
+class Bodies:
+    """Give bodies that were asked for; those not held are left out."""
+
+    request: int
+    bodies: tuple[bytes, ...]
+    is_last: bool
+
+
+@attrs.frozen
+class Ping:
+    """Ask for any sign of life; carries the sender's wall clock in ms."""
+
+    token: int
+    clock_ms: int
+
+
+@attrs.frozen
+class Pong:
+    """Answer a Ping with its token and the sender's wall clock in ms."""
+
+    token: int
+    clock_ms: int
+
+
+@attrs.frozen
+class Goodbye:
+    """Announce that the sender closes the link; ``away_s`` is how long it expects to be away, 0 unknown."""
+
+    farewell: int
+    away_s: int
+    text: str
+
+
+@attrs.frozen
+class Unknown:
+    """A kind that this version does not know: ignored and counted, so that newer peers can be understood."""
+
+    kind: int
+
+
+Message = Hello | Roots | Heads | Announce | Ask | Answer | Want | Bodies | Ping | Pong | Goodbye | Unknown

@@ -1,0 +1,420 @@
+"""
+The node: the whole protocol of one daemon as a state machine.
+
+Messages, timers and local changes go in with a Moment; effects and notices
+come out. No socket, no disk, no clock, no global random source: the same node
+runs in the daemon and in a simulation. Parts: origin (what we say), fetching
+(what we take in), links (to whom). Source: docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from random import Random
+from typing import Final
+
+import attrs
+
+from esgf_gossip.core import limits, reconciliation
+from esgf_gossip.core.answering import answer_to, bodies_for
+from esgf_gossip.core.codec import decode_digest
+from esgf_gossip.core.effects import (
+    CheckLinks,
+    CompareRoots,
+    DialNext,
+    DigestTurnedAway,
+    DrawPartner,
+    DrawRings,
+    LineWithdrawn,
+    Output,
+    PeerJoined,
+    RemoveLine,
+    RetryFetch,
+    Send,
+    SignAnew,
+    StartTimer,
+    Timer,
+)
+from esgf_gossip.core.errors import DigestRefused, VersionMismatchError, WireError
+from esgf_gossip.core.fetching import Fetching
+from esgf_gossip.core.links import Links
+from esgf_gossip.core.messages import (
+    Announce,
+    Answer,
+    Ask,
+    Bodies,
+    Farewell,
+    Goodbye,
+    Heads,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Roots,
+    Unknown,
+    Want,
+)
+from esgf_gossip.core.model import Address, Head, Link, Moment, SignedDigest, VerifiedDigest
+from esgf_gossip.core.origin import Origin, notes_of
+from esgf_gossip.core.publication import Publication
+from esgf_gossip.core.registry import Registry
+from esgf_gossip.core.sessions import Session
+from esgf_gossip.core.verification import Signer, Verifier
+
+COMPARE_LEAST_S: Final = 30.0
+COMPARE_MOST_S: Final = 60.0
+COMPARE_AGAIN_S: Final = 2.0
+AWAY_S: Final = 30
+
+
+@attrs.frozen
+class StoredLine:
+    """One line as a disk gives it back: bytes to be verified again."""
+
+    signed: SignedDigest
+    chain: tuple[bytes, ...]
+
+
+class Node:
+    """
+    One member of the federation.
+
+    Every method that takes a Moment returns what is to be done and what there
+    is to tell, in order. ``registry`` may be read at any time.
+    """
+
+    def __init__(
+        self, signer: Signer, verifier: Verifier, contact: Address, seeds: Sequence[Address], random: Random
+    ) -> None:
+        self.registry: Final = Registry()
+        self.messages_unknown = 0
+        self._out: list[Output] = []
+        self._random = random
+        self._verifier = verifier
+        self._instance = random.randbytes(16)
+        self.links: Final = Links(signer.origin, contact, seeds, self.registry.table, random, self._out)
+        self.origin: Final = Origin(
+            Publication(signer, contact), self.registry, self.links.sessions, verifier, random, self._out
+        )
+        self._fetching = Fetching(
+            self.registry, self.links.sessions, verifier, self._out, self._line_is_whole, self._needs_bodies
+        )
+        self._stored_epoch = 0
+        self._compared: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        """The host name this node is certified for."""
+        return self.origin.publication.signer.origin
+
+    @property
+    def peers_compared(self) -> int:
+        """How many peers have shown a root equal to ours since the start."""
+        return len(self._compared)
+
+    def _drain(self) -> list[Output]:
+        # The list itself is shared with the parts, so it is emptied, never replaced.
+        out = list(self._out)
+        self._out.clear()
+        return out
+
+    # ------------------------------------------------------------- life
+
+    def restore(
+        self, epoch: int, lines: Iterable[StoredLine], bodies: Mapping[bytes, bytes], at: Moment
+    ) -> list[Output]:
+        """Take back what a disk holds, verified anew: what trust no longer carries stays out."""
+        self._stored_epoch = epoch
+        for stored in lines:
+            try:
+                digest = decode_digest(stored.signed.payload)
+                line = self._verifier.verify(stored.signed, digest, stored.chain, at.wall_ms)
+            except WireError as error:
+                self._out.append(DigestTurnedAway("?", "the disk", str(error)))
+            except DigestRefused as refusal:
+                self._out.append(LineWithdrawn(digest.origin, refusal.reason))
+                self._out.append(RemoveLine(digest.origin))
+            else:
+                self.registry.accept(line, bodies)
+        return self._drain()
+
+    def start(self, entries: Mapping[str, bytes], at: Moment) -> list[Output]:
+        """
+        Take a new epoch, publish, begin to dial.
+
+        Raises:
+            PublicationError: the entries are out of bounds; nothing was begun.
+        """
+        self.origin.begin(self._stored_epoch, at)
+        self.origin.publication.set_entries(entries)
+        self.origin.publish(at)
+        self.links.start(at)
+        self._out.append(StartTimer(CompareRoots(), self._compare_s()))
+        return self._drain()
+
+    def publish(self, entries: Mapping[str, bytes], at: Moment) -> list[Output]:
+        """
+        Publish these entries in place of the ones before; nothing happens where they are the same.
+
+        Raises:
+            PublicationError: out of bounds; the old entries stay.
+        """
+        if not self.origin.publication.has_entries(entries):
+            self.origin.publication.set_entries(entries)
+            self.origin.publish(at)
+        return self._drain()
+
+    def leave(self, at: Moment) -> list[Output]:
+        """Tell the federation that this node leaves it for good; ``stop`` comes next."""
+        self.origin.publication.leaving = True
+        self.origin.publication.set_entries({})
+        self.origin.publish(at)
+        return self._drain()
+
+    def stop(self, away_s: int = AWAY_S) -> list[Output]:
+        """Say goodbye on every link and close it; ``away_s`` is how long we expect to be away."""
+        leaving = self.origin.publication.leaving
+        for session in self.links.sessions:
+            if leaving:
+                self.links.close(session, Farewell.LEAVING, "this node leaves the federation")
+            else:
+                self.links.close(session, Farewell.STOPPING, "this node stops", away_s)
+        return self._drain()
+
+    def trust_changed(self, signer: Signer, at: Moment) -> list[Output]:
+        """
+        Go on with new trust: lines it does not carry end, a new certificate is published at once.
+
+        The Verifier has been told already; links are re-judged by the shell.
+        """
+        self._fetching.forget_refusals()
+        renewed = signer.certificate_sha256 != self.origin.publication.signer.certificate_sha256
+        self.origin.publication.signer = signer
+        for line in list(self.registry.table):
+            try:
+                self._verifier.verify(line.signed, line.digest, line.chain, at.wall_ms)
+            except DigestRefused as refusal:
+                dropped = self.registry.withdraw(line.digest.origin)
+                self._out.append(RemoveLine(line.digest.origin, dropped))
+                self._out.append(LineWithdrawn(line.digest.origin, refusal.reason))
+                self.links.roster_moved(at)
+        if renewed or self.origin.publication.stopped:
+            self.origin.publication.stopped = ""
+            self.origin.publish(at)
+        return self._drain()
+
+    # ------------------------------------------------------------- lines
+
+    def _needs_bodies(self, line: VerifiedDigest, at: Moment) -> bool:
+        return line.digest.origin != self.name and line.digest.expires_at_ms > at.wall_ms
+
+    def _line_is_whole(self, line: VerifiedDigest, bodies: dict[bytes, bytes], at: Moment) -> None:
+        if line.digest.origin == self.name:
+            self.origin.own_head_shown(line, at)
+            return
+        before = self.registry.table.line(line.digest.origin)
+        change = self.registry.accept(line, bodies)
+        if change is None:
+            return
+        self._out.extend(notes_of(change))
+        if (
+            before is None
+            or before.digest.leaving != line.digest.leaving
+            or before.digest.contact != line.digest.contact
+            or before.digest.expires_at_ms <= at.wall_ms
+        ):
+            self.links.roster_moved(at)
+        for session in self.links.sessions:
+            if session.we_greeted and session.peer != line.digest.origin and not session.has(line.head):
+                self._announce(session, [line.head])
+
+    def _announce(self, session: Session, heads: Sequence[Head]) -> None:
+        fresh = [head for head in heads if session.told.get(head.origin) != head]
+        session.told.update({head.origin: head for head in fresh})
+        self._out.extend(Send(session.link, page) for page in reconciliation.announcements(fresh))
+
+    # ------------------------------------------------------------- links
+
+    def peer_connected(self, link: Link, peer: str, dialled: Address | None, at: Moment) -> list[Output]:
+        """
+        Take in a link to a peer whose certificate was verified.
+
+        The server greets first: its hello admits the client, which in TLS 1.3
+        cannot know before whether its certificate was accepted.
+        """
+        session = self.links.connected(link, peer, dialled, at)
+        if session is not None and dialled is None:
+            self._greet(session, at)
+        return self._drain()
+
+    def peer_lost(self, link: Link, reason: str, at: Moment) -> list[Output]:
+        """Note that a link is down; what it owed us is asked of others."""
+        if self.links.lost(link, reason, at) is not None:
+            self._fetching.lost(link, at)
+        return self._drain()
+
+    def dial_failed(self, address: Address, reason: str, at: Moment) -> list[Output]:
+        """Note that a dial came to nothing."""
+        self.links.dial_failed(address, reason, at)
+        return self._drain()
+
+    def _greet(self, session: Session, at: Moment) -> None:
+        session.we_greeted = True
+        hello = Hello(
+            version_min=limits.PROTOCOL_VERSION_MIN,
+            version_max=limits.PROTOCOL_VERSION_MAX,
+            features=(),
+            federation=self.origin.publication.signer.federation,
+            instance=self._instance,
+            clock_ms=at.wall_ms,
+            roots=reconciliation.roots_of(self.registry),
+            head_of_you=self.registry.table.head(session.peer),
+        )
+        self._out.append(Send(session.link, hello))
+
+    # ------------------------------------------------------------- messages
+
+    def handle_message(self, link: Link, message: Message, at: Moment) -> list[Output]:
+        """Take one message. A breach of the protocol closes that link and changes nothing else."""
+        session = self.links.sessions.get(link)
+        if session is None:
+            return []  # closed by us a moment ago
+        session.heard_at_s = at.mono_s
+        try:
+            self._take(session, message, at)
+        except VersionMismatchError as error:
+            self._part(session, Farewell.VERSION, str(error), at)
+        except WireError as error:
+            self._part(session, Farewell.MISBEHAVIOUR, f"protocol error: {error}", at)
+        return self._drain()
+
+    def wire_error(self, link: Link, error: WireError, at: Moment) -> list[Output]:
+        """Close a link whose bytes were not our protocol."""
+        session = self.links.sessions.get(link)
+        if session is not None:
+            self._part(session, Farewell.MISBEHAVIOUR, f"protocol error: {error}", at)
+        return self._drain()
+
+    def _part(self, session: Session, farewell: Farewell, reason: str, at: Moment) -> None:
+        self.links.close(session, farewell, reason)
+        self._fetching.lost(session.link, at)
+        self.links.punish(session, at)
+
+    def _take(self, session: Session, message: Message, at: Moment) -> None:
+        if not session.is_open and not isinstance(message, Hello | Goodbye):
+            raise WireError("the first message is not a hello")
+        match message:
+            case Hello():
+                self._hello(session, message, at)
+            case Announce():
+                for head in message.heads:
+                    self._fetching.claim(session, head, at)
+            case Answer():
+                self._fetching.answer(session, message, at)
+            case Bodies():
+                self._fetching.bodies(session, message, at)
+            case Ask():
+                self._send(session, answer_to(message, self.registry))
+            case Want():
+                self._send(session, bodies_for(message, self.registry))
+            case Roots():
+                self._roots(session, message)
+            case Heads():
+                for head in message.heads:
+                    self._fetching.claim(session, head, at)
+                for page in reconciliation.note_page(session, message, self.registry):
+                    self._announce(session, page.heads)
+            case Ping():
+                self._out.append(Send(session.link, Pong(message.token, at.wall_ms)))
+            case Pong():
+                self._pong(session, message, at)
+            case Goodbye():
+                self.links.goodbye(session, message, at)
+                self._fetching.lost(session.link, at)
+            case Unknown():
+                self.messages_unknown += 1
+
+    def _send(self, session: Session, messages: Iterable[Message]) -> None:
+        self._out.extend(Send(session.link, message) for message in messages)
+
+    def _hello(self, session: Session, hello: Hello, at: Moment) -> None:
+        if session.is_open:
+            raise WireError("a second hello")
+        version = min(hello.version_max, limits.PROTOCOL_VERSION_MAX)
+        if version < max(hello.version_min, limits.PROTOCOL_VERSION_MIN):
+            raise VersionMismatchError(
+                f"{session.peer} speaks versions {hello.version_min} to {hello.version_max} of the protocol, "
+                f"this node {limits.PROTOCOL_VERSION_MIN} to {limits.PROTOCOL_VERSION_MAX}; upgrade the older one"
+            )
+        if hello.federation != self.origin.publication.signer.federation:
+            raise WireError(f"the peer belongs to federation {hello.federation}")
+        session.is_open = True
+        session.version = version
+        session.instance = hello.instance
+        session.clock_offset_ms = hello.clock_ms - at.wall_ms
+        if session.dialled is not None:
+            self._greet(session, at)
+        self._out.append(PeerJoined(session.peer))
+        closed = self.links.drop_duplicates(session)
+        for duplicate in closed:
+            self._fetching.lost(duplicate.link, at)
+        if session in closed:
+            return
+        self.links.ping(session, at)
+        if hello.head_of_you is not None and hello.head_of_you.origin == self.name:
+            self._fetching.claim(session, hello.head_of_you, at)
+        self._compare(session, hello.roots, may_send_vector=session.dialled is not None)
+
+    def _compare(self, session: Session, roots: Mapping[int, bytes], *, may_send_vector: bool) -> None:
+        if not reconciliation.differ(reconciliation.roots_of(self.registry), dict(roots)):
+            self._compared.add(session.peer)
+        elif may_send_vector:
+            self._send(session, reconciliation.vector(self.registry))
+            self._out.append(StartTimer(CompareRoots(session.link), COMPARE_AGAIN_S))
+
+    def _roots(self, session: Session, message: Roots) -> None:
+        if not message.is_reply:
+            self._out.append(Send(session.link, Roots(reconciliation.roots_of(self.registry), is_reply=True)))
+        # One of the two sends the vector: the one that asked, when it hears that the roots differ.
+        self._compare(session, message.roots, may_send_vector=message.is_reply)
+
+    def _pong(self, session: Session, pong: Pong, at: Moment) -> None:
+        if pong.token == session.ping_token and session.ping_sent_at_s is not None:
+            session.round_trip_s = at.mono_s - session.ping_sent_at_s
+            session.ping_sent_at_s = None
+            session.clock_offset_ms = pong.clock_ms - at.wall_ms
+
+    # ------------------------------------------------------------- timers
+
+    def handle_timer(self, timer: Timer, at: Moment) -> list[Output]:
+        """Take one timer; a stale one does nothing."""
+        match timer:
+            case RetryFetch():
+                self._fetching.retry(timer.origin, timer.request, at)
+            case CompareRoots():
+                self._compare_roots(timer.link)
+            case CheckLinks():
+                for session in self.links.check(at):
+                    self._fetching.lost(session.link, at)
+            case DrawRings():
+                self.links.rings_due(timer.token, at)
+            case DialNext():
+                self.links.dial_due(timer.token, at)
+            case DrawPartner():
+                self.links.draw_partner(at)
+            case SignAnew():
+                self.origin.renew(timer.token, at)
+        return self._drain()
+
+    def _compare_s(self) -> float:
+        return self._random.uniform(COMPARE_LEAST_S, COMPARE_MOST_S)
+
+    def _compare_roots(self, link: Link | None) -> None:
+        if link is None:
+            self._out.append(StartTimer(CompareRoots(), self._compare_s()))
+            candidates = self.links.sessions.open()
+            session = self._random.choice(candidates) if candidates else None
+        else:
+            session = self.links.sessions.get(link)
+        if session is not None:
+            self._send(session, [Roots(reconciliation.roots_of(self.registry), is_reply=False)])

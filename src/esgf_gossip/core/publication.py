@@ -1,0 +1,139 @@
+"""
+What this node publishes: its epoch, its sequence, its signed digest.
+
+The one place that makes digests. An epoch is durable before its first use, so
+that no crash, lost disk or resumed snapshot ever makes two digests of one
+number (docs/adr/0003-order-of-digests.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import Random
+from typing import Final
+
+from esgf_gossip.core.codec import encode_digest
+from esgf_gossip.core.limits import (
+    COUNTER_MAX,
+    DIGEST_BYTES,
+    DIGEST_ENTRIES,
+    DIGEST_LIFETIME_MS,
+    ENTRIES_TOTAL_BYTES,
+    ENTRY_BYTES,
+)
+from esgf_gossip.core.model import Address, Digest, EntryRef, Moment, SignedDigest, VerifiedDigest
+from esgf_gossip.core.registry import sha256
+from esgf_gossip.core.verification import Signer
+
+EPOCH_RANDOM_BITS: Final = 20
+
+
+class PublicationError(ValueError):
+    """Report entries that no peer would accept: too many, too large. Nothing was published."""
+
+
+def next_epoch(last: int, shown: int, wall_ms: int, random: Random) -> int:
+    """
+    Return the epoch of a new start: above every one used or shown, and never one that a clone could draw.
+
+    Args:
+        last: the highest epoch on our disk, 0 for none.
+        shown: the highest epoch in a digest of ours, with our valid signature, that anybody showed us.
+        wall_ms: Unix milliseconds; only makes collisions unlikely, never decides an order on its own.
+        random: the source of the 20 low bits.
+    """
+    by_clock = (max(0, wall_ms // 1000) << EPOCH_RANDOM_BITS) + random.getrandbits(EPOCH_RANDOM_BITS)
+    return min(COUNTER_MAX, max(last + 1, shown + 1, by_clock))
+
+
+class Publication:
+    """
+    The state from which the own digest is made.
+
+    ``epoch`` and ``sequence`` are those of the newest digest made; both 0 before ``begin``.
+    """
+
+    def __init__(self, signer: Signer, contact: Address) -> None:
+        self.signer = signer
+        self.contact = contact
+        self.epoch = 0
+        self.sequence = 0
+        self.leaving = False
+        self.stopped = ""
+        self.bodies: dict[bytes, bytes] = {}
+        self._refs: dict[str, EntryRef] = {}
+
+    def begin(self, epoch: int, remembered: VerifiedDigest | None) -> None:
+        """
+        Start or restart with an epoch that is durable already.
+
+        What the remembered own digest says of unchanged entries is kept, so
+        that peers do not fetch them again after our restart.
+        """
+        self.epoch = epoch
+        self.sequence = 0
+        if remembered is not None and not self._refs:
+            self._refs = dict(remembered.digest.entries)
+
+    def has_entries(self, entries: Mapping[str, bytes]) -> bool:
+        """Tell whether exactly these entries are published already."""
+        return {name: ref.sha256 for name, ref in self._refs.items()} == {
+            name: sha256(body) for name, body in entries.items()
+        }
+
+    def set_entries(self, entries: Mapping[str, bytes]) -> None:
+        """
+        Take the bodies that the next digest will list.
+
+        Raises:
+            PublicationError: an entry or their sum is above the protocol's bounds; the old ones stay.
+        """
+        if len(entries) > DIGEST_ENTRIES:
+            raise PublicationError(f"{len(entries)} entries are more than {DIGEST_ENTRIES}")
+        for name, body in entries.items():
+            if len(body) > ENTRY_BYTES:
+                raise PublicationError(f"entry {name!r} has {len(body)} bytes, {ENTRY_BYTES} are allowed")
+        total = sum(len(body) for body in entries.values())
+        if total > ENTRIES_TOTAL_BYTES:
+            raise PublicationError(
+                f"the entries together have {total} bytes, {ENTRIES_TOTAL_BYTES} are allowed"
+            )
+        number = (self.epoch, self.sequence + 1)
+        refs = {}
+        for name, body in entries.items():
+            content = sha256(body)
+            before = self._refs.get(name)
+            unchanged = before is not None and before.sha256 == content
+            refs[name] = before if before and unchanged else EntryRef(content, len(body), number)
+        self._refs = refs
+        self.bodies = {sha256(body): body for body in entries.values()}
+
+    def sign(self, at: Moment) -> tuple[SignedDigest, Digest]:
+        """
+        Make the next digest: one sequence higher, dated now, never beyond the certificate.
+
+        Raises:
+            PublicationError: the digest is above its bound.
+        """
+        self.sequence += 1
+        digest = Digest(
+            federation=self.signer.federation,
+            origin=self.signer.origin,
+            certificate_sha256=self.signer.certificate_sha256,
+            epoch=self.epoch,
+            sequence=self.sequence,
+            issued_at_ms=at.wall_ms,
+            expires_at_ms=min(at.wall_ms + DIGEST_LIFETIME_MS, self.signer.not_after_ms),
+            contact=self.contact,
+            entries=self._refs,
+            leaving=self.leaving,
+        )
+        payload = encode_digest(digest)
+        if len(payload) > DIGEST_BYTES:
+            raise PublicationError(f"the digest has {len(payload)} bytes, {DIGEST_BYTES} are allowed")
+        return SignedDigest(payload, self.signer.sign(payload)), digest
+
+    def renewal_after_s(self, digest: Digest, random: Random) -> float:
+        """Return the seconds after which to sign anew: a third of the life, with jitter, at least a minute."""
+        life_s = (digest.expires_at_ms - digest.issued_at_ms) / 1000
+        return max(60.0, life_s / 3 * random.uniform(0.8, 1.0))

@@ -1,0 +1,56 @@
+"""
+Anti-entropy: roots, and the full vector of heads where they differ.
+
+Pure: says what to send, keeps nothing but the vector being received.
+Source: docs/protocol.md, "Reconciliation".
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from esgf_gossip.core.messages import Announce, Heads, LineKind
+from esgf_gossip.core.model import Head
+from esgf_gossip.core.registry import Registry
+from esgf_gossip.core.sessions import Session
+
+# 256 heads of the longest host names stay below the bound of a frame.
+HEADS_PER_PAGE: Final = 256
+
+
+def roots_of(registry: Registry) -> dict[int, bytes]:
+    """Return the root of each kind of line."""
+    return {LineKind.DIGESTS: registry.table.root}
+
+
+def differ(ours: dict[int, bytes], theirs: dict[int, bytes]) -> bool:
+    """Tell whether a kind that both ends know has different roots."""
+    return any(theirs[kind] != root for kind, root in ours.items() if kind in theirs)
+
+
+def vector(registry: Registry) -> list[Heads]:
+    """Return all our heads in pages, the last marked."""
+    pages = _pages(registry.table.heads()) or [()]
+    return [Heads(page, is_last=number == len(pages) - 1) for number, page in enumerate(pages)]
+
+
+def note_page(session: Session, page: Heads, registry: Registry) -> list[Announce]:
+    """
+    Take one page of a peer's vector; after the last, return what we hold above it.
+
+    Only heads of origins we hold are kept, so the memory is bounded by our own table.
+    """
+    session.vector.update({head.origin: head for head in page.heads if head.origin in registry.table})
+    if not page.is_last:
+        return []
+    seen, session.vector = session.vector, {}
+    return announcements(registry.heads_above(seen))
+
+
+def announcements(heads: list[Head]) -> list[Announce]:
+    """Return claims to these heads, in pages."""
+    return [Announce(page) for page in _pages(heads)]
+
+
+def _pages(heads: list[Head]) -> list[tuple[Head, ...]]:
+    return [tuple(heads[start : start + HEADS_PER_PAGE]) for start in range(0, len(heads), HEADS_PER_PAGE)]

@@ -1,0 +1,114 @@
+"""
+The state of each link and who is at its other end.
+
+Only bookkeeping: what was heard, claimed and told. Reactions are the node's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+
+from esgf_gossip.core.limits import UNKNOWN_CLAIMS_PER_PEER
+from esgf_gossip.core.model import Address, Head, Link
+from esgf_gossip.core.table import Table
+
+
+@attrs.define
+class Session:
+    """
+    One link. ``dialled`` is the address we dialled, None where the peer dialled us.
+
+    ``is_open``: the peer's hello was heard. ``we_greeted``: ours was sent, so
+    what changes from now on is announced. ``known`` holds the highest head
+    the peer claimed per origin, ``told`` what we claimed to it.
+    """
+
+    link: Link
+    peer: str
+    dialled: Address | None
+    connected_at_s: float
+    heard_at_s: float
+    wanted_at_s: float
+    is_open: bool = False
+    we_greeted: bool = False
+    instance: bytes = b""
+    version: int = 0
+    round_trip_s: float | None = None
+    clock_offset_ms: int | None = None
+    ping_token: int = 0
+    ping_sent_at_s: float | None = None
+    known: dict[str, Head] = attrs.field(factory=dict)
+    told: dict[str, Head] = attrs.field(factory=dict)
+    vector: dict[str, Head] = attrs.field(factory=dict)
+    unknown_claims: int = 0
+
+    def note_claim(self, head: Head, table: Table) -> bool:
+        """
+        Remember what the peer claims to hold; False where it claims too many origins we have never seen.
+
+        Memory stays bounded by our own lines plus a constant, whatever a peer says.
+        """
+        before = self.known.get(head.origin)
+        if before is None and head.origin not in table:
+            if self.unknown_claims >= UNKNOWN_CLAIMS_PER_PEER:
+                # Many of them may have become lines since they were counted.
+                self.unknown_claims = sum(origin not in table for origin in self.known)
+            if self.unknown_claims >= UNKNOWN_CLAIMS_PER_PEER:
+                return False
+            self.unknown_claims += 1
+        if head.is_above(before):
+            self.known[head.origin] = head
+        return True
+
+    def forget_claim(self, origin: str) -> None:
+        """Drop a claim that the peer itself did not confirm."""
+        if self.known.pop(origin, None) is not None and self.unknown_claims:
+            self.unknown_claims -= 1
+
+    def has(self, head: Head) -> bool:
+        """Tell whether the peer claimed this head or a higher one."""
+        known = self.known.get(head.origin)
+        return known is not None and not head.is_above(known)
+
+    def has_been_told(self, head: Head) -> bool:
+        """Tell whether the peer has this head, from us or by its own word."""
+        return self.told.get(head.origin) == head or self.has(head)
+
+
+class Sessions:
+    """All links, by number; an index by peer lives as long as the link."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[Link, Session] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._sessions.values()))
+
+    def add(self, session: Session) -> None:
+        """Take in a new link."""
+        self._sessions[session.link] = session
+
+    def get(self, link: Link) -> Session | None:
+        """Return the session of a link, or None where it is already closed."""
+        return self._sessions.get(link)
+
+    def remove(self, link: Link) -> Session | None:
+        """Forget a link and return what was known of it, None where it was forgotten before."""
+        return self._sessions.pop(link, None)
+
+    def open(self) -> list[Session]:
+        """Return the sessions whose peer has said hello, in the order of their links."""
+        return [session for session in self._sessions.values() if session.is_open]
+
+    def of(self, peer: str) -> list[Session]:
+        """Return the open sessions with one peer: more than one only until the duplicate is closed."""
+        return [session for session in self.open() if session.peer == peer]
+
+    def peers(self) -> set[str]:
+        """Return the names at the other end of open links."""
+        return {session.peer for session in self.open()}

@@ -269,10 +269,13 @@ def decode_digest(payload: bytes) -> Digest:
 
 
 def _entry(value: object) -> EntryRef:
-    sha256, size_bytes, changed = _array(value, 3, "entry")[:3]
+    sha256, size_bytes, changed, changed_at_ms = _array(value, 4, "entry")[:4]
     epoch, sequence = _array(changed, 2, "changed at")[:2]
     return EntryRef(
-        _hash(sha256), _number(size_bytes, limits.ENTRY_BYTES), (_number(epoch), _number(sequence))
+        _hash(sha256),
+        _number(size_bytes, limits.ENTRY_BYTES),
+        (_number(epoch), _number(sequence)),
+        _time_ms(changed_at_ms),
     )
 
 
@@ -371,7 +374,7 @@ def encode_digest(digest: Digest) -> bytes:
             digest.expires_at_ms,
             list(digest.contact),
             {
-                name: [ref.sha256, ref.size_bytes, list(ref.changed_at)]
+                name: [ref.sha256, ref.size_bytes, list(ref.changed_at), ref.changed_at_ms]
                 for name, ref in sorted(digest.entries.items())
             },
             {

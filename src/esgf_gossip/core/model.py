@@ -52,11 +52,17 @@ class Order:
 
 @attrs.frozen
 class EntryRef:
-    """What a digest says of one entry: SHA-256, size in bytes, and the (epoch, sequence) at which it changed."""
+    """
+    What a digest says of one entry: SHA-256, size in bytes, and when it last changed.
+
+    ``changed_at`` is the (epoch, sequence) of that digest, ``changed_at_ms``
+    its issued_at: the stamp that ESGF's documents show, the same on all nodes.
+    """
 
     sha256: bytes
     size_bytes: int
     changed_at: tuple[int, int]
+    changed_at_ms: int
 
 
 @attrs.frozen

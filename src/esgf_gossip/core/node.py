@@ -146,7 +146,7 @@ class Node:
             PublicationError: the entries are out of bounds; nothing was begun.
         """
         self.origin.begin(self._stored_epoch, at)
-        self.origin.publication.set_entries(entries)
+        self.origin.publication.set_entries(entries, at)
         self.origin.publish(at)
         self.links.start(at)
         self._out.append(StartTimer(CompareRoots(), self._compare_s()))
@@ -160,14 +160,14 @@ class Node:
             PublicationError: out of bounds; the old entries stay.
         """
         if not self.origin.publication.has_entries(entries):
-            self.origin.publication.set_entries(entries)
+            self.origin.publication.set_entries(entries, at)
             self.origin.publish(at)
         return self._drain()
 
     def leave(self, at: Moment) -> list[Output]:
         """Tell the federation that this node leaves it for good; ``stop`` comes next."""
         self.origin.publication.leaving = True
-        self.origin.publication.set_entries({})
+        self.origin.publication.set_entries({}, at)
         self.origin.publish(at)
         return self._drain()
 

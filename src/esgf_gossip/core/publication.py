@@ -81,9 +81,9 @@ class Publication:
             name: sha256(body) for name, body in entries.items()
         }
 
-    def set_entries(self, entries: Mapping[str, bytes]) -> None:
+    def set_entries(self, entries: Mapping[str, bytes], at: Moment) -> None:
         """
-        Take the bodies that the next digest will list.
+        Take the bodies that the next digest, signed at this same Moment, will list.
 
         Raises:
             PublicationError: an entry or their sum is above the protocol's bounds; the old ones stay.
@@ -104,7 +104,7 @@ class Publication:
             content = sha256(body)
             before = self._refs.get(name)
             unchanged = before is not None and before.sha256 == content
-            refs[name] = before if before and unchanged else EntryRef(content, len(body), number)
+            refs[name] = before if before and unchanged else EntryRef(content, len(body), number, at.wall_ms)
         self._refs = refs
         self.bodies = {sha256(body): body for body in entries.values()}
 

@@ -58,7 +58,11 @@ class NodeView:
 
 @attrs.frozen
 class OwnState:
-    """What a daemon says of itself: the body of ``/api/v1/status`` but for the counts."""
+    """
+    What a daemon says of itself: the body of ``/api/v1/status`` but for the counts.
+
+    ``storage_error`` and ``publishing_stopped`` are one line each while something is wrong, else empty.
+    """
 
     host: str
     federation: str
@@ -70,6 +74,7 @@ class OwnState:
     certificate_not_after_ms: int
     crl_age_s: int
     storage_error: str = ""
+    publishing_stopped: str = ""
 
 
 @attrs.frozen

@@ -1,0 +1,167 @@
+"""
+What ``check`` looks at: each function here gives the findings of one part of a node.
+
+Nothing is started, written or dialled; ports are bound for a moment to see
+that they are free. How findings are printed: ``esgf_gossip.cli.check``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import os
+import socket
+import time
+from collections.abc import Iterator
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from esgf_gossip.cli.control_client import ControlClient
+from esgf_gossip.config import Config, format_address
+
+
+class Level(IntEnum):
+    """How bad a finding is; its value is the exit code of ``check``."""
+
+    GOOD = 0
+    ATTENTION = 10
+    CRITICAL = 11
+
+
+@attrs.frozen
+class Finding:
+    """One line of ``check``: how bad, which part of the node, what and what to do."""
+
+    level: Level
+    part: str
+    text: str
+
+
+def all_findings(config: Config) -> Iterator[Finding]:
+    """Look at every part of a node."""
+    runs = ControlClient(config.control_socket, timeout_s=2.0).is_answering()
+    if runs:
+        yield Finding(Level.GOOD, "daemon", f"runs; it answers on {config.control_socket}")
+    yield from _addresses(config)
+    yield from _folders(config)
+    yield from _trust(config)
+    yield from _site(config)
+    if not runs:
+        # The ports of a running daemon are taken, by itself.
+        yield from _ports(config)
+
+
+def _addresses(config: Config) -> Iterator[Finding]:
+    listen, (host, port) = config.gossip.listen, config.gossip.advertise
+    if _is_loopback(host) and not _is_loopback(listen[0]):
+        yield Finding(
+            Level.ATTENTION,
+            "gossip",
+            f"advertise is {format_address((host, port))}, which others dial on their own machine; "
+            f"write the name at which they reach this node",
+        )
+    if port == 0:
+        yield Finding(Level.GOOD, "gossip", "advertise has port 0: this node only dials out")
+    elif _is_loopback(listen[0]) and not _is_loopback(host):
+        yield Finding(
+            Level.ATTENTION,
+            "gossip",
+            f"listen is {format_address(listen)}, where only this machine connects, but advertise is "
+            f"{format_address((host, port))}; write another [gossip] listen unless something forwards there",
+        )
+    if not config.gossip.seeds:
+        yield Finding(
+            Level.ATTENTION,
+            "gossip",
+            "seeds is empty: this node waits until another dials it; name one or two nodes unless it is the first",
+        )
+    if config.http.listen is not None and not _is_loopback(config.http.listen[0]):
+        yield Finding(
+            Level.ATTENTION,
+            "http",
+            f"listen is {format_address(config.http.listen)}: anybody who reaches it may read; "
+            "put a web server with TLS before it, or listen on 127.0.0.1",
+        )
+
+
+def _folders(config: Config) -> Iterator[Finding]:
+    for part, folder in {"state": config.node.state, "outputs": config.outputs.directory}.items():
+        nearest = next((parent for parent in (folder, *folder.parents) if parent.exists()), Path("/"))
+        if folder.exists() and not folder.is_dir():
+            yield Finding(Level.CRITICAL, part, f"{folder} is not a folder; name another in node.toml")
+        elif not os.access(nearest, os.W_OK | os.X_OK):
+            yield Finding(Level.CRITICAL, part, f"{nearest} is not writable for this user; chown or chmod it")
+        elif nearest == folder and folder.stat().st_mode & 0o002:
+            yield Finding(Level.ATTENTION, part, f"{folder} is writable for everybody; chmod o-w {folder}")
+
+
+def _trust(config: Config) -> Iterator[Finding]:
+    from esgf_gossip.trust.errors import TrustError  # noqa: PLC0415 - brings cryptography
+    from esgf_gossip.trust.material import TrustMaterial  # noqa: PLC0415
+
+    now_ms = time.time_ns() // 1_000_000
+    node = config.node
+    try:
+        material = TrustMaterial.load(
+            config.trust.directory, host=node.host, federation=node.federation, now_ms=now_ms
+        )
+        for finding in material.findings(now_ms):
+            level = Level.CRITICAL if finding.level == "critical" else Level.ATTENTION
+            yield Finding(level, "trust", finding.text)
+    except TrustError as error:
+        yield Finding(Level.CRITICAL, "trust", str(error))
+
+
+def _site(config: Config) -> Iterator[Finding]:
+    from esgf_gossip.esgf.site_data import SiteError  # noqa: PLC0415 - check and run alone need it
+    from esgf_gossip.sources.site import SiteFiles, read_site  # noqa: PLC0415
+
+    esgf = config.esgf
+    files = SiteFiles(esgf.properties, esgf.config_type, esgf.groups, esgf.host_certificate)
+    try:
+        site = read_site(files, config.node.host, publish=esgf.publish, check_app_home=esgf.check_app_home)
+    except SiteError as error:
+        yield Finding(Level.CRITICAL, "site", str(error))
+        return
+    for finding in site.findings:
+        yield Finding(Level.ATTENTION, "site", str(finding))
+
+
+def _ports(config: Config) -> Iterator[Finding]:
+    for part, address in {"gossip": config.gossip.listen, "http": config.http.listen}.items():
+        if address is None:
+            continue
+        reason = bind_error(address)
+        if reason:
+            text = f"listen {format_address(address)}: {reason}; stop what uses it, or write another address"
+            yield Finding(Level.CRITICAL, part, text)
+
+
+def bind_error(address: tuple[str, int]) -> str:
+    """Bind an address for a moment; returns why that fails, or an empty text."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    try:
+        with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as trial:
+            # As the daemon will: a port in TIME_WAIT is free.
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+    except OSError as error:
+        known = {errno.EADDRINUSE: "the port is in use", errno.EACCES: "this user may not bind that port"}
+        return known.get(error.errno or 0, error.strerror or "cannot be bound")
+    return ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def as_json(finding: Finding) -> dict[str, Any]:
+    """Give a finding as ``check --json`` prints it."""
+    return {"level": finding.level.name.lower(), "part": finding.part, "text": finding.text}

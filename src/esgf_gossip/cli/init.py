@@ -1,0 +1,255 @@
+"""
+The command ``init``: the folder of a new node.
+
+Only writing what does not exist yet lives here: node.toml for a person to read
+and change, the folders, the key and the request for a certificate.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from esgf_gossip.cli.failures import CommandError, ExitCode
+from esgf_gossip.cli.options import common_options, json_option
+from esgf_gossip.cli.tables import print_json
+from esgf_gossip.config import check_host, format_address, from_document, parse_address, toml_string
+from esgf_gossip.files import create_file
+
+_SITE_FILES: Final = ("esgf.properties", "config_type")
+# esgf.properties may hold passwords; what may leave the host is decided when it is read.
+_SITE_FILE_MODE: Final = 0o600
+_SITE_FILE_BYTES: Final = 1024 * 1024
+
+_NODE_TOML: Final = """\
+# The configuration of one node of an ESGF federation, for esgf-gossip.
+# Relative paths are relative to this file. See it with all defaults: esgf-gossip check --show --config FILE
+
+[node]
+# The one name of this node: equal to esgf.host in esgf.properties and to the name in its certificate.
+host = {host}
+federation = {federation}
+# Database, control socket and, unless [outputs] says otherwise, the files written for other programs.
+state = "state"
+
+[gossip]
+# Where this node listens for its peers.
+{listen}
+# Where others reach it, "host:port"; port 0: not at all, this node only dials out.
+{advertise}
+# Nodes to dial first, "host:port"; two or three are enough. An address to dial, never an identity.
+seeds = [{seeds}]
+
+[trust]
+# node.key, chain.pem, roots/, crl/ and bundle/. Nobody but the daemon's user may read the key.
+directory = "trust"
+
+[esgf]
+# What the site says of itself.
+properties = "esgf.properties"
+config_type = "config_type"
+# Access groups, one a line: name = description.
+# groups = "groups.txt"
+# Further property keys that may leave this host; everything published is public to all members.
+# publish = []
+
+[outputs]
+# An ESGF site sets "/esg/config". Default: the state folder.
+# directory = "/esg/config"
+
+[http]
+# Registration and status for local programs, read-only; "" switches it off.
+# listen = "127.0.0.1:8950"
+"""
+
+
+def _checked(check: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    def callback(_: click.Context, __: click.Parameter, value: Any) -> Any:
+        try:
+            if isinstance(value, tuple):
+                return tuple(check(item) for item in value)
+            return value if value is None else check(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return callback
+
+
+@click.command(
+    epilog="Example: esgf-gossip init /etc/esgf-gossip --federation esgf.example.org "
+    "--host node.example.org --seed seed.example.org:8951 --from-esgf /esg/config"
+)
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--federation", metavar="F", callback=_checked(check_host), help="The federation's name, a DNS name."
+)
+@click.option("--host", metavar="H", callback=_checked(check_host), help="The node's one name, a DNS name.")
+@click.option(
+    "--seed",
+    "seeds",
+    multiple=True,
+    metavar="HOST:PORT",
+    callback=_checked(parse_address),
+    help="A node to dial first; may be repeated.",
+)
+@click.option(
+    "--advertise",
+    metavar="HOST:PORT",
+    callback=_checked(lambda text: parse_address(text, 0)),
+    help="Where others reach this node; port 0: it only dials out. Default: H:8951.",
+)
+@click.option(
+    "--from-esgf",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Take over esgf.properties and config_type of an ESGF site.",
+)
+@json_option
+@common_options
+def init(
+    directory: Path,
+    federation: str | None,
+    host: str | None,
+    seeds: Sequence[tuple[str, int]],
+    advertise: tuple[str, int] | None,
+    from_esgf: Path | None,
+    *,
+    json_output: bool,
+) -> None:
+    """
+    Make the folder of a new node: node.toml, state, trust, its key and the request for its certificate.
+
+    Nothing that exists is overwritten. A missing name is asked for where stdin is a terminal.
+    """
+    copies = _site_files(from_esgf) if from_esgf else {}
+    federation = federation or _ask("--federation", "Name of the federation")
+    host = host or _ask("--host", "Name of this node (its esgf.host)")
+    if from_esgf:
+        _refuse_other_host(copies["esgf.properties"], from_esgf / "esgf.properties", host)
+    directory = directory.absolute()
+    text = node_toml(host, federation, seeds, advertise=advertise)
+    for name in ("node.toml", *copies, "trust/node.key"):
+        if _exists(directory / name):
+            raise CommandError(
+                "exists already and is never overwritten",
+                str(directory / name),
+                "give another DIR",
+                ExitCode.EXISTS,
+            )
+    request = _write(directory, text, copies, host, federation)
+    if json_output:
+        print_json(
+            {
+                "directory": str(directory),
+                "config": str(directory / "node.toml"),
+                "request": str(request.path),
+                "fingerprint": request.fingerprint,
+            }
+        )
+    else:
+        _say_next_steps(directory, request, has_site_data=bool(copies))
+
+
+def node_toml(
+    host: str,
+    federation: str,
+    seeds: Sequence[tuple[str, int]],
+    *,
+    advertise: tuple[str, int] | None = None,
+    listen: tuple[str, int] | None = None,
+) -> str:
+    """Write a node.toml for people: the keys that differ from node to node, the others as comments."""
+    return _NODE_TOML.format(
+        host=toml_string(host),
+        federation=toml_string(federation),
+        listen=f"listen = {toml_string(format_address(listen))}" if listen else '# listen = "[::]:8951"',
+        advertise=f"advertise = {toml_string(format_address(advertise))}"
+        if advertise
+        else f'# advertise = "{host}:8951"',
+        seeds=", ".join(toml_string(format_address(seed)) for seed in seeds),
+    )
+
+
+def _ask(option: str, question: str) -> str:
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{option} is missing")
+
+    def proof(text: str) -> str:
+        try:
+            return check_host(text.strip())
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    answer: str = click.prompt(question, value_proc=proof, err=True)
+    return answer
+
+
+def _site_files(folder: Path) -> dict[str, bytes]:
+    copies = {}
+    for name in _SITE_FILES:
+        with (folder / name).open("rb") as file:
+            copies[name] = file.read(_SITE_FILE_BYTES + 1)
+        if len(copies[name]) > _SITE_FILE_BYTES:
+            raise CommandError(
+                "is too large for a site's file", str(folder / name), "see --from-esgf", ExitCode.USAGE
+            )
+    return copies
+
+
+def _refuse_other_host(content: bytes, path: Path, host: str) -> None:
+    from esgf_gossip.esgf.properties import PropertiesError, parse_properties  # noqa: PLC0415 - init alone needs it
+
+    try:
+        found = parse_properties(content, str(path)).get("esgf.host", "")
+    except PropertiesError as error:
+        raise CommandError(str(error), "", "", ExitCode.USAGE) from None
+    if found != host:
+        raise click.UsageError(
+            f"--host is {host}, but esgf.host is {found or 'not set'} in {path}: give one name"
+        )
+
+
+def _exists(path: Path) -> bool:
+    # A dangling symlink counts: writing would go to where it points.
+    return path.is_symlink() or path.exists()
+
+
+def _write(directory: Path, text: str, copies: dict[str, bytes], host: str, federation: str) -> Any:
+    from esgf_gossip.trust.authority import make_request  # noqa: PLC0415 - brings cryptography
+
+    # What was made of the options must read back, before anything is on disk.
+    from_document(tomllib.loads(text), directory / "node.toml")
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, mode in (("state", 0o755), ("trust", 0o700)):
+        if not (directory / name).is_dir():
+            (directory / name).mkdir(mode=mode)
+    for name, content in copies.items():
+        create_file(directory / name, content, _SITE_FILE_MODE)
+    request = make_request(directory / "trust", host, federation, [host], [], [])
+    # Last: a folder with a node.toml is a complete one.
+    create_file(directory / "node.toml", text.encode(), 0o644)
+    return request
+
+
+def _say_next_steps(directory: Path, request: Any, *, has_site_data: bool) -> None:
+    config = directory / "node.toml"
+    click.echo(f"configuration  {config}")
+    click.echo(f"request        {request.path}")
+    click.echo(f"fingerprint    {request.fingerprint}")
+    click.echo()
+    click.echo("Next:")
+    steps = [
+        "send the request to the administrator of the federation's trust, and tell the fingerprint by voice;",
+        f"there: trust-admin cert import {request.path.name}, then trust-admin cert approve ID --fingerprint ...",
+        f"here: trust-admin cert install FILE --config {config}",
+        *([] if has_site_data else [f"put esgf.properties and config_type of the site into {directory}"]),
+        f"esgf-gossip check --config {config}",
+        f"esgf-gossip run --config {config}",
+    ]
+    for number, step in enumerate(steps, 1):
+        click.echo(f"  {number}. {step}")

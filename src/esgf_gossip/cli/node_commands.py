@@ -1,0 +1,192 @@
+"""
+The commands that ask the running daemon: status, nodes, show, watch, reload, stop, leave.
+
+Only question, answer and print live here; the daemon decides. No Twisted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from esgf_gossip.cli.control_client import ControlClient, Conversation
+from esgf_gossip.cli.failures import CommandError, ExitCode, printable
+from esgf_gossip.cli.options import common_options, config_option, json_option
+from esgf_gossip.cli.tables import print_json, print_json_line, print_pairs, print_table, text_of
+from esgf_gossip.config import load
+
+# An orderly stop says goodbye to every peer and closes the database.
+STOP_TIMEOUT_S = 30.0
+
+
+def _daemon(config_path: Path, timeout_s: float = 10.0) -> ControlClient:
+    return ControlClient(load(config_path).control_socket, timeout_s)
+
+
+@click.command(epilog="Example: esgf-gossip status --config /etc/esgf-gossip/node.toml --json")
+@config_option
+@json_option
+@common_options
+def status(config_path: Path, *, json_output: bool) -> None:
+    """Show the state of this node."""
+    answer = _daemon(config_path).ask("status")
+    if json_output:
+        print_json(answer)
+    else:
+        print_pairs(answer)
+
+
+@click.command(epilog="Example: esgf-gossip nodes")
+@config_option
+@json_option
+@common_options
+def nodes(config_path: Path, *, json_output: bool) -> None:
+    """Show the federation table: one line per node, this node included."""
+    answer = _daemon(config_path).ask("nodes")
+    if json_output:
+        print_json(answer)
+        return
+    columns = ("host", "status", "since", "types", "short name", "peer group", "epoch", "sequence")
+    rows = [
+        (
+            text_of(node.get("host")) + (" (forked)" if node.get("forked") else ""),
+            *(node.get(key) for key in ("status", "since", "node_types", "short_name", "peer_group")),
+            *(node.get(key) for key in ("epoch", "sequence")),
+        )
+        for node in _list_of_nodes(answer)
+    ]
+    print_table(columns, rows)
+
+
+@click.command(epilog="Example: esgf-gossip show esgf-data.dkrz.de")
+@click.argument("host")
+@config_option
+@json_option
+@common_options
+def show(host: str, config_path: Path, *, json_output: bool) -> None:
+    """Show one node of the federation."""
+    try:
+        answer = _daemon(config_path).ask("node", host=host)
+    except CommandError as error:
+        if error.code is not ExitCode.REFUSED:
+            raise
+        # The one thing a daemon refuses here is a name it does not hold.
+        raise CommandError(str(error), "", "see esgf-gossip nodes", ExitCode.NOT_FOUND) from None
+    if json_output:
+        print_json(answer)
+        return
+    print_pairs({name: value for name, value in answer.items() if name != "services"})
+    services = answer.get("services") or []
+    if services:
+        click.echo()
+        columns = ("type", "endpoint", "health", "since")
+        print_table(columns, [[service.get(column) for column in columns] for service in services])
+
+
+@click.command(epilog="Example: esgf-gossip watch --json")
+@config_option
+@json_option
+@common_options
+def watch(config_path: Path, *, json_output: bool) -> int:
+    """
+    Follow what happens, one line per event, until Ctrl-C.
+
+    With --json every line is one JSON object: first {"status": ..., "nodes": [...]},
+    then {"event": ..., "id": ..., "data": {...}}.
+    """
+    picture, conversation = _daemon(config_path).watch()
+    with conversation:
+        if json_output:
+            print_json_line(picture)
+        else:
+            _say_picture(picture)
+        try:
+            _follow(conversation, json_output=json_output)
+        except KeyboardInterrupt:
+            return ExitCode.DONE
+
+
+@click.command(epilog="Example: esgf-gossip reload")
+@config_option
+@json_option
+@common_options
+def reload(config_path: Path, *, json_output: bool) -> None:
+    """Read properties, trust and configuration again, without a restart."""
+    answer = _daemon(config_path, STOP_TIMEOUT_S).ask("reload")
+    if json_output:
+        print_json(answer)
+        return
+    changed = [text_of(item) for item in answer.get("changed", [])]
+    click.echo(f"changed: {printable(', '.join(changed))}" if changed else "nothing has changed")
+    for finding in answer.get("findings", []):
+        click.echo(f"esgf-gossip: attention: {printable(text_of(finding))}", err=True)
+
+
+@click.command(epilog="Example: esgf-gossip stop")
+@config_option
+@common_options
+def stop(config_path: Path) -> None:
+    """Stop the daemon in good order: it tells its peers, so that nobody calls it unreachable at once."""
+    _end(config_path, "stop")
+    click.echo("stopped")
+
+
+@click.command(epilog="Example: esgf-gossip leave --yes")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@config_option
+@common_options
+def leave(config_path: Path, *, yes: bool) -> None:
+    """Leave the federation: every node drops this one from its lists; then the daemon stops."""
+    if not yes and sys.stdin.isatty():
+        click.confirm(
+            "Leave the federation? Every node will drop this one from its lists.", abort=True, err=True
+        )
+    _end(config_path, "leave")
+    click.echo("left the federation")
+
+
+def _end(config_path: Path, command: str) -> None:
+    """Ask the daemon to end and wait until it has hung up, which it does last."""
+    with Conversation(load(config_path).control_socket, STOP_TIMEOUT_S) as conversation:
+        conversation.ask(command)
+        conversation.wait_for_end()
+
+
+def _follow(conversation: Conversation, *, json_output: bool) -> None:
+    while True:
+        event = conversation.next_line()
+        if json_output:
+            print_json_line(event)
+        else:
+            _say_event(event)
+
+
+def _say_picture(picture: Mapping[str, Any]) -> None:
+    own = picture.get("status", {})
+    for node in _list_of_nodes(picture.get("nodes")):
+        click.echo(
+            printable(f"{text_of(node.get('since'))} node {text_of(node.get('host'))} {node.get('status')}")
+        )
+    click.echo(
+        printable(
+            f"root {text_of(own.get('root'))}, nodes {text_of(own.get('nodes'))}, links {own.get('links')}"
+        )
+    )
+
+
+def _say_event(event: Mapping[str, Any]) -> None:
+    data = event.get("data") or {}
+    if event.get("event") == "status":
+        data = {name: data.get(name) for name in ("epoch", "sequence", "root", "nodes", "links")}
+    click.echo(printable(f"{event.get('event')}: {text_of(data)}"))
+    sys.stdout.flush()
+
+
+def _list_of_nodes(answer: Any) -> list[Mapping[str, Any]]:
+    """Take the list of nodes, bare or under its name."""
+    found = answer.get("nodes", []) if isinstance(answer, Mapping) else answer
+    return [node for node in found or [] if isinstance(node, Mapping)]

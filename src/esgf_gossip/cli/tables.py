@@ -1,0 +1,87 @@
+"""
+How answers look on a terminal, in a pipe and as JSON.
+
+Only text is made here. Everything another node chose is shown character by
+character, never obeyed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from esgf_gossip.cli.failures import printable
+
+
+def print_json(data: Any) -> None:
+    """Print one JSON document; ASCII, so that no terminal and no locale can trip over it."""
+    click.echo(json.dumps(data, indent=2))
+
+
+def print_json_line(data: Any) -> None:
+    """Print one JSON document on one line, at once."""
+    click.echo(json.dumps(data, separators=(", ", ": ")))
+    sys.stdout.flush()
+
+
+def print_pairs(pairs: Mapping[str, Any]) -> None:
+    """Print names and values in two columns."""
+    width = max((len(name) for name in pairs), default=0)
+    for name, value in pairs.items():
+        click.echo(f"{name:<{width}}  {printable(text_of(value))}".rstrip())
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> None:
+    """Print a table: drawn on a terminal, plain aligned columns with whole texts elsewhere."""
+    cells = [[printable(text_of(value)) for value in row] for row in rows]
+    if sys.stdout.isatty():
+        _draw(columns, cells, title)
+        return
+    lines = [[column.upper() for column in columns], *([cell or "-" for cell in row] for row in cells)]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def text_of(value: Any) -> str:
+    """Say a JSON value as people write it."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case str():
+            return value
+        case Mapping():
+            return ", ".join(f"{name} {text_of(item)}" for name, item in value.items())
+        case list() | tuple():
+            return ", ".join(text_of(item) for item in value)
+        case _:
+            return str(value)
+
+
+def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]], title: str) -> None:
+    from rich.console import Console  # noqa: PLC0415 - only where a table is drawn
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(*columns, title=Text(title) if title else None, title_justify="left", header_style="bold")
+    for row in cells:
+        # Text, not str: rich would read [markup] in names that other nodes chose.
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    Console().print(table)
+
+
+_STYLES = {
+    "up": "green",
+    "suspect": "yellow",
+    "unreachable": "bold red",
+    "maintenance": "cyan",
+    "stale": "dim",
+    "left": "dim",
+    "down": "bold red",
+}

@@ -1,0 +1,221 @@
+"""
+The driver: feeds the core with what happens and carries out what it wants.
+
+Carries out each batch in the order persist, send, timers, notices. An `if`
+about the protocol belongs in the core, not here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from esgf_gossip.core import effects as fx
+from esgf_gossip.core.errors import WireError
+from esgf_gossip.core.messages import Message
+from esgf_gossip.core.model import Address, Link, Moment
+from esgf_gossip.core.node import Node
+from esgf_gossip.net.link import LinkConnection
+from esgf_gossip.storage.database import Database, Persist, StorageError
+from esgf_gossip.trust.tls import PeerIdentity
+
+# What could not be written is tried again so often; meanwhile everything is in memory.
+PERSIST_AGAIN_S: Final = 5.0
+
+
+def wall_clock_ms() -> int:
+    """Return Unix milliseconds, UTC."""
+    return time.time_ns() // 1_000_000
+
+
+class Driver:
+    """
+    Join one Node to its database, its connections and the clock.
+
+    ``on_notice`` hears every notice; ``dial`` must answer with ``link_up`` or
+    ``dial_failed``. ``storage_error`` is one line while the disk fails, else
+    empty: the node goes on in memory and writes what is owed when it can.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        node: Node,
+        database: Database,
+        clock: IReactorTime,
+        on_notice: Callable[[fx.Notice], None],
+        now_ms: Callable[[], int] = wall_clock_ms,
+    ) -> None:
+        self.node: Final = node
+        self.storage_error = ""
+        self.dial: Callable[[Address], None] = lambda _address: None
+        self._database = database
+        self._clock = clock
+        self._on_notice = on_notice
+        self._now_ms = now_ms
+        self._numbers = itertools.count(1)
+        self._connections: dict[Link, LinkConnection] = {}
+        self._batches: deque[list[fx.Output]] = deque()
+        self._performing = False
+        self._owed: list[Persist] = []
+        self._timers: set[IDelayedCall] = set()
+        self._stopped = False
+
+    def at(self) -> Moment:
+        """Return this instant on both clocks."""
+        return Moment(self._clock.seconds(), self._now_ms())
+
+    @property
+    def connections(self) -> list[LinkConnection]:
+        """The connections that are up."""
+        return list(self._connections.values())
+
+    # ----------------------------------------------------------------- effects
+
+    def perform(self, outputs: list[fx.Output]) -> None:
+        """Carry out a batch; what it causes at once is carried out after it, not within."""
+        self._batches.append(outputs)
+        if self._performing:
+            return
+        self._performing = True
+        try:
+            while self._batches:
+                self._perform_one(self._batches.popleft())
+        finally:
+            self._performing = False
+
+    def _perform_one(self, outputs: list[fx.Output]) -> None:
+        persists: list[Persist] = []
+        sends: list[fx.Send | fx.Disconnect | fx.Dial] = []
+        timers: list[fx.StartTimer] = []
+        notices: list[fx.Notice] = []
+        for output in outputs:
+            match output:
+                case fx.PersistEpoch() | fx.PersistLine() | fx.RemoveLine():
+                    persists.append(output)
+                case fx.Send() | fx.Disconnect() | fx.Dial():
+                    sends.append(output)
+                case fx.StartTimer():
+                    timers.append(output)
+                case _:
+                    notices.append(output)
+        if persists:
+            self._persist(persists)
+        for order in sends:
+            self._send(order)
+        for timer in timers:
+            self._start_timer(timer)
+        for notice in notices:
+            self._on_notice(notice)
+
+    def _persist(self, persists: list[Persist]) -> None:
+        self._owed.extend(persists)
+        try:
+            self._database.apply(self._owed)
+        except StorageError as error:
+            if any(isinstance(effect, fx.PersistEpoch) for effect in persists):
+                # An epoch that is not durable must never be used: the start, or the recovery, fails.
+                self._owed.clear()
+                raise
+            self._storage_failed(str(error))
+        else:
+            self._owed.clear()
+            if self.storage_error:
+                self.log.info("the disk works again: everything owed is written")
+            self.storage_error = ""
+
+    def _storage_failed(self, reason: str) -> None:
+        if not self.storage_error:
+            self.log.critical("storage: {reason}; going on in memory", reason=reason)
+            self._later(PERSIST_AGAIN_S, self._persist_again)
+        self.storage_error = reason
+
+    def _persist_again(self) -> None:
+        if self._owed:
+            self._persist([])
+            if self.storage_error:
+                self._later(PERSIST_AGAIN_S, self._persist_again)
+
+    def _send(self, order: fx.Send | fx.Disconnect | fx.Dial) -> None:
+        if isinstance(order, fx.Dial):
+            if not self._stopped:
+                self.dial(order.address)
+            return
+        connection = self._connections.get(order.link)
+        if connection is None:
+            return
+        if isinstance(order, fx.Send):
+            connection.send(order.message)
+        else:
+            # Its loss is no news to the core any more.
+            del self._connections[order.link]
+            connection.close(order.reason)
+
+    def _start_timer(self, order: fx.StartTimer) -> None:
+        self._later(order.after_s, self._timer_due, order.timer)
+
+    def _timer_due(self, timer: fx.Timer) -> None:
+        self.perform(self.node.handle_timer(timer, self.at()))
+
+    def _later(self, after_s: float, call: Callable[..., None], *arguments: object) -> None:
+        if self._stopped:
+            return
+
+        def due() -> None:
+            self._timers.discard(delayed)
+            call(*arguments)
+
+        delayed = self._clock.callLater(after_s, due)
+        self._timers.add(delayed)
+
+    def stop(self) -> None:
+        """Say goodbye on every link, close them, forget all timers."""
+        self.perform(self.node.stop())
+        self._stopped = True
+        for delayed in self._timers:
+            if delayed.active():
+                delayed.cancel()
+        self._timers.clear()
+
+    # ----------------------------------------------------------------- links
+
+    def link_up(self, connection: LinkConnection, identity: PeerIdentity) -> Link:
+        """Number a connection and show it to the core."""
+        link = Link(next(self._numbers))
+        self._connections[link] = connection
+        # The connection must know its number before the core answers.
+        connection.link = link
+        self.perform(self.node.peer_connected(link, identity.host, connection.dialled, self.at()))
+        return link
+
+    def link_message(self, link: Link, message: Message) -> None:
+        """Hand a message to the core."""
+        self.perform(self.node.handle_message(link, message, self.at()))
+
+    def link_garbled(self, link: Link, error: WireError) -> None:
+        """Tell the core that a peer's bytes are not our protocol."""
+        self.perform(self.node.wire_error(link, error, self.at()))
+
+    def link_down(self, link: Link, reason: str) -> None:
+        """Tell the core that a link has ended, unless it ended it itself."""
+        if self._connections.pop(link, None) is not None:
+            self.perform(self.node.peer_lost(link, reason, self.at()))
+
+    def link_refused(self, connection: LinkConnection, reason: str) -> None:
+        """Report a connection that never came up."""
+        if connection.dialled is not None:
+            self.dial_failed(connection.dialled, reason)
+        elif not self._stopped:
+            self.log.warn("refused {remote}: {reason}", remote=connection.remote, reason=reason)
+
+    def dial_failed(self, address: Address, reason: str) -> None:
+        """Tell the core that a dial came to nothing."""
+        if not self._stopped:
+            self.perform(self.node.dial_failed(address, reason, self.at()))

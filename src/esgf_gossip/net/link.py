@@ -1,0 +1,206 @@
+"""
+One TLS connection as a stream of messages.
+
+Knows bytes, deadlines and back-pressure; decides nothing of the protocol.
+camelCase methods are those that Twisted calls.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final, Protocol as TypingProtocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IPushProducer, IReactorTime
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from esgf_gossip.core.codec import decode, encode
+from esgf_gossip.core.errors import WireError
+from esgf_gossip.core.framing import FrameBuffer, frame
+from esgf_gossip.core.limits import HANDSHAKE_S, SEND_QUEUE_BYTES
+from esgf_gossip.core.messages import Message
+from esgf_gossip.core.model import Address, Link
+from esgf_gossip.trust.errors import TrustError
+from esgf_gossip.trust.tls import PeerIdentity, peer_identity, refusal_reason
+
+# loseConnection waits for a peer that may never read (twisted#7926).
+CLOSE_S: Final = 5.0
+
+
+class LinkOwner(TypingProtocol):
+    """Who is told what happens on a connection."""
+
+    def link_up(self, connection: LinkConnection, identity: PeerIdentity) -> Link:
+        """Number a connection whose peer is verified, and admitted us where we dialled."""
+        ...
+
+    def link_message(self, link: Link, message: Message) -> None:
+        """Take a message."""
+        ...
+
+    def link_garbled(self, link: Link, error: WireError) -> None:
+        """Hear that the bytes of a link are not our protocol."""
+        ...
+
+    def link_down(self, link: Link, reason: str) -> None:
+        """Hear that a connection that was up has ended."""
+        ...
+
+    def link_refused(self, connection: LinkConnection, reason: str) -> None:
+        """Hear that a connection ended before it was up."""
+        ...
+
+
+@implementer(IHandshakeListener, IPushProducer)
+class LinkConnection(Protocol):
+    """
+    The protocol under TLS.
+
+    A client is up with the first byte from the server: in TLS 1.3 its own
+    handshake completes before the server has judged its certificate.
+    """
+
+    def __init__(self, owner: LinkOwner, clock: IReactorTime, dialled: Address | None) -> None:
+        self.dialled: Final = dialled
+        self.link: Link | None = None
+        self._owner = owner
+        self._clock = clock
+        self._frames = FrameBuffer()
+        self._identity: PeerIdentity | None = None
+        self._refusal = ""
+        self._closing = ""
+        self._is_over = False
+        self._closed: Deferred[None] | None = None
+        self._deadline: IDelayedCall | None = None
+        self._paused = False
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
+
+    @property
+    def remote(self) -> str:
+        """The address at the other end, for the log."""
+        peer: Any = self.transport.getPeer() if self.transport is not None else None
+        return f"{peer.host}:{peer.port}" if hasattr(peer, "host") else "?"
+
+    @property
+    def is_pending(self) -> bool:
+        """Tell whether the connection is neither up nor over."""
+        return self.link is None and not self._is_over
+
+    # ----------------------------------------------------------------- up
+
+    def connectionMade(self) -> None:
+        """Start the deadline; the TLS handshake has not begun yet."""
+        self._set_deadline(HANDSHAKE_S, "no TLS handshake in time" if self.dialled is None else "no admission in time")
+        self.transport.registerProducer(self, True)
+
+    def handshakeCompleted(self) -> None:
+        """Read who is at the other end; a server is up now."""
+        try:
+            self._identity = peer_identity(self.transport)
+        except TrustError as error:
+            self._abort(str(error))
+            return
+        if self.dialled is None:
+            self._up()
+
+    def _up(self) -> None:
+        if self._identity is None or self._refusal:
+            return
+        self._cancel_deadline()
+        self.link = self._owner.link_up(self, self._identity)
+
+    # ----------------------------------------------------------------- in
+
+    def dataReceived(self, data: bytes) -> None:
+        """Cut bytes into messages."""
+        if self.link is None:
+            self._up()
+        try:
+            for payload in self._frames.feed(data):
+                if self._closing or self.link is None:
+                    return
+                self._owner.link_message(self.link, decode(payload))
+        except WireError as error:
+            if self.link is not None:
+                self._owner.link_garbled(self.link, error)
+
+    # ----------------------------------------------------------------- out
+
+    def send(self, message: Message) -> None:
+        """Send a message, or queue it while the peer does not read; a full queue ends the link."""
+        if self._closing:
+            return
+        data = frame(encode(message))
+        if not self._paused:
+            self.transport.write(data)
+            return
+        self._queue.append(data)
+        self._queued_bytes += len(data)
+        if self._queued_bytes > SEND_QUEUE_BYTES:
+            self._abort(f"the peer reads too slowly ({self._queued_bytes} bytes waiting)")
+
+    def pauseProducing(self) -> None:
+        """Hear that the peer does not keep up."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """Hear that the peer keeps up again."""
+        self._paused = False
+        while self._queue and not self._paused:
+            data = self._queue.popleft()
+            self._queued_bytes -= len(data)
+            self.transport.write(data)
+
+    def stopProducing(self) -> None:
+        """Hear that the connection is gone."""
+        self._paused = True
+        self._queue.clear()
+
+    # ----------------------------------------------------------------- down
+
+    def closed(self) -> Deferred[None]:
+        """Return a Deferred that fires when the connection is over; ask at most once."""
+        self._closed = Deferred()
+        if self._is_over:
+            self._closed.callback(None)
+        return self._closed
+
+    def close(self, reason: str) -> None:
+        """End the connection after what was sent; nothing more is delivered."""
+        if self._closing:
+            return
+        self._closing = reason
+        self.resumeProducing()
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        self._set_deadline(CLOSE_S, reason)
+
+    def _abort(self, reason: str) -> None:
+        self._closing = self._closing or reason
+        self._refusal = self._refusal or reason
+        self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - Twisted's signature
+        """Tell the owner, with the precise reason where trust gave one."""
+        self._cancel_deadline()
+        self._is_over = True
+        text = self._refusal or self._closing or refusal_reason(reason.value)
+        if self.link is not None:
+            self._owner.link_down(self.link, text)
+        else:
+            self._owner.link_refused(self, text)
+        if self._closed is not None:
+            self._closed.callback(None)
+
+    def _set_deadline(self, after_s: float, reason: str) -> None:
+        self._cancel_deadline()
+        self._deadline = self._clock.callLater(after_s, self._abort, reason)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None

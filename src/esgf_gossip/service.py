@@ -1,0 +1,323 @@
+"""
+The daemon: every room joined, started and stopped in order, reloaded without a stop.
+
+Only assembly lives here. ``run_in_foreground`` and the Twisted plugin both run
+this one service. No reactor is imported at module level (docs/adr/0002).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from random import SystemRandom
+from typing import Any, Final
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+
+from esgf_gossip import __version__
+from esgf_gossip.config import Config, ConfigError, format_address, load
+from esgf_gossip.core.node import Node
+from esgf_gossip.core.publication import PublicationError
+from esgf_gossip.esgf.site_data import SiteError
+from esgf_gossip.net.connections import Connections
+from esgf_gossip.net.driver import Driver, wall_clock_ms
+from esgf_gossip.sources.site import Site, SiteFiles, read_site
+from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
+from esgf_gossip.storage.outputs import RegistrationFile
+from esgf_gossip.trust.errors import TrustError
+from esgf_gossip.trust.material import TrustMaterial
+from esgf_gossip.trust.tls import ConnectionCreator
+from esgf_gossip.trust.verifier import DigestVerifier
+from esgf_gossip.views.federation import FederationView, OwnState
+from esgf_gossip.views.judgement import REGISTRATION, Judge
+from esgf_gossip.web.control import ControlSocket, ControlSocketError
+from esgf_gossip.web.picture import Picture
+from esgf_gossip.web.site import make_site
+
+# A goodbye has that long to leave the host before the process ends.
+STOP_S: Final = 2.0
+CANNOT_RUN: Final = 11
+
+
+class StartError(Exception):
+    """Report why the daemon cannot run: what, where, what to do, in one line."""
+
+
+class GossipService(Service):
+    """
+    One running node.
+
+    ``config`` is the configuration in force; ``reload`` replaces it.
+    """
+
+    log = Logger()
+    name = "esgf-gossip"
+
+    def __init__(self, config: Config, config_path: Path, reactor: Any) -> None:
+        self.config = config
+        self._config_path: Final = config_path
+        self._reactor = reactor
+        self._now_ms: Final = wall_clock_ms
+        self._started_at_ms = 0
+        self._http_port: Any = None
+        self._is_open = False
+
+    # ----------------------------------------------------------------- start
+
+    def startService(self) -> None:
+        """
+        Start the node.
+
+        Raises:
+            StartError: something is missing, wrong or taken; nothing keeps running.
+        """
+        self._started_at_ms = self._now_ms()
+        try:
+            self._open()
+        except (TrustError, SiteError, StorageError, PublicationError, ControlSocketError) as error:
+            self._close_all()
+            raise StartError(str(error)) from None
+        except CannotListenError as error:
+            self._close_all()
+            address = f"{error.interface or '*'}:{error.port}"
+            reason = getattr(error.socketError, "strerror", None) or error.socketError
+            raise StartError(
+                f"cannot listen on {address}: {reason}; stop what uses it or change [gossip] or [http] listen"
+            ) from None
+        except OSError as error:
+            self._close_all()
+            raise StartError(f"{error.filename or self.config.node.state}: {error.strerror}; check the folder") from None
+        super().startService()
+        signal.signal(signal.SIGHUP, self._on_hangup)
+        self.log.info(
+            "{host} of federation {federation} runs: epoch {epoch}, {nodes} nodes known, gossip on {gossip}",
+            host=self.config.node.host,
+            federation=self.config.node.federation,
+            epoch=self._node.origin.publication.epoch,
+            nodes=len(self._node.registry.table),
+            gossip=format_address(self.config.gossip.listen),
+        )
+
+    def _open(self) -> None:
+        config = self.config
+        # Cheapest faults first: nothing is written before keys and site data are known to be good.
+        self._material = self._load_trust(config)
+        site = self._read_site(config)
+        config.node.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        config.outputs.directory.mkdir(parents=True, exist_ok=True)
+        self._database = Database(config.node.state / FILE_NAME)
+        self._is_open = True
+        self._verifier = DigestVerifier(self._material)
+        self._creator = ConnectionCreator(self._material, self._now_ms)
+        self._node = Node(
+            self._material.signer, self._verifier, config.gossip.advertise, config.gossip.seeds, SystemRandom()
+        )
+        document = None if "registration.xml" not in config.outputs.files else config.outputs.directory / "registration.xml"
+        self.picture = Picture(
+            Judge(self._node.registry),
+            self._own_state,
+            lambda: self._node.peers_compared,
+            RegistrationFile(document, self._database),
+            self._reactor,
+            self._now_ms,
+        )
+        self._driver = Driver(self._node, self._database, self._reactor, self.picture.notice, self._now_ms)
+        self._connections = Connections(self._driver, self._creator, self._reactor)
+        self._control = ControlSocket(config.control_socket, self, self._reactor)
+        # Bound before the first packet is sent: a second daemon ends here.
+        self._control.start()
+        self._connections.listen(config.gossip.listen)
+        if config.http.listen is not None:
+            host, port = config.http.listen
+            web_site = make_site(self.picture, config.http.hosts, self._reactor)
+            self._http_port = self._reactor.listenTCP(port, web_site, interface=host)
+        stored = self._database.load()
+        at = self._driver.at()
+        self._driver.perform(self._node.restore(stored.epoch, stored.lines, stored.bodies, at))
+        self.picture.start()
+        self._driver.perform(self._node.start(_entries(site), at))
+
+    def _load_trust(self, config: Config) -> TrustMaterial:
+        return TrustMaterial.load(
+            config.trust.directory,
+            host=config.node.host,
+            federation=config.node.federation,
+            now_ms=self._now_ms(),
+        )
+
+    def _read_site(self, config: Config) -> Site:
+        esgf = config.esgf
+        files = SiteFiles(esgf.properties, esgf.config_type, esgf.groups, esgf.host_certificate)
+        site = read_site(files, config.node.host, publish=esgf.publish, check_app_home=esgf.check_app_home)
+        for finding in site.findings:
+            self.log.warn("site data: {finding}", finding=str(finding))
+        return site
+
+    def _own_state(self) -> OwnState:
+        publication = self._node.origin.publication
+        now_ms = self._now_ms()
+        return OwnState(
+            host=self.config.node.host,
+            federation=self.config.node.federation,
+            version=__version__,
+            epoch=publication.epoch,
+            sequence=publication.sequence,
+            links=len(self._node.links.sessions.open()),
+            started_at_ms=self._started_at_ms,
+            certificate_not_after_ms=self._material.not_after_ms,
+            crl_age_s=self._material.crl_age_s(now_ms),
+            storage_error=self._driver.storage_error,
+            publishing_stopped=publication.stopped,
+        )
+
+    # ----------------------------------------------------------------- stop
+
+    def stopService(self) -> Deferred[Any]:
+        """Say goodbye, let it leave the host, close everything."""
+        super().stopService()
+        if not self._is_open:
+            return succeed(None)
+        connections = self._driver.connections
+        self._driver.stop()
+        waits = [maybeDeferred(self._connections.stop), maybeDeferred(self._control.stop)]
+        if self._http_port is not None:
+            waits.append(maybeDeferred(self._http_port.stopListening))
+            self._http_port = None
+        waits.extend(connection.closed() for connection in connections)
+        stopped: Deferred[Any] = DeferredList(waits, consumeErrors=True)
+        stopped.addTimeout(STOP_S, self._reactor, onTimeoutCancel=lambda result, _after_s: result)
+        stopped.addBoth(lambda _: self._close_all())
+        return stopped
+
+    def _close_all(self) -> None:
+        if not self._is_open:
+            return
+        self._is_open = False
+        if hasattr(self, "picture"):
+            self.picture.stop()
+        if hasattr(self, "_connections"):
+            maybeDeferred(self._connections.stop)
+        if hasattr(self, "_control"):
+            maybeDeferred(self._control.stop)
+        self._database.close()
+
+    # ----------------------------------------------------------------- commands
+
+    @property
+    def events(self) -> Any:
+        """The events of this run."""
+        return self.picture.events
+
+    def view(self) -> FederationView:
+        """Return the current view."""
+        return self.picture.view()
+
+    def on_view_changed(self, callback: Any) -> Any:
+        """Call back whenever the view may have changed; the result ends it."""
+        return self.picture.on_view_changed(callback)
+
+    def reload(self) -> Deferred[dict[str, Any]]:
+        """
+        Read configuration, trust and site data again; what is wrong leaves the old in force.
+
+        Fires with ``changed`` (parts now in force) and ``findings`` (one line each).
+        """
+        changed: list[str] = []
+        findings: list[str] = []
+        config = self.config
+        try:
+            config = load(self._config_path)
+        except ConfigError as error:
+            findings.append(str(error))
+        findings.extend(_need_restart(self.config, config))
+        self._reload_trust(config, changed, findings)
+        self._reload_site(config, changed, findings)
+        for finding in findings:
+            self.log.warn("reload: {finding}", finding=finding)
+        self.log.info("reloaded; changed: {changed}", changed=", ".join(changed) or "nothing")
+        return succeed({"changed": changed, "findings": findings})
+
+    def _reload_trust(self, config: Config, changed: list[str], findings: list[str]) -> None:
+        try:
+            material = self._load_trust(config)
+        except TrustError as error:
+            findings.append(f"{error}; the trust in force stays")
+            return
+        if material.fingerprint != self._material.fingerprint:
+            changed.append("trust")
+        self._material = material
+        self._verifier.replace(material)
+        self._creator.replace(material)
+        for connection in self._driver.connections:
+            reason = self._creator.still_trusted(connection.transport)
+            if reason:
+                connection.close(reason)
+        self._driver.perform(self._node.trust_changed(material.signer, self._driver.at()))
+
+    def _reload_site(self, config: Config, changed: list[str], findings: list[str]) -> None:
+        before = self._node.origin.publication.sequence
+        try:
+            site = self._read_site(config)
+            self._driver.perform(self._node.publish(_entries(site), self._driver.at()))
+        except (SiteError, PublicationError) as error:
+            findings.append(f"{error}; the registration in force stays")
+            return
+        self.config = config
+        findings.extend(str(finding) for finding in site.findings)
+        if self._node.origin.publication.sequence != before:
+            changed.append("registration")
+
+    def _on_hangup(self, _number: int, _frame: object) -> None:
+        # Not in the signal handler: the reactor may be in the middle of anything.
+        self._reactor.callFromThread(self.reload)
+
+    def stop(self) -> None:
+        """Stop the process in good order."""
+        self._reactor.callLater(0, self._reactor.stop)
+
+    def leave(self) -> Deferred[None]:
+        """Leave the federation and stop; peers know it when this fires."""
+        self._driver.perform(self._node.leave(self._driver.at()))
+        self.log.info("left the federation")
+        self.stop()
+        return succeed(None)
+
+
+def _entries(site: Site) -> dict[str, bytes]:
+    return {REGISTRATION: site.registration.to_body()}
+
+
+def _need_restart(before: Config, after: Config) -> list[str]:
+    """Name the settings whose new value counts from the next start only."""
+    parts = {
+        "[node]": (before.node, after.node),
+        "[gossip]": (before.gossip, after.gossip),
+        "[http]": (before.http, after.http),
+        "[outputs]": (before.outputs, after.outputs),
+    }
+    return [f"{name} changed; restart the daemon for it" for name, (old, new) in parts.items() if old != new]
+
+
+def run_in_foreground(config: Config, config_path: Path) -> int:
+    """Run the daemon until it is told to stop; return the exit code of the process."""
+    from twisted.internet import reactor  # noqa: PLC0415 - installing it is the program's decision
+    from twisted.logger import globalLogBeginner, textFileLogObserver  # noqa: PLC0415
+
+    globalLogBeginner.beginLoggingTo(
+        [textFileLogObserver(sys.stdout)], redirectStandardIO=False, discardBuffer=True
+    )
+    service = GossipService(config, config_path, reactor)
+    try:
+        service.startService()
+    except StartError as error:
+        sys.stderr.write(f"esgf-gossip: error: {error}\n")
+        return CANNOT_RUN
+    any_reactor: Any = reactor
+    any_reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    any_reactor.run()
+    return os.EX_OK

@@ -1,0 +1,138 @@
+"""
+The files of a site: ``esgf.properties``, ``config_type``, the groups, the host certificate.
+
+Only reading lives here; what may leave the host and what is wrong with it is
+``esgf.site_data``'s judgement. Called at start and on ``reload``, never by a timer of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from esgf_gossip.esgf.groups import GROUPS_FILE_BYTES, GroupsError, parse_groups
+from esgf_gossip.esgf.node_type import FILE_BYTES as NODE_TYPE_BYTES
+from esgf_gossip.esgf.node_type import NodeTypeError, parse_node_type
+from esgf_gossip.esgf.properties import FILE_BYTES as PROPERTIES_BYTES
+from esgf_gossip.esgf.properties import PropertiesError, parse_properties
+from esgf_gossip.esgf.registration import Group, Metrics, Registration
+from esgf_gossip.esgf.services import RULES
+from esgf_gossip.esgf.site_data import Finding, SiteData, SiteError, build_registration, find_problems
+
+# openssl's text dump and PEM of a chain are a few ten KB.
+CERTIFICATE_BYTES: Final = 256 * 1024
+
+
+@attrs.frozen
+class SiteFiles:
+    """
+    Where the files of a site are; the keys of ``[esgf]`` in ``node.toml``.
+
+    Args:
+        properties: ``esgf.properties``.
+        config_type: the file with the number of the node type.
+        groups: one group a line, ``name = description``; None: the node has none.
+        certificate: text of the host certificate for PEMCert; None: ``NOT_AVAILABLE``.
+    """
+
+    properties: Path
+    config_type: Path
+    groups: Path | None = None
+    certificate: Path | None = None
+
+
+@attrs.frozen
+class Site:
+    """A site as its files describe it: what it publishes, what it says, what the administrator should know."""
+
+    registration: Registration
+    data: SiteData
+    findings: tuple[Finding, ...]
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """All of ``esgf.properties``, for programs on this host only."""
+        return self.data.properties
+
+
+def read_site(
+    files: SiteFiles,
+    host: str,
+    *,
+    publish: tuple[str, ...] = (),
+    check_app_home: bool = False,
+    groups: tuple[Group, ...] | None = None,
+    metrics: Metrics | None = None,
+) -> Site:
+    """
+    Read the files of a site. Blocks for as long as the disk takes.
+
+    Args:
+        files: where they are.
+        host: the node's one name; ``esgf.host`` must be equal.
+        publish: further property keys that may leave the host (``[esgf] publish``).
+        check_app_home: advertise a service only where its ``*.app.home`` path exists, as the Java node manager did.
+        groups: groups from another source (the database); None: from the file.
+        metrics: download numbers to publish.
+
+    Raises:
+        SiteError: a file is missing, unreadable, not what it should be, or cannot be published.
+    """
+    try:
+        properties = parse_properties(_content(files.properties, PROPERTIES_BYTES), str(files.properties))
+        node_type = parse_node_type(_content(files.config_type, NODE_TYPE_BYTES), str(files.config_type))
+        if groups is None:
+            groups = ()
+            if files.groups is not None:
+                groups = parse_groups(_content(files.groups, GROUPS_FILE_BYTES), str(files.groups))
+    except (PropertiesError, NodeTypeError, GroupsError) as error:
+        raise SiteError(str(error)) from None
+    data = SiteData(
+        host=host,
+        properties=properties,
+        node_type=node_type,
+        groups=groups,
+        certificate=_certificate(files.certificate),
+        metrics=metrics,
+        publish=publish,
+        absent_homes=_absent_homes(properties) if check_app_home else frozenset(),
+        groups_name=str(files.groups or "groups"),
+        certificate_name=str(files.certificate or "host certificate"),
+    )
+    return Site(build_registration(data), data, find_problems(data))
+
+
+def _content(path: Path, largest: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(largest + 1)
+    except OSError as error:
+        raise SiteError(f"{path}: {_reason(error)}; see [esgf] in node.toml") from None
+    if len(content) > largest:
+        raise SiteError(f"{path}: more than {largest} bytes; is it the right file?")
+    return content
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__
+
+
+def _certificate(path: Path | None) -> str:
+    if path is None:
+        return ""
+    return _content(path, CERTIFICATE_BYTES).decode("utf-8", "replace")
+
+
+def _absent_homes(properties: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(rule.home_key for rule in RULES if not _exists(properties.get(rule.home_key, "")))
+
+
+def _exists(home: str) -> bool:
+    try:
+        return bool(home) and Path(home).exists()
+    except (OSError, ValueError):
+        # ValueError: a NUL in the path; a folder we may not look into counts as absent, as in Java.
+        return False

@@ -1,0 +1,214 @@
+"""
+The node's memory on disk: one SQLite file, WAL, every change one transaction.
+
+Rows and bytes only: what a line means is the core's work, and whether it is
+still true the Verifier's, which judges every line again after a restart.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import attrs
+import msgpack
+
+from esgf_gossip.core.effects import PersistEpoch, PersistLine, RemoveLine
+from esgf_gossip.core.model import SignedDigest
+from esgf_gossip.core.node import StoredLine
+
+FILE_NAME: Final = "registry.db"
+
+# One step per version of the schema, each applied once, in a transaction. Append only.
+_MIGRATIONS: Final = (
+    """
+    CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE lines (
+        origin TEXT PRIMARY KEY, payload BLOB NOT NULL, signature BLOB NOT NULL, chain BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE bodies (sha256 BLOB PRIMARY KEY, body BLOB NOT NULL) STRICT;
+    """,
+)
+
+Persist = PersistEpoch | PersistLine | RemoveLine
+
+
+class StorageError(Exception):
+    """Report what is wrong with the database, where, and what to do, in one line. Nothing was half-written."""
+
+
+@attrs.frozen
+class Stored:
+    """Everything a restart gets back."""
+
+    epoch: int
+    lines: tuple[StoredLine, ...]
+    bodies: Mapping[bytes, bytes] = attrs.field(repr=False)
+
+
+class Database:
+    """
+    The open database of one daemon; a second daemon on the same file is refused.
+
+    Not thread-safe; calls take milliseconds (an fsync each) and are made from the reactor.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """
+        Open or create the file and bring its schema up to date.
+
+        Raises:
+            StorageError: damaged, in use, from a newer version, or the disk says no.
+        """
+        self.path: Final = path
+        self._connection = self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            connection = sqlite3.connect(self.path, timeout=0.5, isolation_level=None)
+        except sqlite3.Error as error:
+            raise StorageError(f"{self.path}: cannot be opened ({error}); check the folder and its rights") from None
+        try:
+            # Held for the life of the process: two daemons with one identity would fork it.
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("BEGIN EXCLUSIVE")
+            connection.execute("COMMIT")
+            self._check(connection)
+            self._migrate(connection)
+        except sqlite3.Error as error:
+            connection.close()
+            raise self._explained(error) from None
+        except StorageError:
+            connection.close()
+            raise
+        self.path.chmod(0o600)
+        return connection
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise StorageError(self._damaged(str(verdict).splitlines()[0]))
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > len(_MIGRATIONS):
+            raise StorageError(
+                f"{self.path}: written by a newer version (schema {version}, known here {len(_MIGRATIONS)}); "
+                "upgrade esgf-gossip"
+            )
+        for number, step in enumerate(_MIGRATIONS[version:], start=version + 1):
+            connection.executescript(f"BEGIN; {step} PRAGMA user_version = {number}; COMMIT;")
+
+    def _explained(self, error: sqlite3.Error) -> StorageError:
+        name = getattr(error, "sqlite_errorname", "") or ""
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return StorageError(f"{self.path}: in use by another daemon; stop it first (esgf-gossip stop)")
+        if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+            return StorageError(self._damaged(str(error)))
+        if name.startswith("SQLITE_FULL"):
+            return StorageError(f"{self.path}: the disk is full; free some space")
+        return StorageError(f"{self.path}: {error} ({name}); check the disk and the rights of the folder")
+
+    def _damaged(self, detail: str) -> str:
+        return (
+            f"{self.path}: the database is damaged ({detail}); move the file away and start again: "
+            "the peers give the registry back"
+        )
+
+    def close(self) -> None:
+        """Close the file; everything persisted is in it."""
+        self._connection.close()
+
+    # ----------------------------------------------------------------- reading
+
+    def load(self) -> Stored:
+        """
+        Return everything that was persisted.
+
+        Raises:
+            StorageError: the file cannot be read or holds what was never written.
+        """
+        try:
+            with closing(self._connection.cursor()) as cursor:
+                rows = cursor.execute("SELECT payload, signature, chain FROM lines ORDER BY origin").fetchall()
+                bodies = dict(cursor.execute("SELECT sha256, body FROM bodies"))
+            lines = tuple(
+                StoredLine(SignedDigest(payload, signature), tuple(msgpack.unpackb(chain)))
+                for payload, signature, chain in rows
+            )
+        except sqlite3.Error as error:
+            raise self._explained(error) from None
+        except (ValueError, msgpack.exceptions.UnpackException) as error:
+            raise StorageError(self._damaged(str(error))) from None
+        return Stored(self.fact("epoch"), lines, bodies)
+
+    def fact(self, name: str) -> int:
+        """
+        Return a number kept under a name, 0 where none is.
+
+        Raises:
+            StorageError: the file cannot be read.
+        """
+        try:
+            row = self._connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        except sqlite3.Error as error:
+            raise self._explained(error) from None
+        return 0 if row is None else int(row[0])
+
+    # ----------------------------------------------------------------- writing
+
+    def apply(self, effects: Iterable[Persist]) -> None:
+        """
+        Make a batch durable, as a whole or not at all.
+
+        Raises:
+            StorageError: nothing of the batch is on the disk.
+        """
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for effect in effects:
+                self._write(effect)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise self._explained(error) from None
+
+    def set_fact(self, name: str, value: int) -> None:
+        """
+        Keep a number under a name.
+
+        Raises:
+            StorageError: the number before is still there.
+        """
+        try:
+            self._put_fact(name, value)
+        except sqlite3.Error as error:
+            raise self._explained(error) from None
+
+    def _put_fact(self, name: str, value: int) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def _write(self, effect: Persist) -> None:
+        match effect:
+            case PersistEpoch():
+                self._put_fact("epoch", effect.epoch)
+            case PersistLine():
+                line = effect.line
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO lines VALUES (?, ?, ?, ?)",
+                    (line.digest.origin, line.signed.payload, line.signed.signature, msgpack.packb(line.chain)),
+                )
+                self._connection.executemany("INSERT OR IGNORE INTO bodies VALUES (?, ?)", effect.bodies.items())
+                self._drop(effect.dropped)
+            case RemoveLine():
+                self._connection.execute("DELETE FROM lines WHERE origin = ?", (effect.origin,))
+                self._drop(effect.dropped)
+
+    def _drop(self, hashes: Iterable[bytes]) -> None:
+        self._connection.executemany("DELETE FROM bodies WHERE sha256 = ?", ((content,) for content in hashes))

@@ -1,0 +1,93 @@
+"""
+registration.xml as a file: replaced in one step, and only when its content changes.
+
+What it says is the views' work; here is only when it is written, and its
+stamp: readers skip a document whose root timeStamp does not rise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from twisted.logger import Logger
+
+from esgf_gossip.files import replace_file
+from esgf_gossip.storage.database import Database, StorageError
+from esgf_gossip.views.federation import FederationView
+from esgf_gossip.views.registration_xml import ElementCache, content_key, render, root_timestamp_ms
+
+STAMP: Final = "registration_stamp_ms"
+# Far above any real document; a larger file is not ours.
+FILE_BYTES: Final = 64 * 1024 * 1024
+
+
+class RegistrationFile:
+    """
+    The document this node serves and writes; ``content`` is empty before the first ``update``.
+
+    ``write_error`` is one line while the disk refuses the file, else empty.
+    """
+
+    log = Logger()
+
+    def __init__(self, path: Path | None, database: Database) -> None:
+        """
+        Take over what an earlier run or program left: its stamp is the floor of ours.
+
+        Args:
+            path: where to write, None where the document is only served.
+            database: keeps the last stamp, in case the file is lost.
+
+        Raises:
+            StorageError: the database cannot be read.
+        """
+        self.write_error = ""
+        self._path = path
+        self._database = database
+        self._cache = ElementCache()
+        self.content = self._written = self._read()
+        self._stamp_ms = max(database.fact(STAMP), root_timestamp_ms(self.content))
+        if root_timestamp_ms(self.content) == 0:
+            self.content = b""
+
+    def _read(self) -> bytes:
+        if self._path is None:
+            return b""
+        try:
+            with self._path.open("rb") as file:
+                return file.read(FILE_BYTES)
+        except OSError:
+            return b""
+
+    def update(self, view: FederationView) -> bool:
+        """
+        Render the view; keep and write it if it says something new. Tell whether it does.
+
+        Where the disk fails, the file before stays whole and the next call tries again.
+        """
+        newest_ms = max((node.issued_at_ms for node in view.nodes), default=0)
+        stamp_ms = max(newest_ms, self._stamp_ms + 1)
+        document = render(view.nodes, stamp_ms, self._cache)
+        changed = content_key(document) != content_key(self.content)
+        if changed:
+            self.content, self._stamp_ms = document, stamp_ms
+        if self._written != self.content:
+            self._write()
+        return changed
+
+    def _write(self) -> None:
+        try:
+            self._database.set_fact(STAMP, self._stamp_ms)
+            if self._path is not None:
+                replace_file(self._path, self.content)
+        except (OSError, StorageError) as error:
+            reason = f"{self._path}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            if not self.write_error:
+                self.log.critical("cannot write {reason}; the file before stays", reason=reason)
+            self.write_error = reason
+            return
+        if self.write_error:
+            self.log.info("{path} can be written again", path=str(self._path))
+        self.write_error = ""
+        self._written = self.content

@@ -1,0 +1,118 @@
+"""
+The FederationView as the JSON that portals, commands and the dashboard read.
+
+Only names, types and order of fields live here: contract.md, section HTTP.
+Status codes, ETags and sockets are web's. A field that a node did not publish
+is an empty text, an empty list or null, never left out: readers need no guards.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from esgf_gossip.esgf.registration import Registration
+from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView
+
+# Maintenance has no count of its own in the contract; such nodes are in the total.
+COUNTED: Final = (
+    NodeStatus.UP,
+    NodeStatus.SUSPECT,
+    NodeStatus.UNREACHABLE,
+    NodeStatus.STALE,
+    NodeStatus.LEFT,
+)
+HEALTH_NEVER_PROBED: Final = "unknown"
+
+_UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# A stamp of a stranger may be any number up to 2**53; the calendar ends in the year 9999.
+_LAST_MS: Final = 253_402_300_799_999
+
+
+def status_body(view: FederationView) -> dict[str, Any]:
+    """Return the body of ``/api/v1/status``; the node itself is counted too."""
+    own = view.own
+    body: dict[str, Any] = {
+        "host": own.host,
+        "federation": own.federation,
+        "version": own.version,
+        "epoch": own.epoch,
+        "sequence": own.sequence,
+        "root": view.root.hex(),
+        "nodes": {
+            "total": len(view.nodes),
+            **{status.value: view.count(status) for status in COUNTED},
+        },
+        "links": own.links,
+        "certificate": {"not_after": utc_text(own.certificate_not_after_ms)},
+        "crl": {"age_s": own.crl_age_s},
+        "started_at": utc_text(own.started_at_ms),
+    }
+    if own.storage_error:
+        body["storage_error"] = own.storage_error
+    return body
+
+
+def nodes_body(view: FederationView) -> list[dict[str, Any]]:
+    """Return the body of ``/api/v1/nodes``: one object per node, in the order of the view."""
+    return [node_body(node) for node in view.nodes]
+
+
+def node_body(node: NodeView) -> dict[str, Any]:
+    """Return the body of ``/api/v1/nodes/<host>``."""
+    registration = node.registration
+    return {
+        "host": node.host,
+        "status": node.status.value,
+        "since": utc_text(node.since_ms),
+        "short_name": registration.short_name if registration else "",
+        "long_name": registration.long_name if registration else "",
+        "organization": registration.organization if registration else "",
+        "peer_group": ",".join(registration.peer_groups) if registration else "",
+        "node_types": list(registration.node_types) if registration else [],
+        "location": _location(registration) if registration else None,
+        "epoch": node.epoch,
+        "sequence": node.sequence,
+        "issued_at": utc_text(node.issued_at_ms),
+        "expires_at": utc_text(node.expires_at_ms),
+        "forked": node.forked,
+        "services": _services(registration) if registration else [],
+        "metrics": {},
+        "resources": {},
+    }
+
+
+def json_bytes(body: Any) -> bytes:
+    """
+    Encode a body: one line of ASCII, equal bodies give equal bytes.
+
+    ASCII, because a text of a stranger may hold half a surrogate pair, which
+    UTF-8 cannot say, or a separator that some clients take for a line end.
+
+    Raises:
+        ValueError: the body holds NaN or an infinity, which JSON cannot say.
+    """
+    return json.dumps(body, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def utc_text(unix_ms: int) -> str:
+    """Write Unix milliseconds as RFC 3339 in UTC; what is beyond the calendar becomes its last moment."""
+    moment = _UNIX_EPOCH + timedelta(milliseconds=min(max(unix_ms, 0), _LAST_MS))
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def _location(registration: Registration) -> dict[str, Any] | None:
+    """Return where to draw the node, or None: half a point or a NaN draws nothing."""
+    place = registration.location
+    if place.lat is None or place.lon is None or not (math.isfinite(place.lat) and math.isfinite(place.lon)):
+        return None
+    return {"lat": place.lat, "lon": place.lon, "city": place.city}
+
+
+def _services(registration: Registration) -> list[dict[str, Any]]:
+    return [
+        {"type": service.type, "endpoint": service.endpoint, "health": HEALTH_NEVER_PROBED, "since": None}
+        for service in registration.services
+    ]

@@ -1,0 +1,207 @@
+"""
+The pages of the HTTP service and where each one hangs.
+
+What a page answers lives here; how answers go out is ``resources``' work, how
+nodes look as JSON ``views.node_json``'s. Plain twisted.web resources instead of
+klein: the tree is small, and klein turns 404 and 405 into 500 where errors are
+caught, sends no Content-Length, and runs at two thirds of the speed (measured).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import Any, Final, Protocol
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.http import Request
+from twisted.web.resource import IResource
+
+from esgf_gossip.views.federation import FederationView
+from esgf_gossip.views.node_json import json_bytes, node_body, nodes_body, status_body
+from esgf_gossip.web.event_stream import EventStreamPage
+from esgf_gossip.web.events import EventHub
+from esgf_gossip.web.kept import KeptDocument, KeptDocuments
+from esgf_gossip.web.openapi import openapi_body
+from esgf_gossip.web.problems import Problem, Refused
+from esgf_gossip.web.resources import MISSING, RETRY_AFTER_S, KeptPage, Page, ProblemPage, send_document
+
+JSON: Final = "application/json"
+# The page has no script, no style sheet and no form: nothing is allowed but itself.
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+LISTED: Final = (
+    ("/api/v1/status", "what this node says of itself"),
+    ("/api/v1/nodes", "every node of the federation"),
+    ("/api/v1/events", "what happens, as server-sent events"),
+    ("/openapi.json", "this service, described for programs"),
+    ("/healthz", "whether the process runs"),
+    ("/readyz", "whether its files and answers can be relied on"),
+)
+
+
+class Facade(Protocol):
+    """What the service shows of the daemon."""
+
+    documents: KeptDocuments
+    events: EventHub
+
+    def view(self) -> FederationView:
+        """Return the newest picture of the federation; the same object while nothing changed."""
+
+    def is_ready(self) -> bool:
+        """Tell whether the picture can be relied on: compared with two peers, or alone for 30 s."""
+
+
+class ViewPage(Page):
+    """Serves what is made of the view; made anew only when the view is another object."""
+
+    def __init__(self, facade: Facade, body_of: Callable[[FederationView], Any]) -> None:
+        super().__init__()
+        self._facade = facade
+        self._body_of = body_of
+        self._made_of: FederationView | None = None
+        self._document: KeptDocument | None = None
+
+    def answer(self, request: Request) -> bytes:
+        """Send the JSON of the newest view."""
+        view = self._facade.view()
+        if self._document is None or view is not self._made_of:
+            self._document = KeptDocument(json_bytes(self._body_of(view)), JSON)
+            self._made_of = view
+        return send_document(request, self._document)
+
+
+class NodesPage(ViewPage):
+    """``/api/v1/nodes``, and below it one page per host."""
+
+    def __init__(self, facade: Facade) -> None:
+        super().__init__(facade, nodes_body)
+
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        """Find a host by its name, in any case."""
+        try:
+            host = path.decode("ascii").lower()
+        except UnicodeDecodeError:
+            host = ""
+        return NodePage(self._facade, host) if host else MISSING
+
+
+class NodePage(Page):
+    """``/api/v1/nodes/<host>``."""
+
+    def __init__(self, facade: Facade, host: str) -> None:
+        super().__init__()
+        self._facade = facade
+        self._host = host
+
+    def answer(self, request: Request) -> bytes:
+        """
+        Send one node.
+
+        Raises:
+            Refused: 404, no node has that name.
+        """
+        node = self._facade.view().node(self._host)
+        if node is None:
+            raise Refused(Problem(404, "no node of that name; /api/v1/nodes lists all"))
+        return send_document(request, KeptDocument(json_bytes(node_body(node)), JSON))
+
+
+class TextPage(Page):
+    """Serves one word about the process, never from a cache."""
+
+    def __init__(self, word: str, is_so: Callable[[], bool]) -> None:
+        super().__init__()
+        self._word = word
+        self._is_so = is_so
+
+    def answer(self, request: Request) -> bytes:
+        """
+        Send the word.
+
+        Raises:
+            Refused: 503, it is not so yet.
+        """
+        if not self._is_so():
+            raise Refused(Problem(503, f"not {self._word} yet", {"Retry-After": str(RETRY_AFTER_S)}))
+        request.setHeader("Content-Type", "text/plain; charset=utf-8")
+        request.setHeader("Cache-Control", "no-store")
+        return self._word.encode("ascii")
+
+
+class OpenApiPage(Page):
+    """``/openapi.json``: describes the documents served at this moment."""
+
+    def __init__(self, facade: Facade) -> None:
+        super().__init__()
+        self._facade = facade
+
+    def answer(self, request: Request) -> bytes:
+        """Send the description."""
+        body = json_bytes(openapi_body(tuple(self._facade.documents), self._facade.view().own.version))
+        return send_document(request, KeptDocument(body, JSON))
+
+
+class FrontPage(Page):
+    """``/``: which node this is and what it serves, with links."""
+
+    def __init__(self, facade: Facade) -> None:
+        super().__init__()
+        self._facade = facade
+
+    def answer(self, request: Request) -> bytes:
+        """Send the page."""
+        request.setHeader("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+        page = self._html().encode("utf-8", "replace")
+        return send_document(request, KeptDocument(page, "text/html; charset=utf-8"))
+
+    def _html(self) -> str:
+        own = self._facade.view().own
+        links = [(f"/{name}", "the file that ESGF programs read") for name in self._facade.documents]
+        items = "\n".join(
+            f'<li><a href="{escape(path)}">{escape(path)}</a>: {escape(what)}</li>'
+            for path, what in (*links, *LISTED)
+        )
+        title = f"{escape(own.host)}, a node of {escape(own.federation)}"
+        return (
+            f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title></head>\n'
+            f"<body>\n<h1>{title}</h1>\n<p>esgf-gossip {escape(own.version)} serves here:</p>\n"
+            f"<ul>\n{items}\n</ul>\n</body>\n</html>\n"
+        )
+
+
+class RootPage(Page):
+    """The root of the tree: fixed paths, then the kept documents by name."""
+
+    def __init__(self, facade: Facade, clock: IReactorTime) -> None:
+        super().__init__()
+        self._documents = facade.documents
+        self.events = EventStreamPage(facade.events, clock)
+        v1 = Folder()
+        v1.putChild(b"status", ViewPage(facade, status_body))
+        v1.putChild(b"nodes", NodesPage(facade))
+        v1.putChild(b"events", self.events)
+        api = Folder()
+        api.putChild(b"v1", v1)
+        self.putChild(b"", FrontPage(facade))
+        self.putChild(b"api", api)
+        self.putChild(b"healthz", TextPage("ok", lambda: True))
+        self.putChild(b"readyz", TextPage("ready", facade.is_ready))
+        self.putChild(b"openapi.json", OpenApiPage(facade))
+
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        """Find a kept document."""
+        name = path.decode("ascii", "replace")
+        return KeptPage(self._documents, name) if self._documents.is_known(name) else MISSING
+
+
+class Folder(ProblemPage):
+    """A folder of pages that is no page itself."""
+
+    isLeaf = False
+
+    def __init__(self) -> None:
+        super().__init__(MISSING.problem)

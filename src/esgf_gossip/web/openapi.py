@@ -1,0 +1,181 @@
+"""
+The HTTP service described for programs: OpenAPI 3.1.
+
+Only the description lives here; tests compare it with the answers. What is not
+served is not described.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from esgf_gossip.views.federation import NodeStatus
+from esgf_gossip.views.node_json import COUNTED
+
+Schema = dict[str, Any]
+
+TEXT: Final[Schema] = {"type": "string"}
+COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+INSTANT: Final[Schema] = {"type": "string", "format": "date-time", "description": "RFC 3339, UTC"}
+HEALTH: Final = ("up", "down", "maintenance", "unknown")
+
+
+def _object(properties: dict[str, Schema], optional: Iterable[str] = ()) -> Schema:
+    required = [name for name in properties if name not in set(optional)]
+    return {"type": "object", "required": required, "properties": properties}
+
+
+def _list_of(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _named(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+SCHEMAS: Final[dict[str, Schema]] = {
+    "Status": _object(
+        {
+            "host": TEXT,
+            "federation": TEXT,
+            "version": TEXT,
+            "epoch": COUNT,
+            "sequence": COUNT,
+            "root": {"type": "string", "pattern": "^([0-9a-f]{2})*$"},
+            "nodes": _object({"total": COUNT, **{status.value: COUNT for status in COUNTED}}),
+            "links": COUNT,
+            "certificate": _object({"not_after": INSTANT}),
+            "crl": _object({"age_s": {"type": "integer"}}),
+            "started_at": INSTANT,
+            "storage_error": TEXT,
+        },
+        optional=("storage_error",),
+    ),
+    "Node": _object(
+        {
+            "host": TEXT,
+            "status": {"enum": [status.value for status in NodeStatus]},
+            "since": INSTANT,
+            "short_name": TEXT,
+            "long_name": TEXT,
+            "organization": TEXT,
+            "peer_group": TEXT,
+            "node_types": _list_of(TEXT),
+            "location": {
+                "anyOf": [
+                    _object({"lat": {"type": "number"}, "lon": {"type": "number"}, "city": TEXT}),
+                    {"type": "null"},
+                ]
+            },
+            "epoch": COUNT,
+            "sequence": COUNT,
+            "issued_at": INSTANT,
+            "expires_at": INSTANT,
+            "forked": {"type": "boolean"},
+            "services": _list_of(_named("Service")),
+            "metrics": {"type": "object"},
+            "resources": {"type": "object"},
+        }
+    ),
+    "Service": _object(
+        {
+            "type": TEXT,
+            "endpoint": TEXT,
+            "health": {"enum": list(HEALTH)},
+            "since": {"anyOf": [INSTANT, {"type": "null"}]},
+        }
+    ),
+    "Problem": _object(
+        {
+            "type": TEXT,
+            "title": TEXT,
+            "status": {"type": "integer", "minimum": 400, "maximum": 599},
+            "detail": TEXT,
+        }
+    ),
+}
+
+_IF_NONE_MATCH: Final[Schema] = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "schema": TEXT,
+    "description": "ETag of the document at hand; 304 if it is still the same",
+}
+_HOST: Final[Schema] = {"name": "host", "in": "path", "required": True, "schema": TEXT}
+_LAST_EVENT_ID: Final[Schema] = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "required": False,
+    "schema": TEXT,
+    "description": "id of the last event received; those after it come first",
+}
+
+
+def openapi_body(documents: Iterable[str], version: str) -> dict[str, Any]:
+    """
+    Describe the service.
+
+    Args:
+        documents: names of the kept documents served at the root.
+        version: of this program.
+    """
+    paths: dict[str, Any] = {
+        "/": _path("Which node this is and what it serves", _document("text/html")),
+        **{
+            f"/{name}": _path(
+                "A file that ESGF programs read", _document("application/xml"), [_IF_NONE_MATCH], [304, 503]
+            )
+            for name in documents
+        },
+        "/api/v1/status": _json("What this node says of itself", _named("Status")),
+        "/api/v1/nodes": _json("Every node of the federation", _list_of(_named("Node"))),
+        "/api/v1/nodes/{host}": _json("One node", _named("Node"), [_HOST], [404]),
+        "/api/v1/events": _path(
+            "What happens, as it happens", _document("text/event-stream"), [_LAST_EVENT_ID], [503]
+        ),
+        "/openapi.json": _path(
+            "This description", _document("application/json", {"type": "object"}), [_IF_NONE_MATCH], [304]
+        ),
+        "/healthz": _path("Whether the process runs", _document("text/plain")),
+        "/readyz": _path(
+            "Whether files and answers can be relied on", _document("text/plain"), refusals=[503]
+        ),
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "esgf-gossip", "version": version, "license": {"name": "BSD-3-Clause"}},
+        "paths": paths,
+        "components": {"schemas": SCHEMAS},
+    }
+
+
+def _json(
+    summary: str, schema: Schema, parameters: Iterable[Schema] = (), refusals: Iterable[int] = ()
+) -> Schema:
+    content = _document("application/json", schema)
+    return _path(summary, content, [*parameters, _IF_NONE_MATCH], [304, *refusals])
+
+
+def _document(content_type: str, schema: Schema | None = None) -> Schema:
+    return {content_type: {"schema": schema or TEXT}}
+
+
+def _path(
+    summary: str, content: Schema, parameters: Iterable[Schema] = (), refusals: Iterable[int] = ()
+) -> Schema:
+    answers: dict[str, Schema] = {"200": {"description": "as asked", "content": content}}
+    for code in refusals:
+        answers[str(code)] = {"description": "not modified"} if code == 304 else _refusal()
+    answers["default"] = _refusal()
+    get = {"summary": summary, "parameters": list(parameters), "responses": answers}
+    # HEAD answers as GET without a body.
+    return {"get": get}
+
+
+def _refusal() -> Schema:
+    return {
+        "description": "refused, and why",
+        "content": {"application/problem+json": {"schema": _named("Problem")}},
+    }

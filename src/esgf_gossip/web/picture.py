@@ -1,0 +1,195 @@
+"""
+The current picture of the federation, for everybody on this host who looks at it.
+
+Hears the core's notices, keeps the view, the documents and the events in step
+with the registry. Nothing flows back from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from esgf_gossip.core import effects as fx
+from esgf_gossip.storage.outputs import RegistrationFile
+from esgf_gossip.views.federation import FederationView, OwnState
+from esgf_gossip.views.judgement import Judge
+from esgf_gossip.web.events import EventHub
+from esgf_gossip.web.kept import KeptDocuments
+
+# Documents follow a burst of changes once, not at each; events are told at once.
+REDRAW_AFTER_S: Final = 0.1
+REDRAW_LATEST_S: Final = 0.5
+# Expiry changes a view without any message.
+REDRAW_EVERY_S: Final = 30.0
+# Until that many peers showed our root, or this long after the start, the picture may still fill.
+READY_PEERS: Final = 2
+READY_AFTER_S: Final = 30.0
+# An address that cannot be reached is told at first and then at every so many attempts.
+DIAL_NEWS_EVERY: Final = 20
+
+
+class Picture:
+    """
+    The view, kept documents and events of one daemon.
+
+    Args:
+        judge: makes views of the registry.
+        own_state: what the daemon says of itself now.
+        peers_compared: how many peers have shown our own root.
+        document: registration.xml.
+        clock: the reactor, or a Clock in tests.
+        now_ms: Unix milliseconds.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        judge: Judge,
+        own_state: Callable[[], OwnState],
+        peers_compared: Callable[[], int],
+        document: RegistrationFile,
+        clock: IReactorTime,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.events: Final = EventHub(now_ms())
+        self.documents: Final = KeptDocuments()
+        self._judge = judge
+        self._own_state = own_state
+        self._peers_compared = peers_compared
+        self._document = document
+        self._clock = clock
+        self._now_ms = now_ms
+        self._forked: frozenset[str] = frozenset()
+        self._view: FederationView | None = None
+        self._callbacks: dict[object, Callable[[], object]] = {}
+        self._redraw: IDelayedCall | None = None
+        self._moved_at_s: float | None = None
+        self._started_at_s = clock.seconds()
+        self._is_ready = False
+        self._statuses: dict[str, str] | None = None
+
+    # ----------------------------------------------------------------- reading
+
+    def view(self) -> FederationView:
+        """Return the view of this instant; made anew only where something moved."""
+        if self._view is None:
+            self._view = self._judge.view(self._own_state(), self._now_ms(), self._forked)
+        return self._view
+
+    def is_ready(self) -> bool:
+        """Tell whether the picture has been compared with others, or had time to."""
+        if not self._is_ready:
+            others = len(self.view().nodes) - 1
+            has_compared = others > 0 and self._peers_compared() >= min(READY_PEERS, others)
+            self._is_ready = has_compared or self._clock.seconds() - self._started_at_s >= READY_AFTER_S
+        return self._is_ready
+
+    def on_view_changed(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call back whenever the view may have changed, coalesced; the result ends it."""
+        key = object()
+        self._callbacks[key] = callback
+        return lambda: self._callbacks.pop(key, None) and None
+
+    # ----------------------------------------------------------------- moving
+
+    def start(self) -> None:
+        """Draw the first picture, from what the disk gave back."""
+        self._draw()
+
+    def stop(self) -> None:
+        """Draw a last time and be still."""
+        self._draw()
+        if self._redraw is not None and self._redraw.active():
+            self._redraw.cancel()
+        self._redraw = None
+
+    def moved(self) -> None:
+        """Note that something changed: the view is old at once, documents follow within half a second."""
+        self._view = None
+        now_s = self._clock.seconds()
+        if self._moved_at_s is None:
+            self._moved_at_s = now_s
+        elif now_s + REDRAW_AFTER_S - self._moved_at_s > REDRAW_LATEST_S:
+            return
+        self._draw_in(REDRAW_AFTER_S)
+
+    def _draw_in(self, after_s: float) -> None:
+        if self._redraw is not None and self._redraw.active():
+            self._redraw.reset(after_s)
+        else:
+            self._redraw = self._clock.callLater(after_s, self._draw)
+
+    def _draw(self) -> None:
+        self._moved_at_s = None
+        self._view = None
+        view = self.view()
+        if self._document.update(view) or self.documents.get("registration.xml") is None:
+            self.documents.keep("registration.xml", self._document.content)
+        self._tell_statuses(view)
+        for callback in tuple(self._callbacks.values()):
+            callback()
+        self._draw_in(REDRAW_EVERY_S)
+
+    def _tell_statuses(self, view: FederationView) -> None:
+        statuses = {node.host: node.status.value for node in view.nodes}
+        if self._statuses is not None:
+            for host, status in statuses.items():
+                if self._statuses.get(host) != status:
+                    self.events.publish("node-status", {"host": host, "status": status})
+        self._statuses = statuses
+
+    # ----------------------------------------------------------------- notices
+
+    def notice(self, notice: fx.Notice) -> None:
+        """Hear one notice of the core: tell the log, the events, the next picture."""
+        match notice:
+            case fx.DigestAccepted():
+                self.events.publish(
+                    "digest-accepted",
+                    {"origin": notice.origin, "epoch": notice.epoch, "sequence": notice.sequence},
+                )
+            case fx.LineWithdrawn():
+                self.log.warn("{origin} is out: {reason}", origin=notice.origin, reason=notice.reason)
+            case fx.DigestTurnedAway():
+                self.log.warn(
+                    "refused a digest of {origin}, sent by {peer}: {reason}",
+                    origin=notice.origin,
+                    peer=notice.peer,
+                    reason=notice.reason,
+                )
+            case fx.ForkSeen():
+                self._forked |= {notice.origin}
+                self.log.critical(
+                    "{origin} signed two digests with one number: a cloned machine or a stolen key",
+                    origin=notice.origin,
+                )
+            case fx.PeerJoined():
+                self.log.info("linked to {peer}", peer=notice.peer)
+            case fx.PeerParted():
+                self.log.info("link to {peer} ended: {reason}", peer=notice.peer, reason=notice.reason)
+            case fx.DialFailed():
+                self._dial_failed(notice)
+                return
+            case fx.EpochTaken():
+                self.log.warn(
+                    "peers hold a digest of this node that it does not remember; epoch {epoch} begins",
+                    epoch=notice.epoch,
+                )
+            case fx.PublishingStopped():
+                self.log.critical("this node publishes no more: {reason}", reason=notice.reason)
+        self.moved()
+
+    def _dial_failed(self, notice: fx.DialFailed) -> None:
+        if notice.attempts == 1 or notice.attempts % DIAL_NEWS_EVERY == 0:
+            self.log.info(
+                "cannot reach {host}:{port}: {reason} (attempt {attempts}; it is tried again)",
+                host=notice.address[0],
+                port=notice.address[1],
+                reason=notice.reason,
+                attempts=notice.attempts,
+            )

@@ -91,7 +91,9 @@ class GossipService(Service):
             ) from None
         except OSError as error:
             self._close_all()
-            raise StartError(f"{error.filename or self.config.node.state}: {error.strerror}; check the folder") from None
+            raise StartError(
+                f"{error.filename or self.config.node.state}: {error.strerror}; check the folder"
+            ) from None
         super().startService()
         signal.signal(signal.SIGHUP, self._on_hangup)
         self.log.info(
@@ -115,9 +117,17 @@ class GossipService(Service):
         self._verifier = DigestVerifier(self._material)
         self._creator = ConnectionCreator(self._material, self._now_ms)
         self._node = Node(
-            self._material.signer, self._verifier, config.gossip.advertise, config.gossip.seeds, SystemRandom()
+            self._material.signer,
+            self._verifier,
+            config.gossip.advertise,
+            config.gossip.seeds,
+            SystemRandom(),
         )
-        document = None if "registration.xml" not in config.outputs.files else config.outputs.directory / "registration.xml"
+        document = (
+            None
+            if "registration.xml" not in config.outputs.files
+            else config.outputs.directory / "registration.xml"
+        )
         self.picture = Picture(
             Judge(self._node.registry),
             self._own_state,

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 import attrs
+
 from esgf_gossip.core import effects as fx
 from esgf_gossip.core.codec import decode, encode
 from esgf_gossip.core.errors import DigestRefused

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -103,18 +105,44 @@ class Conversation:
             self._read()
         return self._decoded(line)
 
-    def lines_at_hand(self) -> Iterator[dict[str, Any]]:
-        """Read what the selector promised, once, and give each object that is complete."""
+    def read_more(self) -> None:
+        """Read once, what a selector said is there."""
         self._read()
+
+    def lines_at_hand(self) -> Iterator[dict[str, Any]]:
+        """Give each object that was read completely; does not wait."""
         while (line := self._take_line()) is not None:
             yield self._decoded(line)
 
-    def wait_for_end(self) -> None:
-        """Read until the daemon hangs up, or falls silent for longer than the timeout."""
-        with contextlib.suppress(CommandError):
-            while True:
-                self._read()
-                self._unread.clear()
+    def wait_for_exit(self, timeout_s: float) -> None:
+        """
+        Wait until the process at the other end has ended, which it told it will.
+
+        Raises:
+            CommandError: it lives on after ``timeout_s``.
+        """
+        process_id = self._process_id()
+        if process_id in (0, os.getpid()):
+            # 0: it lives in another PID namespace, where we cannot see it end.
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process = os.pidfd_open(process_id)
+            try:
+                ended, _, _ = select.select([process], [], [], timeout_s)
+            finally:
+                os.close(process)
+            if not ended:
+                raise CommandError(
+                    f"process {process_id} has not ended after {timeout_s:.0f} s",
+                    str(self._path),
+                    "read its log; kill it if it hangs",
+                    ExitCode.INTERNAL,
+                )
+
+    def _process_id(self) -> int:
+        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        process_id: int = struct.unpack("3i", credentials)[0]
+        return process_id
 
     def _read(self) -> None:
         try:

@@ -175,8 +175,12 @@ def node_toml(
     )
 
 
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
 def _ask(option: str, question: str) -> str:
-    if not sys.stdin.isatty():
+    if not _is_terminal():
         raise click.UsageError(f"{option} is missing")
 
     def proof(text: str) -> str:
@@ -221,6 +225,7 @@ def _exists(path: Path) -> bool:
 
 def _write(directory: Path, text: str, copies: dict[str, bytes], host: str, federation: str) -> Any:
     from esgf_gossip.trust.authority import make_request  # noqa: PLC0415 - brings cryptography
+    from esgf_gossip.trust.errors import TrustError  # noqa: PLC0415
 
     # What was made of the options must read back, before anything is on disk.
     from_document(tomllib.loads(text), directory / "node.toml")
@@ -230,7 +235,13 @@ def _write(directory: Path, text: str, copies: dict[str, bytes], host: str, fede
             (directory / name).mkdir(mode=mode)
     for name, content in copies.items():
         create_file(directory / name, content, _SITE_FILE_MODE)
-    request = make_request(directory / "trust", host, federation, [host], [], [])
+    try:
+        request = make_request(directory / "trust", host, federation, [host], [], [])
+    except TrustError as error:
+        known = error.exit_code in (ExitCode.REFUSED, ExitCode.EXISTS, ExitCode.FILES)
+        raise CommandError(
+            error.text, "", "", ExitCode(error.exit_code) if known else ExitCode.INTERNAL
+        ) from None
     # Last: a folder with a node.toml is a complete one.
     create_file(directory / "node.toml", text.encode(), 0o644)
     return request

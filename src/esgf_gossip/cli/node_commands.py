@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -150,13 +150,13 @@ def leave(config_path: Path, *, yes: bool) -> None:
 
 
 def _end(config_path: Path, command: str) -> None:
-    """Ask the daemon to end and wait until it has hung up, which it does last."""
+    """Ask the daemon to end and wait until its process is gone, so that another may start."""
     with Conversation(load(config_path).control_socket, STOP_TIMEOUT_S) as conversation:
         conversation.ask(command)
-        conversation.wait_for_end()
+        conversation.wait_for_exit(STOP_TIMEOUT_S)
 
 
-def _follow(conversation: Conversation, *, json_output: bool) -> None:
+def _follow(conversation: Conversation, *, json_output: bool) -> NoReturn:
     while True:
         event = conversation.next_line()
         if json_output:

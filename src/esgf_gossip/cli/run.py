@@ -43,7 +43,7 @@ def replace_process(command: Sequence[str]) -> None:
     """Become another program, with our process id; does not return."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(command[0], command)  # noqa: S606 - our own interpreter, no shell
+    os.execv(command[0], list(command))  # noqa: S606 - our own interpreter, no shell
 
 
 def _names(arguments: Sequence[str], path: Path) -> bool:

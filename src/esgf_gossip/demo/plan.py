@@ -22,8 +22,8 @@ from esgf_gossip.files import create_file
 
 FEDERATION: Final = "demo.esgf.example"
 LOOPBACK: Final = "127.0.0.1"
-# The certificates of a throw-away federation need not outlive it by much.
-CERTIFICATE_DAYS: Final = 30
+# As long as those of real nodes: with less, check would speak of their end.
+CERTIFICATE_DAYS: Final = 90
 
 _NODE_TOML: Final = """\
 # One node of a demo federation on one machine; see DIR/nodes for the others.

@@ -36,8 +36,8 @@ class NodeRow:
     """One node as the table shows it. ``*_s`` are monotonic seconds; ``statuses`` is what it says of the others."""
 
     host: str
-    types: tuple[str, ...]
     http_url: str
+    types: tuple[str, ...] = ()
     own: Mapping[str, Any] = attrs.field(factory=dict)
     statuses: dict[str, str] = attrs.field(factory=dict)
     ready_at_s: float | None = None
@@ -71,8 +71,8 @@ class Watching:
     """
 
     def __init__(self, federation: DemoFederation, say: Callable[[str], None] = lambda _: None) -> None:
-        self.rows: Final = {host: _row(federation, host) for host in federation.hosts}
-        self.started_at_s = time.monotonic()
+        self.rows: Final = {host: NodeRow(host, federation.http_url(host)) for host in federation.hosts}
+        self.started_at_s: float | None = None
         self.converged_at_s: float | None = None
         self.root = ""
         self.is_stopped = False
@@ -93,9 +93,12 @@ class Watching:
         self._selector.close()
 
     def follow(self, host: str) -> None:
-        """Begin to watch a daemon that was just started."""
+        """Begin to watch a daemon that was just started; the clock runs from the first one."""
+        if self.started_at_s is None:
+            self.started_at_s = time.monotonic()
         descriptor = os.pidfd_open(self._federation.process_id(host))
         self._selector.register(descriptor, selectors.EVENT_READ, lambda: self._ended(host, descriptor))
+        self.rows[host].types = _types(self._federation, host)
         self._waiting.add(host)
 
     @contextmanager
@@ -127,12 +130,20 @@ class Watching:
         return not self._waiting
 
     @property
-    def ready_at_s(self) -> float:
-        """When the last node answered first."""
-        return max(
-            (row.ready_at_s for row in self.rows.values() if row.ready_at_s is not None),
-            default=self.started_at_s,
-        )
+    def converge_s(self) -> float | None:
+        """Seconds from the start of the first process to convergence; None: not yet."""
+        if self.converged_at_s is None or self.started_at_s is None:
+            return None
+        return self.converged_at_s - self.started_at_s
+
+    @property
+    def converge_after_start_s(self) -> float | None:
+        """Seconds from the first answer of the last node to convergence; None: not yet."""
+        if self.converged_at_s is None:
+            return None
+        ready_at_s = [row.ready_at_s for row in self.rows.values() if row.ready_at_s is not None]
+        # A node killed and started again answers after the first convergence.
+        return max(0.0, self.converged_at_s - max(ready_at_s))
 
     def step(self, timeout_s: float) -> None:
         """Wait for the next happenings, at most so long, and take them in."""
@@ -170,14 +181,20 @@ class Watching:
         self._conversations[host] = conversation
         self._selector.register(conversation, selectors.EVENT_READ, lambda: self._heard(host, conversation))
         self._say(f"{host} is up: {row.http_url}")
+        # Events that came in one piece with the answer wake no selector.
+        self._take_lines(host, conversation)
 
     def _heard(self, host: str, conversation: Conversation) -> None:
         try:
-            for event in conversation.lines_at_hand():
-                self._take(self.rows[host], str(event.get("event")), event.get("data") or {})
+            conversation.read_more()
+            self._take_lines(host, conversation)
         except CommandError:
             # The process ends too, or is about to: that is told by its descriptor.
             self._hang_up(host)
+
+    def _take_lines(self, host: str, conversation: Conversation) -> None:
+        for event in conversation.lines_at_hand():
+            self._take(self.rows[host], str(event.get("event")), event.get("data") or {})
 
     def _take(self, row: NodeRow, name: str, data: Mapping[str, Any]) -> None:
         match name:
@@ -218,9 +235,8 @@ class Watching:
         if self.converged_at_s is None:
             self.converged_at_s = time.monotonic()
             self._say(
-                f"converged: {len(running)} nodes, root {self.root[:8]}, "
-                f"{self.converged_at_s - self.started_at_s:.2f} s after the first process was started, "
-                f"{max(0.0, self.converged_at_s - self.ready_at_s):.2f} s after the last node answered"
+                f"converged: {len(running)} nodes, root {self.root[:8]}, {self.converge_s:.2f} s after the first "
+                f"process was started, {self.converge_after_start_s:.2f} s after the last node answered"
             )
 
 
@@ -231,8 +247,6 @@ def way_out(code: int | None) -> str:
     return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
 
 
-def _row(federation: DemoFederation, host: str) -> NodeRow:
-    node = federation.node(host)
-    config_type = node.folder / "config_type"
-    types = node_type_names(parse_node_type(config_type.read_bytes(), str(config_type)))
-    return NodeRow(host, types, node.http_url)
+def _types(federation: DemoFederation, host: str) -> tuple[str, ...]:
+    config_type = federation.node(host).folder / "config_type"
+    return node_type_names(parse_node_type(config_type.read_bytes(), str(config_type)))

@@ -11,7 +11,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
-from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -57,7 +57,7 @@ class Connections:
         self._driver = driver
         self._creator = creator
         self._reactor = reactor
-        self._port: IListeningPort | None = None
+        self._port: Any = None
         self._dials: set[Deferred[Any]] = set()
         driver.dial = self.dial
 
@@ -68,13 +68,13 @@ class Connections:
         Raises:
             CannotListenError: the port is in use or the address not ours.
         """
-        factory = TLSMemoryBIOFactory(self._creator, False, _LinkFactory(self._driver, self._reactor, None))
+        factory: Any = TLSMemoryBIOFactory(self._creator, False, _LinkFactory(self._driver, self._reactor, None))
         factory.noisy = False
         self._port = self._reactor.listenTCP(address[1], factory, backlog=BACKLOG, interface=address[0])
 
     def dial(self, address: Address) -> None:
         """Connect to an address; the driver hears of it as a link or as a failed dial."""
-        factory = TLSMemoryBIOFactory(self._creator, True, _LinkFactory(self._driver, self._reactor, address))
+        factory: Any = TLSMemoryBIOFactory(self._creator, True, _LinkFactory(self._driver, self._reactor, address))
         factory.noisy = False
         endpoint = HostnameEndpoint(self._reactor, address[0], address[1], timeout=HANDSHAKE_S)
         attempt: Deferred[Any] = endpoint.connect(factory)
@@ -96,10 +96,11 @@ class Connections:
 
 
 def _reason(failure: Failure) -> str:
-    if failure.check(ConnectingCancelledError):
+    error = failure.value
+    if isinstance(error, ConnectingCancelledError):
         return "cancelled"
-    if failure.check(DNSLookupError):
+    if isinstance(error, DNSLookupError):
         return "the name is not known (DNS)"
-    if failure.check(ConnectError):
-        return str(failure.value).rstrip(".") or failure.type.__name__
-    return f"{failure.type.__name__}: {failure.value}"
+    if isinstance(error, ConnectError):
+        return str(error).rstrip(".") or type(error).__name__
+    return f"{type(error).__name__}: {error}"

@@ -11,9 +11,9 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from esgf_gossip.core import effects as fx
@@ -65,7 +65,7 @@ class Driver:
         self._batches: deque[list[fx.Output]] = deque()
         self._performing = False
         self._owed: list[Persist] = []
-        self._timers: set[IDelayedCall] = set()
+        self._timers: set[Any] = set()
         self._stopped = False
 
     def at(self) -> Moment:

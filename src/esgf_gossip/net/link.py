@@ -8,7 +8,8 @@ camelCase methods are those that Twisted calls.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Final, Protocol as TypingProtocol
+from typing import Any, Final
+from typing import Protocol as TypingProtocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -94,7 +95,9 @@ class LinkConnection(Protocol):
 
     def connectionMade(self) -> None:
         """Start the deadline; the TLS handshake has not begun yet."""
-        self._set_deadline(HANDSHAKE_S, "no TLS handshake in time" if self.dialled is None else "no admission in time")
+        self._set_deadline(
+            HANDSHAKE_S, "no TLS handshake in time" if self.dialled is None else "no admission in time"
+        )
         self.transport.registerProducer(self, True)
 
     def handshakeCompleted(self) -> None:

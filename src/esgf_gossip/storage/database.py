@@ -70,7 +70,9 @@ class Database:
         try:
             connection = sqlite3.connect(self.path, timeout=0.5, isolation_level=None)
         except sqlite3.Error as error:
-            raise StorageError(f"{self.path}: cannot be opened ({error}); check the folder and its rights") from None
+            raise StorageError(
+                f"{self.path}: cannot be opened ({error}); check the folder and its rights"
+            ) from None
         try:
             # Held for the life of the process: two daemons with one identity would fork it.
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -135,7 +137,9 @@ class Database:
         """
         try:
             with closing(self._connection.cursor()) as cursor:
-                rows = cursor.execute("SELECT payload, signature, chain FROM lines ORDER BY origin").fetchall()
+                rows = cursor.execute(
+                    "SELECT payload, signature, chain FROM lines ORDER BY origin"
+                ).fetchall()
                 bodies = dict(cursor.execute("SELECT sha256, body FROM bodies"))
             lines = tuple(
                 StoredLine(SignedDigest(payload, signature), tuple(msgpack.unpackb(chain)))
@@ -202,13 +206,22 @@ class Database:
                 line = effect.line
                 self._connection.execute(
                     "INSERT OR REPLACE INTO lines VALUES (?, ?, ?, ?)",
-                    (line.digest.origin, line.signed.payload, line.signed.signature, msgpack.packb(line.chain)),
+                    (
+                        line.digest.origin,
+                        line.signed.payload,
+                        line.signed.signature,
+                        msgpack.packb(line.chain),
+                    ),
                 )
-                self._connection.executemany("INSERT OR IGNORE INTO bodies VALUES (?, ?)", effect.bodies.items())
+                self._connection.executemany(
+                    "INSERT OR IGNORE INTO bodies VALUES (?, ?)", effect.bodies.items()
+                )
                 self._drop(effect.dropped)
             case RemoveLine():
                 self._connection.execute("DELETE FROM lines WHERE origin = ?", (effect.origin,))
                 self._drop(effect.dropped)
 
     def _drop(self, hashes: Iterable[bytes]) -> None:
-        self._connection.executemany("DELETE FROM bodies WHERE sha256 = ?", ((content,) for content in hashes))
+        self._connection.executemany(
+            "DELETE FROM bodies WHERE sha256 = ?", ((content,) for content in hashes)
+        )

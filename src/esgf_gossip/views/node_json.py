@@ -50,8 +50,11 @@ def status_body(view: FederationView) -> dict[str, Any]:
         "crl": {"age_s": own.crl_age_s},
         "started_at": utc_text(own.started_at_ms),
     }
+    # Said only while something is wrong.
     if own.storage_error:
         body["storage_error"] = own.storage_error
+    if own.publishing_stopped:
+        body["publishing_stopped"] = own.publishing_stopped
     return body
 
 

@@ -80,13 +80,9 @@ class NodesPage(ViewPage):
     def __init__(self, facade: Facade) -> None:
         super().__init__(facade, nodes_body)
 
-    def getChild(self, path: bytes, request: Request) -> IResource:
+    def getChild(self, path: bytes, request: Request) -> IResource:  # noqa: ARG002 - Twisted's own signature
         """Find a host by its name, in any case."""
-        try:
-            host = path.decode("ascii").lower()
-        except UnicodeDecodeError:
-            host = ""
-        return NodePage(self._facade, host) if host else MISSING
+        return NodePage(self._facade, path.decode("ascii", "replace").lower()) if path else MISSING
 
 
 class NodePage(Page):
@@ -192,7 +188,7 @@ class RootPage(Page):
         self.putChild(b"readyz", TextPage("ready", facade.is_ready))
         self.putChild(b"openapi.json", OpenApiPage(facade))
 
-    def getChild(self, path: bytes, request: Request) -> IResource:
+    def getChild(self, path: bytes, request: Request) -> IResource:  # noqa: ARG002 - Twisted's own signature
         """Find a kept document."""
         name = path.decode("ascii", "replace")
         return KeptPage(self._documents, name) if self._documents.is_known(name) else MISSING

@@ -7,6 +7,7 @@ error pages (HTML, or a bare status line) are replaced by problem documents.
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any, Final
 
 from twisted.protocols.basic import LineReceiver
@@ -22,6 +23,10 @@ from esgf_gossip.web.resources import send_problem
 LINE_BYTES: Final = 8 * 1024
 HEAD_BYTES: Final = 16 * 1024
 FIELDS: Final = 64
+# No body is used. A small one is read away, so that its sender lives to read the answer: closing a
+# connection with bytes unread resets it, and the answer is lost.
+BODY_BYTES: Final = 64 * 1024
+NO_BODIES: Final = Problem(413, "requests have no body here: nothing changes state")
 # From the first byte of a connection, or the end of an answer, to the end of the next request.
 IDLE_S: Final = 60.0
 
@@ -38,6 +43,17 @@ class NodeRequest(Request):
 
     # A page that says no type says nothing; Twisted would say HTML.
     defaultContentType = None
+    _body_bytes = 0
+
+    def gotLength(self, _length: int | None) -> None:
+        """Keep no body; Twisted would put it into a temporary file."""
+        self.content = BytesIO()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Count a part of the body and forget it."""
+        self._body_bytes += len(data)
+        if self._body_bytes > BODY_BYTES:
+            self.channel.refuse(NO_BODIES)
 
     def process(self) -> None:
         """Judge target and Host, find the page, send its answer."""
@@ -95,6 +111,9 @@ class NodeRequest(Request):
                     Problem(421, "this node is not asked by that Host name; see http.hosts in node.toml")
                 )
 
+        if self._body_bytes and self.method in (b"GET", b"HEAD"):
+            raise Refused(NO_BODIES)
+
     def _take_absolute_form(self) -> bytes:
         """Cut ``http://host`` off the target and return the host, which then counts (RFC 9112, 3.2.2)."""
         scheme, separator, rest = self.path.partition(b"://")
@@ -134,14 +153,19 @@ class NodeChannel(HTTPChannel):
         if not self._is_refused:
             LineReceiver.dataReceived(self, data)
 
+    def lineReceived(self, line: bytes) -> None:
+        """Drop the lines that came along with a refused one."""
+        if not self._is_refused:
+            super().lineReceived(line)
+
     def lineLengthExceeded(self, _line: bytes) -> None:
         """Refuse a request line or field that is too long."""
-        self._refuse(Problem(431, f"a line of the request is longer than {LINE_BYTES} bytes"))
+        self.refuse(Problem(431, f"a line of the request is longer than {LINE_BYTES} bytes"))
 
     def allHeadersReceived(self) -> None:
-        """Refuse a body before it is read: nothing here takes one."""
-        if self.length != 0:
-            self._refuse(Problem(413, "requests have no body here: nothing changes state"))
+        """Refuse a large body before it is read."""
+        if self.length is not None and self.length > BODY_BYTES:
+            self.refuse(NO_BODIES)
             return
         super().allHeadersReceived()
 
@@ -150,14 +174,19 @@ class NodeChannel(HTTPChannel):
         if not self._is_refused:
             super().rawDataReceived(data)
 
+    def allContentReceived(self) -> None:
+        """Ask no page about a request that was refused while its body came."""
+        if not self._is_refused:
+            super().allContentReceived()
+
     def _respondToBadRequestAndDisconnect(self) -> None:
         """Say what Twisted's parser refused; its own answer is a bare status line."""
         if self._receivedHeaderSize > HEAD_BYTES or self._receivedHeaderCount > FIELDS:
-            self._refuse(Problem(431, f"more than {HEAD_BYTES} bytes or {FIELDS} fields before the body"))
+            self.refuse(Problem(431, f"more than {HEAD_BYTES} bytes or {FIELDS} fields before the body"))
         else:
-            self._refuse(Problem(400, "not a well-formed HTTP/1.1 request"))
+            self.refuse(Problem(400, "not a well-formed request"))
 
-    def _refuse(self, problem: Problem) -> None:
+    def refuse(self, problem: Problem) -> None:
         """Answer without a request, then close: what follows cannot be told apart."""
         if self._is_refused:
             return

@@ -1,307 +1,145 @@
 """
-The control socket's protocol: one JSON object a line, asked and answered in order.
+The file ``<state>/control.sock``: made private, replaced when stale, removed at the end.
 
-Commands, their answers and the live watch live here; the socket file and its
-mode are ``control_socket``'s. Who can open the socket is the daemon's own user,
-so answers name causes; still every size is bounded, for a wrong client is enough.
+Only the file lives here; what is said over it is ``control_protocol``'s.
 """
 
 from __future__ import annotations
 
-import json
-from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+import contextlib
+import fcntl
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Any, Final
 
-import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
-from twisted.internet.protocol import ServerFactory
-from twisted.logger import Logger
-from twisted.protocols.basic import LineOnlyReceiver
-from twisted.python.failure import Failure
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
 
-from esgf_gossip.views.federation import FederationView
-from esgf_gossip.views.node_json import json_bytes, node_body, nodes_body, status_body
-from esgf_gossip.web.events import Event, EventHub
-from esgf_gossip.web.outlet import Outlet
+from esgf_gossip.web.control_protocol import Commands, ControlFactory
 
-LINE_BYTES: Final = 64 * 1024
-WAITING_LINES: Final = 16
-CLIENTS: Final = 64
-# A view changes with every digest; a person and a table need no more than ten a second.
-STATUS_EVERY_S: Final = 0.1
-# The answer to stop goes out before the daemon does, unless the client does not take it.
-STOP_AFTER_S: Final = 1.0
-ERROR_CHARACTERS: Final = 1000
+MODE: Final = 0o600
+# sun_path of Linux, less the final zero.
+PATH_BYTES: Final = 107
+CONNECT_S: Final = 1.0
 
 
-class CommandError(Exception):
-    """Refuse a command, in one line: what is wrong and what to do. Nothing was changed."""
+class ControlSocketError(Exception):
+    """Say in one line why there can be no control socket. Nothing was changed."""
 
 
-class Commands(Protocol):
-    """What the control socket asks of the daemon."""
+class ControlSocket:
+    """
+    The control socket of one daemon, from ``start`` to ``stop``.
 
-    events: EventHub
+    Two daemons that start at the same time are told apart by a lock that the
+    kernel drops when a process ends, however it ends.
 
-    def view(self) -> FederationView:
-        """Return the newest picture of the federation."""
+    Args:
+        path: of the socket, in the state folder of the node; the lock lies beside it.
+        commands: what the socket asks of the daemon.
+        reactor: listens (IReactorUNIX) and keeps time.
+    """
 
-    def reload(self) -> Deferred[dict[str, Any]]:
-        """Read properties, trust and configuration again; fire with ``changed`` and ``findings``."""
+    def __init__(self, path: Path, commands: Commands, reactor: Any) -> None:
+        self.path: Final = path
+        self._lock_path: Final = path.with_suffix(".lock")
+        self._reactor = reactor
+        self._factory = ControlFactory(commands, reactor)
+        self._port: IListeningPort | None = None
+        self._lock: int | None = None
+        self._folder: int | None = None
 
-    def stop(self) -> None:
-        """Stop the daemon in order."""
+    @property
+    def _address(self) -> str:
+        """A path that fits into a socket address: the long name of a folder is replaced by that of its descriptor."""
+        if len(os.fsencode(self.path)) <= PATH_BYTES:
+            return str(self.path)
+        return f"/proc/self/fd/{self._folder}/{self.path.name}"
 
-    def leave(self) -> Deferred[None]:
-        """Leave the federation; fire when the peers know."""
-
-    def on_view_changed(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Call back whenever ``view()`` is another picture; return what ends that."""
-
-
-@attrs.frozen
-class _Request:
-    command: str
-    fields: Mapping[str, Any]
-
-
-class ControlProtocol(LineOnlyReceiver):
-    """One client: its lines are answered in order; ``watch`` turns the connection into a stream."""
-
-    delimiter = b"\n"
-    MAX_LENGTH = LINE_BYTES
-    factory: ControlFactory
-
-    _log = Logger()
-
-    def __init__(self, commands: Commands, clock: IReactorTime) -> None:
-        self._commands = commands
-        self._clock = clock
-        self._waiting: deque[bytes] = deque()
-        self._is_busy = False
-        self._is_watching = False
-        self._is_closed = False
-        self._on_lost: list[Callable[[], None]] = []
-        self._outlet: Outlet | None = None
-        self._answers: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
-            "status": lambda _fields: status_body(self._commands.view()),
-            "nodes": lambda _fields: nodes_body(self._commands.view()),
-            "node": self._node,
-            "reload": lambda _fields: self._commands.reload(),
-            "leave": self._leave,
-            "stop": self._stop,
-            "watch": self._watch,
-        }
-
-    def connectionMade(self) -> None:
-        """Take a place, or say that there is none."""
-        self._outlet = Outlet(self.transport.write, self.transport.abortConnection)
-        self.transport.registerProducer(self._outlet, True)  # noqa: FBT003 - Twisted's own signature
-        if not self.factory.admit(self):
-            self._fail(f"{CLIENTS} programs are connected already; close one")
-            self._close()
-
-    def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002 - Twisted's own signature
-        """Undo what the connection had set up."""
-        self._is_closed = True
-        self._outlet.close()
-        self.factory.dismiss(self)
-        while self._on_lost:
-            self._on_lost.pop()()
-
-    def lineReceived(self, line: bytes) -> None:
-        """Take a request; it waits while another is being answered."""
-        if self._is_closed or not line.strip():
-            return
-        if self._is_watching:
-            self._close()
-        elif len(self._waiting) >= WAITING_LINES:
-            self._fail(f"more than {WAITING_LINES} requests wait for an answer")
-            self._close()
-        else:
-            self._waiting.append(line)
-            self._next()
-
-    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002 - Twisted's own signature
-        """Refuse a line that is too long; where the next begins nobody knows."""
-        self._fail(f"a request is one line of at most {LINE_BYTES} bytes")
-        self._close()
-
-    def _next(self) -> None:
-        while self._waiting and not self._is_busy and not self._is_watching and not self._is_closed:
-            self._is_busy = True
-            outcome = maybeDeferred(self._answer, self._waiting.popleft())
-            outcome.addCallbacks(self._succeed, self._explain)
-            outcome.addCallback(lambda _none: self._release())
-            # An answer of ours that cannot be sent is our bug; the client must not wait for it.
-            outcome.addErrback(self._give_up)
-
-    def _release(self) -> None:
-        self._is_busy = False
-        self._next()
-
-    def _answer(self, line: bytes) -> Any:
-        request = _parsed(line)
-        answer = self._answers.get(request.command)
-        if answer is None:
-            raise CommandError(
-                f"unknown command {request.command[:64]!r}; there are: {', '.join(self._answers)}"
-            )
-        return answer(request.fields)
-
-    def _succeed(self, data: Any) -> None:
-        self._send({"ok": True, "data": {} if data is None else data})
-
-    def _explain(self, failure: Failure) -> None:
-        if failure.check(CommandError):
-            self._fail(failure.getErrorMessage())
-        else:
-            self._log.failure("A command on the control socket failed", failure=failure)
-            self._fail(f"internal error: {failure.type.__name__}: {failure.getErrorMessage()}")
-
-    def _give_up(self, failure: Failure) -> None:
-        self._log.failure("An answer on the control socket could not be sent", failure=failure)
-        self._fail("internal error: the answer cannot be sent; the log says more")
-        self._release()
-
-    def _fail(self, error: str) -> None:
-        self._send({"ok": False, "error": " ".join(error.split())[:ERROR_CHARACTERS]})
-
-    def _send(self, message: Mapping[str, Any]) -> None:
-        self._outlet.send(json_bytes(message) + b"\n")
-
-    def _close(self) -> None:
-        """Close once what was said is out; a client that does not read is cut off in a second."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        self._waiting.clear()
-        deadline = self._clock.callLater(STOP_AFTER_S, self.transport.abortConnection)
-        self._on_lost.append(lambda: _cancel(deadline))
-        self.transport.unregisterProducer()
-        self._outlet.resumeProducing()
-        self.transport.loseConnection()
-
-    def _node(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        host = fields.get("host")
-        if not isinstance(host, str):
-            raise CommandError("the command node needs a host: a text")
-        node = self._commands.view().node(host.lower())
-        if node is None:
-            raise CommandError(f"no node {host[:253]!r} in this federation; the command nodes lists all")
-        return node_body(node)
-
-    def _leave(self, _fields: Mapping[str, Any]) -> Deferred[None]:
-        return self._commands.leave()
-
-    def _stop(self, _fields: Mapping[str, Any]) -> None:
+    def start(self) -> None:
         """
-        Stop the daemon once the answer is out.
+        Listen; a socket left by a crashed daemon is replaced.
 
-        The connection is closed after the answer, and that it is closed means the
-        answer reached the kernel; the reactor does not send it while it stops.
+        Raises:
+            ControlSocketError: another daemon is running, or something else is in the way.
         """
-        self._on_lost.append(self._commands.stop)
-        self._clock.callLater(0, self._close)
+        self._lock = self._locked()
+        try:
+            self._folder = os.open(self.path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._clear_the_way()
+            # bind() makes the file: under this umask it is 0600 from its first instant.
+            umask = os.umask(0o177)
+            try:
+                self._port = self._reactor.listenUNIX(self._address, self._factory, mode=MODE)
+            except CannotListenError as error:
+                raise ControlSocketError(f"{self.path}: {error.socketError}") from None
+            finally:
+                os.umask(umask)
+        except BaseException:
+            self._unlock()
+            raise
 
-    def _watch(self, _fields: Mapping[str, Any]) -> Any:
-        self._is_watching = True
-        self._waiting.clear()
-        teller = _StatusTeller(self._tell_status, self._clock)
-        self._on_lost += [
-            teller.stop,
-            self._commands.events.subscribe(self._tell_event),
-            self._commands.on_view_changed(teller.change),
-        ]
-        view = self._commands.view()
-        return {"status": status_body(view), "nodes": nodes_body(view)}
+    def stop(self) -> Deferred[None]:
+        """Listen no more, close the clients, remove the file; a second call does nothing."""
+        port, self._port = self._port, None
+        if port is None:
+            return maybeDeferred(lambda: None)
+        self._factory.disconnect_all()
+        if not os.path.lexists(self.path):
+            # Twisted removes the file itself and would never finish where somebody has done so before.
+            with contextlib.suppress(OSError):
+                self.path.touch(MODE)
+        stopped: Deferred[None] = maybeDeferred(port.stopListening)
+        stopped.addBoth(self._stopped)
+        return stopped
 
-    def _tell_event(self, event: Event) -> None:
-        self._send({"event": event.name, "id": event.id, "data": event.data})
+    def _stopped(self, outcome: Any) -> Any:
+        self._unlock()
+        return outcome
 
-    def _tell_status(self) -> None:
-        self._send({"event": "status", "data": status_body(self._commands.view())})
+    def _locked(self) -> int:
+        try:
+            lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
+        except OSError as error:
+            raise ControlSocketError(f"{self._lock_path}: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise self._already_running() from None
+        return lock
 
+    def _unlock(self) -> None:
+        for descriptor in (self._lock, self._folder):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._lock = self._folder = None
 
-class ControlFactory(ServerFactory):
-    """Makes the protocols of the control socket and counts them."""
+    def _clear_the_way(self) -> None:
+        try:
+            found = self.path.lstat()
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(found.st_mode):
+            raise ControlSocketError(f"{self.path} is there and is no socket; move it away")
+        if self._is_answered():
+            raise self._already_running()
+        self.path.unlink(missing_ok=True)
 
-    noisy = False
-
-    def __init__(self, commands: Commands, clock: IReactorTime) -> None:
-        self._commands = commands
-        self._clock = clock
-        self._clients: set[ControlProtocol] = set()
-
-    def buildProtocol(self, addr: IAddress | None) -> ControlProtocol:  # noqa: ARG002 - Twisted's own signature
-        """Make the protocol of one client."""
-        client = ControlProtocol(self._commands, self._clock)
-        client.factory = self
-        return client
-
-    def admit(self, client: ControlProtocol) -> bool:
-        """Take a client in, unless there are as many as there may be."""
-        if len(self._clients) >= CLIENTS:
-            return False
-        self._clients.add(client)
+    def _is_answered(self) -> bool:
+        """Tell whether a process listens; only a refusal is proof that none does."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(CONNECT_S)
+            try:
+                probe.connect(self._address)
+            except (ConnectionRefusedError, FileNotFoundError):
+                return False
+            except OSError:
+                return True
         return True
 
-    def dismiss(self, client: ControlProtocol) -> None:
-        """Forget a client."""
-        self._clients.discard(client)
-
-    def disconnect_all(self) -> None:
-        """Close all clients in order: the daemon stops."""
-        for client in tuple(self._clients):
-            client.transport.loseConnection()
-
-
-class _StatusTeller:
-    """Tells of changes at once, but never twice within ``STATUS_EVERY_S``; the last change is always told."""
-
-    def __init__(self, tell: Callable[[], None], clock: IReactorTime) -> None:
-        self._tell = tell
-        self._clock = clock
-        self._told_at_s = -STATUS_EVERY_S
-        self._later: IDelayedCall | None = None
-
-    def change(self) -> None:
-        if self._later is None:
-            wait_s = self._told_at_s + STATUS_EVERY_S - self._clock.seconds()
-            if wait_s > 0:
-                self._later = self._clock.callLater(wait_s, self._tell_now)
-            else:
-                self._tell_now()
-
-    def stop(self) -> None:
-        if self._later is not None:
-            _cancel(self._later)
-            self._later = None
-
-    def _tell_now(self) -> None:
-        self._later = None
-        self._told_at_s = self._clock.seconds()
-        self._tell()
-
-
-def _cancel(call: IDelayedCall) -> None:
-    if call.active():
-        call.cancel()
-
-
-def _parsed(line: bytes) -> _Request:
-    """
-    Read a request.
-
-    Raises:
-        CommandError: it is no JSON object with a command.
-    """
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError):
-        raise CommandError('a request is one line of JSON, such as {"command": "status"}') from None
-    if not isinstance(fields, dict) or not isinstance(fields.get("command"), str):
-        raise CommandError("a request is a JSON object with a command: a text")
-    return _Request(fields["command"], fields)
+    def _already_running(self) -> ControlSocketError:
+        return ControlSocketError(f"another daemon is running with the state folder {self.path.parent}")

@@ -68,7 +68,7 @@ class EventHub:
         Number an event, tell all subscribers at once, return its id.
 
         Raises:
-            ValueError: the name or the data cannot be sent (our bug); nothing was numbered.
+            ValueError, TypeError: the name or the data cannot be sent (our bug); nothing was numbered.
         """
         if not _NAME.fullmatch(name):
             raise ValueError(f"event name {name!r} is not lower-case words joined by '-'")
@@ -78,7 +78,7 @@ class EventHub:
         for subscriber in tuple(self._subscribers.values()):
             try:
                 subscriber(event)
-            except Exception:
+            except Exception:  # noqa: BLE001 - one subscriber must not silence the others
                 self._log.failure("A subscriber failed on event {name}", name=name)
         return event.id
 

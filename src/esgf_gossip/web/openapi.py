@@ -49,8 +49,9 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "crl": _object({"age_s": {"type": "integer"}}),
             "started_at": INSTANT,
             "storage_error": TEXT,
+            "publishing_stopped": TEXT,
         },
-        optional=("storage_error",),
+        optional=("storage_error", "publishing_stopped"),
     ),
     "Node": _object(
         {

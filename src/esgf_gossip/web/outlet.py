@@ -15,6 +15,7 @@ from typing import Final
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+# Without the 64 KiB that a transport buffers before it says stop.
 UNSENT_BYTES: Final = 1024 * 1024
 
 
@@ -25,19 +26,19 @@ class Outlet:
 
     Args:
         write: takes one chunk, at once.
-        give_up: called once when more than ``unsent_bytes`` wait; nothing is written after.
-        unsent_bytes: the bound, without the 64 KiB a transport buffers before it says stop.
+        give_up: called once when more than ``UNSENT_BYTES`` wait; nothing is written after.
+        drained: called whenever everything that waited was written.
     """
 
     def __init__(
         self,
         write: Callable[[bytes], object],
         give_up: Callable[[], object],
-        unsent_bytes: int = UNSENT_BYTES,
+        drained: Callable[[], object] = lambda: None,
     ) -> None:
         self._write = write
         self._give_up = give_up
-        self._unsent_bytes = unsent_bytes
+        self._drained = drained
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._is_open = True
@@ -52,7 +53,7 @@ class Outlet:
             return
         self._waiting.append(chunk)
         self._waiting_bytes += len(chunk)
-        if self._waiting_bytes > self._unsent_bytes:
+        if self._waiting_bytes > UNSENT_BYTES:
             self.close()
             self._give_up()
 
@@ -73,6 +74,8 @@ class Outlet:
             chunk = self._waiting.popleft()
             self._waiting_bytes -= len(chunk)
             self._write(chunk)
+        if self._is_open and not self.is_congested:
+            self._drained()
 
     def stopProducing(self) -> None:
         """Forget everything: the connection is gone."""

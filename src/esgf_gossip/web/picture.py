@@ -56,8 +56,8 @@ class Picture:
         clock: IReactorTime,
         now_ms: Callable[[], int],
     ) -> None:
-        self.events: Final = EventHub(now_ms())
-        self.documents: Final = KeptDocuments()
+        self.events = EventHub(now_ms())
+        self.documents = KeptDocuments()
         self._judge = judge
         self._own_state = own_state
         self._peers_compared = peers_compared

@@ -44,11 +44,11 @@ class Page(Resource):
             return self.answer(request)
         except Refused as refusal:
             return send_problem(request, refusal.problem)
-        except Exception:
+        except Exception:  # noqa: BLE001 - Twisted would send its own HTML
             _log.failure("No answer to {method} {path}", method=request.method, path=request.path)
             return send_problem(request, Problem(500, "internal error; the daemon's log says more"))
 
-    def getChild(self, path: bytes, request: Request) -> IResource:
+    def getChild(self, path: bytes, request: Request) -> IResource:  # noqa: ARG002 - Twisted's own signature
         """Answer every unknown segment with 404."""
         return MISSING
 

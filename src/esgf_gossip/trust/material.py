@@ -1,0 +1,273 @@
+"""
+The trust directory of a node, read and judged as a whole: key, chain, roots, CRLs.
+
+``load`` reads the folder, ``assemble`` judges what was read; what comes out was
+checked, so that a daemon starts with trust that works or says why not. No TLS
+here (tls.py), nothing is written (install.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from esgf_gossip.core.limits import CHAIN_BYTES, CHAIN_CERTIFICATES
+from esgf_gossip.trust import keys, pem, profile, revocation
+from esgf_gossip.trust.chain import NO_CRL, TrustAnchors, chain_error, without_root
+from esgf_gossip.trust.errors import TrustError, quoted
+from esgf_gossip.trust.names import Names
+from esgf_gossip.trust.revocation import CrlSet
+from esgf_gossip.trust.signing import NodeSigner
+
+KEY_FILE: Final = "node.key"
+CHAIN_FILE: Final = "chain.pem"
+ROOTS_FOLDER: Final = "roots"
+CRL_FOLDER: Final = "crl"
+
+ROOT_SUFFIXES: Final = (".pem", ".crt")
+CRL_SUFFIXES: Final = (".pem", ".crl")
+
+_DAY_MS: Final = 24 * 3600 * 1000
+_EXPIRY_ATTENTION_DAYS: Final = 30
+_EXPIRY_SOON_DAYS: Final = 14
+_EXPIRY_CRITICAL_DAYS: Final = 7
+
+ATTENTION: Final = "attention"
+CRITICAL: Final = "critical"
+
+
+@attrs.frozen
+class Finding:
+    """Something an operator should know: ``level`` is "attention" or "critical"."""
+
+    level: str
+    text: str
+
+
+@attrs.frozen
+class TrustMaterial:
+    """Everything a node needs to speak and to judge who speaks; checked."""
+
+    names: Names
+    leaf: x509.Certificate
+    issuers: tuple[x509.Certificate, ...]
+    anchors: TrustAnchors
+    signer: NodeSigner
+    key: ec.EllipticCurvePrivateKey = attrs.field(eq=False, repr=False)
+    notes: tuple[Finding, ...] = ()
+
+    @classmethod
+    def load(cls, directory: Path, *, host: str, federation: str, now_ms: int) -> TrustMaterial:
+        """
+        Read the trust directory of a node and judge it.
+
+        Raises:
+            TrustError: one precise reason; nothing is changed.
+        """
+        if not directory.is_dir():
+            raise TrustError(
+                "E-NOTFOUND", f"{directory} is not a folder", remedy="make it with trust-admin cert request"
+            )
+        key = keys.read_key(directory / KEY_FILE)
+        chain_file = directory / CHAIN_FILE
+        if not chain_file.exists():
+            raise TrustError(
+                "E-NOTFOUND", f"{chain_file} does not exist", remedy="install the certificate: trust-admin cert install"
+            )
+        chain = pem.certificates(pem.read(chain_file), str(chain_file))
+        roots = read_roots(directory / ROOTS_FOLDER)
+        crls = read_crls(directory / CRL_FOLDER)
+        return cls.assemble(key, chain, roots, crls, host=host, federation=federation, now_ms=now_ms)
+
+    @classmethod
+    def assemble(
+        cls,
+        key: ec.EllipticCurvePrivateKey,
+        chain: Sequence[x509.Certificate],
+        roots: Sequence[x509.Certificate],
+        crls: Sequence[x509.CertificateRevocationList],
+        *,
+        host: str,
+        federation: str,
+        now_ms: int,
+    ) -> TrustMaterial:
+        """
+        Judge key, chain (leaf first), roots and CRLs as one.
+
+        Raises:
+            TrustError: one precise reason.
+        """
+        leaf, *others = chain
+        _check_pair(key, leaf)
+        names = profile.leaf_names(leaf, federation)
+        if names.host != host:
+            raise TrustError(
+                "E-HOST",
+                f"the certificate is of node {quoted(names.host)}, this one is {quoted(host)}",
+                remedy="host in node.toml and the certificate must name the same node",
+            )
+        for root in roots:
+            profile.check_root(root)
+        bare = TrustAnchors(tuple(roots), CrlSet(()))
+        verified = bare.chain_to_root(leaf, others, now_ms)
+        notes = []
+        checked = []
+        known = (*roots, *verified[1:-1])
+        for crl in crls:
+            if any(issuer.subject == crl.issuer for issuer in known):
+                revocation.check_crl(crl, known, "crl", now_ms)
+                checked.append(crl)
+            else:
+                notes.append(Finding(ATTENTION, f"the CRL of {revocation.issuer_name(crl)} has no issuer here: unused"))
+        anchors = TrustAnchors(tuple(roots), CrlSet.choose(checked))
+        anchors.check_not_revoked(verified)
+        anchors.check_fresh(verified, now_ms)
+        notes.extend(
+            Finding(ATTENTION, f"root {root.subject.rfc4514_string()}: {chain_error(NO_CRL, root).text}")
+            for root in roots
+            if anchors.crls.of_issuer(root.subject) is None
+        )
+        sent = without_root(verified)
+        if len(sent) > CHAIN_CERTIFICATES or sum(map(len, sent)) > CHAIN_BYTES:
+            raise TrustError("E-CHAIN-22", "the certificate chain is too long for the protocol")
+        signer = NodeSigner.make(key, leaf, names, sent)
+        return cls(names, leaf, verified[1:-1], anchors, signer, key, tuple(notes))
+
+    @property
+    def roots(self) -> tuple[x509.Certificate, ...]:
+        """The roots in force."""
+        return self.anchors.roots
+
+    @property
+    def crls(self) -> tuple[x509.CertificateRevocationList, ...]:
+        """The CRLs in force, one per issuer."""
+        return self.anchors.crls.crls
+
+    @property
+    def not_after_ms(self) -> int:
+        """The end of this node's certificate."""
+        return self.signer.not_after_ms
+
+    @property
+    def fingerprint(self) -> bytes:
+        """One hash over everything in force: equal exactly when nothing changed."""
+        parts = [*self.signer.chain]
+        parts.extend(sorted(pem.certificate_der(root) for root in self.roots))
+        parts.extend(sorted(crl.public_bytes(Encoding.DER) for crl in self.crls))
+        return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).digest()
+
+    def crl_age_s(self, now_ms: int) -> int:
+        """Return the age of the oldest CRL in force."""
+        dates = [revocation.milliseconds(crl.last_update_utc) for crl in self.crls]
+        return max(0, now_ms - min(dates, default=now_ms)) // 1000
+
+    def crl_numbers(self) -> dict[str, int]:
+        """Return the number of the CRL in force of each issuer, by the issuer's name."""
+        return {revocation.issuer_name(crl): revocation.number(crl) for crl in self.crls}
+
+    def findings(self, now_ms: int) -> list[Finding]:
+        """Say what will need attention: expiry at 30, 14 and 7 days, CRLs past their nextUpdate."""
+        found = list(self.notes)
+        found.extend(_expiry("this node's certificate", self.leaf, now_ms))
+        for issuer in self.issuers:
+            found.extend(_expiry(f"the issuing CA {issuer.subject.rfc4514_string()}", issuer, now_ms))
+        for root in self.roots:
+            found.extend(_expiry(f"the root {root.subject.rfc4514_string()}", root, now_ms))
+        for crl in self.crls:
+            found.extend(_crl_age(crl, now_ms))
+        return found
+
+
+def read_roots(folder: Path) -> list[x509.Certificate]:
+    """
+    Read the roots of a folder; each must be a self-signed CA certificate.
+
+    Raises:
+        TrustError: E-NOTFOUND for a folder without roots, E-PROFILE for a file
+            that holds anything else (an anchor that is not a CA would be trusted as itself).
+    """
+    roots = []
+    for path in _files(folder, ROOT_SUFFIXES):
+        for root in pem.certificates(pem.read(path), str(path)):
+            try:
+                profile.check_root(root)
+            except TrustError as error:
+                raise TrustError(error.code, error.text, str(path), "remove the file") from None
+            roots.append(root)
+    if not roots:
+        raise TrustError("E-NOTFOUND", f"{folder} holds no root certificate", remedy="install one: cert install --roots")
+    return roots
+
+
+def read_crls(folder: Path) -> list[x509.CertificateRevocationList]:
+    """
+    Read the CRLs of a folder, PEM or DER; they are not checked yet.
+
+    Raises:
+        TrustError: E-CRL-MISSING for a folder without any, or as ``pem.revocation_lists``.
+    """
+    crls = [crl for path in _files(folder, CRL_SUFFIXES) for crl in pem.revocation_lists(pem.read(path), str(path))]
+    if not crls:
+        raise TrustError(
+            "E-CRL-MISSING", f"{folder} holds no CRL", remedy="without one nobody is let in: get it from the administrator"
+        )
+    return crls
+
+
+def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path for path in folder.iterdir() if path.suffix in suffixes and not path.name.startswith(".")
+    )
+
+
+def _check_pair(key: ec.EllipticCurvePrivateKey, leaf: x509.Certificate) -> None:
+    ours = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    try:
+        theirs = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except Exception as error:
+        raise TrustError("E-KEYTYPE", f"the certificate's key cannot be read: {error}") from error
+    if ours != theirs:
+        shown = " / ".join(f"{hashlib.sha256(part).hexdigest()[:8]}.." for part in (ours, theirs))
+        raise TrustError(
+            "E-KEYPAIR",
+            f"{KEY_FILE} does not belong to {CHAIN_FILE} (SPKI {shown})",
+            remedy="install the certificate that was approved for this key's request",
+        )
+
+
+def _expiry(what: str, certificate: x509.Certificate, now_ms: int) -> list[Finding]:
+    left_ms = revocation.milliseconds(certificate.not_valid_after_utc) - now_ms
+    when = f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+    if left_ms < 0:
+        return [Finding(CRITICAL, f"{what} expired on {when}")]
+    days = left_ms // _DAY_MS
+    if days < _EXPIRY_CRITICAL_DAYS:
+        return [Finding(CRITICAL, f"{what} expires in {days} days, on {when}: renew it now")]
+    if days < _EXPIRY_SOON_DAYS:
+        return [Finding(ATTENTION, f"{what} expires in {days} days, on {when}: renew it this week")]
+    if days < _EXPIRY_ATTENTION_DAYS:
+        return [Finding(ATTENTION, f"{what} expires in {days} days, on {when}: time to renew it")]
+    return []
+
+
+def _crl_age(crl: x509.CertificateRevocationList, now_ms: int) -> list[Finding]:
+    name = f"CRL {revocation.number(crl)} of {revocation.issuer_name(crl)}"
+    due_ms = revocation.next_update_ms(crl)
+    end_ms = due_ms + revocation.STALE_GRACE_MS
+    if now_ms <= due_ms:
+        return []
+    end = f"{datetime.fromtimestamp(end_ms / 1000, UTC):%Y-%m-%d}"
+    if now_ms > end_ms:
+        return [Finding(CRITICAL, f"{name} is too old: nothing of this issuer has passed since {end}")]
+    level = CRITICAL if end_ms - now_ms < _EXPIRY_CRITICAL_DAYS * _DAY_MS else ATTENTION
+    return [Finding(level, f"{name} is past its nextUpdate; from {end} on nobody is let in: get the newest")]

@@ -1,0 +1,157 @@
+"""
+The web room without a network: a facade, a view, and a client that talks to a site in memory.
+
+For the tests of shell and unit; nothing here is under test.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import attrs
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransportWithDisconnection
+
+from esgf_gossip.esgf.registration import Registration
+from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView, OwnState
+from esgf_gossip.web.events import EventHub
+from esgf_gossip.web.kept import KeptDocuments
+from esgf_gossip.web.site import NodeSite, make_site
+
+HOST = "esgf-a.example.org"
+NOON_MS = 1_700_000_000_123
+NOON = "2023-11-14T22:13:20.123Z"
+PROPERTIES = {
+    "esg.root.id": "EXAMPLE",
+    "node.short.name": "A",
+    "node.long.name": "Node A",
+    "node.peer.group": "esgf-test,esgf-prod",
+    "node.geolocation.lat": "53.5",
+    "node.geolocation.lon": "10",
+    "node.geolocation.city": "Hamburg",
+    "thredds.service.endpoint": "http://esgf-a.example.org/thredds",
+    "thredds.service.app.home": "/usr/local/tomcat/webapps/thredds",
+}
+
+
+def a_registration(host: str = HOST, **properties: str) -> Registration:
+    """Make the registration of a data node."""
+    return Registration(
+        host, 4, PROPERTIES | {key.replace("__", "."): text for key, text in properties.items()}
+    )
+
+
+def a_node(host: str = HOST, **changes: Any) -> NodeView:
+    """Make a node that is up."""
+    fields: dict[str, Any] = {
+        "host": host,
+        "status": NodeStatus.UP,
+        "since_ms": NOON_MS,
+        "epoch": 1_782_579_200_000_000,
+        "sequence": 7,
+        "issued_at_ms": NOON_MS,
+        "expires_at_ms": NOON_MS + 1000,
+        "contact": (host, 8951),
+        "registration": a_registration(host),
+        "registration_issued_at_ms": NOON_MS,
+    }
+    return NodeView(**fields | changes)
+
+
+def a_view(*nodes: NodeView, **changes: Any) -> FederationView:
+    """Make a view of the nodes; changes go to what the daemon says of itself."""
+    fields: dict[str, Any] = {
+        "host": HOST,
+        "federation": "test",
+        "version": "0.1.0",
+        "epoch": 1_782_579_200_000_000,
+        "sequence": 7,
+        "links": 4,
+        "started_at_ms": NOON_MS,
+        "certificate_not_after_ms": NOON_MS,
+        "crl_age_s": 60,
+    }
+    return FederationView(NOON_MS, b"\xab" * 32, OwnState(**fields | changes), nodes or (a_node(),))
+
+
+class StubDaemon:
+    """Stands in for the daemon behind the site and behind the control socket."""
+
+    def __init__(self, *nodes: NodeView) -> None:
+        self.picture = a_view(*nodes)
+        self.documents = KeptDocuments()
+        self.events = EventHub()
+        self.ready = True
+
+    def view(self) -> FederationView:
+        return self.picture
+
+    def is_ready(self) -> bool:
+        return self.ready
+
+
+@attrs.frozen
+class Answer:
+    status: int
+    fields: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class LiveTransport(StringTransportWithDisconnection):
+    """A transport that, as a real one, writes nothing after its end."""
+
+    def abortConnection(self) -> None:
+        self.aborting = True
+        self.loseConnection()
+
+
+class Client:
+    """One connection to a site."""
+
+    def __init__(self, site: NodeSite) -> None:
+        self.protocol = site.buildProtocol(None)
+        self.transport = LiveTransport()
+        self.transport.protocol = self.protocol
+        self.protocol.makeConnection(self.transport)
+
+    @property
+    def received(self) -> bytes:
+        return self.transport.value()
+
+    def send(self, data: bytes) -> bytes:
+        self.transport.clear()
+        self.protocol.dataReceived(data)
+        return self.received
+
+    def ask(self, path: str, method: str = "GET", **fields: str) -> Answer:
+        return parsed(self.send(request(path, method, **fields)), is_head=method == "HEAD")
+
+    def leave(self) -> None:
+        self.transport.loseConnection()
+
+
+def request(path: str, method: str = "GET", **fields: str) -> bytes:
+    """Write a request; a field of None is left out."""
+    named = {"Host": HOST} | {name.replace("_", "-"): text for name, text in fields.items()}
+    lines = [f"{name}: {text}\r\n" for name, text in named.items() if text is not None]
+    return f"{method} {path} HTTP/1.1\r\n{''.join(lines)}\r\n".encode("latin-1")
+
+
+def parsed(data: bytes, *, is_head: bool = False) -> Answer:
+    """Read an answer; the length it says must be the length it has."""
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    fields = {name.lower(): text for name, _, text in (line.partition(": ") for line in lines)}
+    if "content-length" in fields and not is_head:
+        assert int(fields["content-length"]) == len(body)
+    return Answer(int(first.split()[1]), fields, body)
+
+
+def a_site(daemon: StubDaemon | None = None, clock: Clock | None = None, hosts: tuple[str, ...] = (HOST,)):
+    """Assemble a site."""
+    return make_site(daemon or StubDaemon(), hosts, clock or Clock())

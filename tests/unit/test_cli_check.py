@@ -1,0 +1,186 @@
+"""Check: what it finds in configuration, folders, addresses, site data and ports, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from esgf_gossip.cli import findings as findings_module
+from esgf_gossip.cli.findings import Finding, Level, bind_error
+from esgf_gossip.cli.main import program
+from esgf_gossip.config import from_document, load
+from esgf_gossip.demo.site_data import site_hosts, write_site
+from helpers.config import a_node_toml
+
+SITE = site_hosts(1)[0]
+
+
+@pytest.fixture
+def good(tmp_path, monkeypatch) -> dict:
+    """Make the folder of a node in good order; trust has tests of its own. Gives its tables."""
+    monkeypatch.setattr(findings_module, "_trust", lambda _config: iter(()))
+    write_site(1, tmp_path)
+    return {
+        "node": {"host": SITE},
+        "gossip": {"listen": f"127.0.0.1:{a_free_port()}", "advertise": "127.0.0.1:1", "seeds": ["x.org:1"]},
+        "http": {"listen": ""},
+    }
+
+
+def a_free_port() -> int:
+    """Give a port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def check(folder: Path, tables: dict, *options: str, **changes):
+    """Run check on a node; ``changes`` are laid over its tables."""
+    merged = {name: {**tables.get(name, {}), **changes.get(name, {})} for name in {**tables, **changes}}
+    path = a_node_toml(folder, **merged)
+    return CliRunner().invoke(program, ["check", "--config", str(path), *options])
+
+
+def without_site_findings(result) -> list[str]:
+    """Give the lines of a result but for those on the real site data, which is as it was in 2015."""
+    return [line for line in result.stdout.splitlines() if not line.startswith("attention: site:")]
+
+
+def test_a_node_in_good_order_has_no_finding(tmp_path, good, monkeypatch):
+    """Without a finding check says so and exits 0."""
+    monkeypatch.setattr(findings_module, "_site", lambda _config: iter(()))
+    result = check(tmp_path, good)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "good\n", "")
+
+
+def test_site_data_is_read(tmp_path, good):
+    """What is odd in the site's files is attention, each with file and line."""
+    result = check(tmp_path, good)
+    assert [line for line in without_site_findings(result) if line != "good"] == []
+    (tmp_path / "config_type").unlink()
+    result = check(tmp_path, good)
+    assert result.exit_code == 11
+    assert f"critical: site: {tmp_path / 'config_type'}: No such file" in result.stdout
+
+
+def test_another_host_name_is_critical(tmp_path, good):
+    """A node.host that is not esgf.host cannot run."""
+    result = check(tmp_path, good, node={"host": "other.example.org"})
+    assert result.exit_code == 11
+    assert "critical: site: " in result.stdout
+    assert "other.example.org" in result.stdout
+
+
+def test_a_fault_in_node_toml_is_critical(tmp_path, good):
+    """What load refuses is one critical finding."""
+    result = check(tmp_path, good, gossip={"lisen": "x"})
+    assert result.exit_code == 11
+    assert result.stdout.startswith("critical: configuration: 'lisen' is not known; ")
+    assert result.stdout.count("\n") == 1
+
+
+def test_a_port_in_use_is_critical(tmp_path, good):
+    """A port that another program listens on is named."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        listen = f"127.0.0.1:{server.getsockname()[1]}"
+        result = check(tmp_path, good, http={"listen": listen})
+    assert result.exit_code == 11
+    assert f"critical: http: listen {listen}: the port is in use; " in result.stdout
+
+
+def test_ports_are_told_apart():
+    """A free port binds, an address of another machine does not."""
+    assert bind_error(("127.0.0.1", a_free_port())) == ""
+    assert bind_error(("192.0.2.1", a_free_port())) == "Cannot assign requested address"
+
+
+def test_the_ports_of_a_running_daemon_are_its_own(tmp_path, good):
+    """While the daemon runs its ports are no finding, and that it runs is told."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as control:
+        (tmp_path / "state").mkdir()
+        control.bind(str(tmp_path / "state" / "control.sock"))
+        control.listen()
+        result = check(tmp_path, good, http={"listen": f"127.0.0.1:{server.getsockname()[1]}"})
+    assert result.exit_code in (0, 10)
+    assert f"good: daemon: runs; it answers on {tmp_path / 'state' / 'control.sock'}" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"gossip": {"listen": "[::]:0"}}, "critical: configuration: 'listen': '[::]:0' has no good port"),
+        (
+            {"gossip": {"listen": "0.0.0.0:FREE"}},
+            "attention: gossip: advertise is 127.0.0.1:1, which others dial on",
+        ),
+        (
+            {"gossip": {"advertise": "x.org:1"}},
+            "attention: gossip: listen is 127.0.0.1:FREE, where only this machine",
+        ),
+        (
+            {"gossip": {"advertise": "x.org:0"}},
+            "good: gossip: advertise has port 0: this node only dials out",
+        ),
+        ({"gossip": {"seeds": []}}, "attention: gossip: seeds is empty"),
+        (
+            {"http": {"listen": "0.0.0.0:1"}},
+            "attention: http: listen is 0.0.0.0:1: anybody who reaches it",
+        ),
+        ({"node": {"state": "config_type"}}, "critical: state: DIR/config_type is not a folder"),
+        ({"outputs": {"directory": "open"}}, "attention: outputs: DIR/open is writable for everybody"),
+    ],
+)
+def test_addresses_and_folders_are_looked_at(tmp_path, good, changes, expected):
+    """What is legal but hardly meant is attention, what cannot work is critical."""
+    free = good["gossip"]["listen"].rpartition(":")[2]
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    filled = {
+        table: {
+            key: value.replace("FREE", free) if isinstance(value, str) else value
+            for key, value in keys.items()
+        }
+        for table, keys in changes.items()
+    }
+    result = check(tmp_path, good, **filled)
+    assert expected.replace("FREE", free).replace("DIR", str(tmp_path)) in result.stdout
+
+
+def test_a_folder_that_is_not_writable_is_critical(tmp_path, good, monkeypatch):
+    """A state folder this user may not write to cannot run; asked of the system, for root may everything."""
+    monkeypatch.setattr(findings_module.os, "access", lambda _path, wanted: not wanted & os.W_OK)
+    result = check(tmp_path, good)
+    assert result.exit_code == 11
+    assert f"critical: state: {tmp_path} is not writable for this user; " in result.stdout
+
+
+def test_findings_come_as_json(tmp_path, good, monkeypatch):
+    """With --json there is one document: verdict and findings."""
+    found = [Finding(Level.GOOD, "a", "b"), Finding(Level.ATTENTION, "c", "d")]
+    monkeypatch.setattr("esgf_gossip.cli.check.all_findings", lambda _config: iter(found))
+    result = check(tmp_path, good, "--json")
+    assert result.exit_code == 10
+    expected = [{"level": "good", "part": "a", "text": "b"}, {"level": "attention", "part": "c", "text": "d"}]
+    assert {"verdict": "attention", "findings": expected} == json.loads(result.stdout)
+
+
+def test_show_prints_the_effective_configuration(tmp_path, good, monkeypatch):
+    """Check --show prints TOML that reads back to the configuration in force."""
+    monkeypatch.setattr("esgf_gossip.cli.check.all_findings", lambda _config: iter(()))
+    result = check(tmp_path, good, "--show")
+    shown = result.stdout.removesuffix("good\n")
+    assert load(tmp_path / "node.toml") == from_document(tomllib.loads(shown), Path("/x"))
+
+
+def test_nothing_is_written(tmp_path, good):
+    """Check leaves the folder as it was."""
+    check(tmp_path, good)
+    before = sorted(tmp_path.rglob("*"))
+    check(tmp_path, good)
+    assert before == sorted(tmp_path.rglob("*"))
+    assert not (tmp_path / "state").exists()

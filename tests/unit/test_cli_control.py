@@ -1,0 +1,305 @@
+"""The commands that ask a daemon, against a real socket with a made-up daemon behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from esgf_gossip.cli import node_commands
+from esgf_gossip.cli.control_client import ControlClient, Conversation, NoDaemonError
+from esgf_gossip.cli.failures import CommandError, ExitCode
+from esgf_gossip.cli.main import program
+from esgf_gossip.config import load
+from helpers.config import HOST, a_node_toml
+
+STATUS = {
+    "host": HOST,
+    "root": "ab" * 32,
+    "epoch": 7,
+    "sequence": 3,
+    "links": 2,
+    "nodes": {"total": 2, "up": 2},
+    "certificate": {"not_after": "2027-01-01T00:00:00Z"},
+}
+NODE = {
+    "host": "evil\x1b[2J.org",
+    "status": "up",
+    "since": "2026-01-01T00:00:00Z",
+    "node_types": ["data", "idp"],
+    "short_name": "[bold]x",
+    "epoch": 1,
+    "sequence": 2,
+    "forked": True,
+    "services": [{"type": "gridftp", "endpoint": "gsiftp://x", "health": "unknown", "since": None}],
+}
+
+
+class MadeUpDaemon:
+    """Answers each connection with prepared bytes, and keeps what it was asked."""
+
+    def __init__(self, path: Path, answers: list[bytes], *, silent: bool = False):
+        self.asked: list[dict] = []
+        self._answers = answers
+        self._silent = silent
+        self._done = threading.Event()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._socket = socket.socket(socket.AF_UNIX)
+        with contextlib.chdir(path.parent):
+            self._socket.bind(path.name)
+        self._socket.listen()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self):
+        for answer in self._answers:
+            connection, _ = self._socket.accept()
+            with connection:
+                line = connection.makefile("rb").readline()
+                if line:
+                    self.asked.append(json.loads(line))
+                    connection.sendall(answer)
+                if self._silent:
+                    self._done.wait(10)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._done.set()
+        self._thread.join(10)
+        self._socket.close()
+
+
+def an_answer(data) -> bytes:
+    """Give the line of a good answer."""
+    return json.dumps({"ok": True, "data": data}).encode() + b"\n"
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    """Give the path of a node.toml whose daemon may be made up."""
+    return a_node_toml(tmp_path)
+
+
+def run_against(config: Path, answer: bytes, *arguments: str):
+    """Run a command against a daemon that gives one answer; returns the result and what was asked."""
+    with MadeUpDaemon(load(config).control_socket, [answer]) as daemon:
+        result = CliRunner().invoke(program, [*arguments, "--config", str(config)])
+    return result, daemon.asked
+
+
+def test_status_prints_the_state(config):
+    """Status prints names and values, one a line."""
+    result, asked = run_against(config, an_answer(STATUS), "status")
+    assert (result.exit_code, result.stderr, asked) == (0, "", [{"command": "status"}])
+    assert f"host         {HOST}" in result.stdout
+    assert "nodes        total 2, up 2" in result.stdout
+
+
+def test_status_as_json_is_the_answer(config):
+    """Status --json prints the body of the answer and nothing else."""
+    result, _ = run_against(config, an_answer(STATUS), "status", "--json")
+    assert json.loads(result.stdout) == STATUS
+
+
+@pytest.mark.parametrize("body", [[NODE], {"nodes": [NODE]}])
+def test_nodes_prints_a_line_per_node(config, body):
+    """Nodes prints a table in which no text of another node is obeyed by the terminal."""
+    result, _ = run_against(config, an_answer(body), "nodes")
+    head, line = result.stdout.splitlines()
+    assert head.startswith("HOST")
+    assert line.startswith("evil?[2J.org (forked)  up ")
+    assert "[bold]x" in line
+    assert "\x1b" not in result.stdout
+
+
+def test_show_prints_one_node(config):
+    """Show asks for the node named and prints its services below it."""
+    result, asked = run_against(config, an_answer(NODE), "show", "x.org")
+    assert asked == [{"command": "node", "host": "x.org"}]
+    assert "node_types  data, idp" in result.stdout
+    assert "gridftp  gsiftp://x  unknown  -" in result.stdout
+
+
+def test_show_of_an_unknown_node_ends_with_not_found(config):
+    """What the daemon refuses to show exits 5, in its own words and one line."""
+    answer = b'{"ok": false, "error": "there is no node \'x.org\'"}\n'
+    result, _ = run_against(config, answer, "show", "x.org")
+    assert (result.exit_code, result.stdout) == (ExitCode.NOT_FOUND, "")
+    assert result.stderr.startswith("esgf-gossip: error: there is no node 'x.org'; ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_refusal_ends_with_refused(config):
+    """A daemon that says no exits 4; a reason on two lines is told on one."""
+    result, _ = run_against(config, b'{"ok": false, "error": "not\\nnow"}\n', "reload")
+    assert result.exit_code == ExitCode.REFUSED
+    assert result.stderr.startswith("esgf-gossip: error: not now; ")
+
+
+def test_reload_tells_what_changed(config):
+    """Reload prints what changed on stdout and findings on stderr."""
+    answer = an_answer({"changed": ["properties", "trust"], "findings": ["key: odd"]})
+    result, asked = run_against(config, answer, "reload")
+    assert (asked, result.exit_code) == ([{"command": "reload"}], 0)
+    assert (result.stdout, result.stderr) == (
+        "changed: properties, trust\n",
+        "esgf-gossip: attention: key: odd\n",
+    )
+
+
+def test_reload_without_a_change_says_so(config):
+    """Reload of what is as it was says that."""
+    result, _ = run_against(config, an_answer({"changed": [], "findings": []}), "reload")
+    assert result.stdout == "nothing has changed\n"
+
+
+@pytest.mark.parametrize(("command", "said"), [("stop", "stopped\n"), ("leave", "left the federation\n")])
+def test_stop_and_leave_ask_for_the_end(config, command, said):
+    """Stop and leave ask once and say what was done; a daemon in our own process is not waited for."""
+    result, asked = run_against(config, an_answer({}), command)
+    assert ([{"command": command}], 0, said) == (asked, result.exit_code, result.stdout)
+
+
+PROCESS = """
+import os, socket, sys
+os.chdir(sys.argv[1])
+with socket.socket(socket.AF_UNIX) as listening:
+    listening.bind("control.sock")
+    listening.listen()
+    print("ready", flush=True)
+    connection, _ = listening.accept()
+    connection.makefile("rb").readline()
+    connection.sendall(b'{"ok": true, "data": {}}\\n')
+    connection.close()
+    sys.stdin.readline()
+"""
+
+
+def a_process(config: Path) -> subprocess.Popen:
+    """Start a made-up daemon that answers once and lives until it is told a line."""
+    state = load(config).node.state
+    state.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROCESS, state], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    process.stdout.readline()
+    return process
+
+
+def test_stop_returns_when_the_process_is_gone(config, monkeypatch):
+    """Stop waits for the process of the daemon, so that the next may start at once."""
+    with a_process(config) as process:
+        ask = Conversation.ask
+        # It goes on living after its answer; only then is it told to end.
+        monkeypatch.setattr(
+            Conversation, "ask", lambda self, command: (ask(self, command), process.stdin.close())
+        )
+        result = CliRunner().invoke(program, ["stop", "--config", str(config)])
+        assert (result.exit_code, result.stdout) == (0, "stopped\n")
+        assert process.wait() == 0
+
+
+def test_stop_does_not_wait_for_ever(config, monkeypatch):
+    """A daemon that promises to end but does not is told with its process id."""
+    monkeypatch.setattr(node_commands, "STOP_TIMEOUT_S", 0.2)
+    with a_process(config) as process:
+        result = CliRunner().invoke(program, ["stop", "--config", str(config)])
+        assert result.exit_code == ExitCode.INTERNAL
+        assert f"process {process.pid} has not ended" in result.stderr
+        process.stdin.close()
+
+
+def test_watch_prints_events_until_the_daemon_ends(config):
+    """Watch prints the picture, then each event, also those that came in one piece with it."""
+    event = {"event": "node-status", "id": 4, "data": {"host": "x.org", "status": "suspect"}}
+    answer = an_answer({"status": STATUS, "nodes": [NODE]}) + json.dumps(event).encode() + b"\n"
+    result, asked = run_against(config, answer, "watch")
+    assert (asked, result.exit_code) == ([{"command": "watch"}], ExitCode.NO_DAEMON)
+    assert result.stdout.splitlines()[-1] == "node-status: host x.org, status suspect"
+    as_json, _ = run_against(config_again(config), answer, "watch", "--json")
+    assert [{"status": STATUS, "nodes": [NODE]}, event] == [
+        json.loads(line) for line in as_json.stdout.splitlines()
+    ]
+
+
+def config_again(config: Path) -> Path:
+    """Remove the socket of the made-up daemon that has gone."""
+    load(config).control_socket.unlink()
+    return config
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["nodes"], ["show", "x"], ["watch"], ["reload"], ["stop"], ["leave"]]
+)
+def test_without_a_daemon_the_remedy_is_told(config, command):
+    """Where nobody listens every command exits 3 with one line that says how to start a daemon."""
+    result = CliRunner().invoke(program, [*command, "--config", str(config)])
+    socket_path = load(config).control_socket
+    assert (result.exit_code, result.stdout) == (ExitCode.NO_DAEMON, "")
+    assert result.stderr.startswith(
+        f"esgf-gossip: error: no daemon is running on {socket_path}; start it with: "
+    )
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_socket_left_behind_is_no_daemon(config):
+    """The socket file of a daemon that was killed counts as no daemon."""
+    path = load(config).control_socket
+    with MadeUpDaemon(path, []):
+        pass
+    with pytest.raises(NoDaemonError):
+        ControlClient(path).ask("status")
+
+
+def test_a_path_too_long_for_a_socket_address_is_reached(tmp_path):
+    """A control socket deeper than 107 bytes is connected to all the same."""
+    path = tmp_path / ("d" * 100) / ("e" * 100) / "control.sock"
+    with MadeUpDaemon(path, [an_answer(STATUS)]):
+        assert ControlClient(path).ask("status") == STATUS
+    with pytest.raises(NoDaemonError):
+        ControlClient(tmp_path / ("f" * 200) / "control.sock").ask("status")
+
+
+def test_a_silent_daemon_is_given_up(config):
+    """A daemon that does not answer in time is told as such."""
+    path = load(config).control_socket
+    with MadeUpDaemon(path, [b""], silent=True), pytest.raises(CommandError, match="did not answer in time"):
+        ControlClient(path, timeout_s=0.05).ask("status")
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400\r\n\r\n", b"[1]\n", b"\xff\n"])
+def test_what_is_no_daemon_is_told(config, answer):
+    """An answer that is no JSON object is another program's."""
+    result, _ = run_against(config, answer, "status")
+    assert result.exit_code == ExitCode.INTERNAL
+    assert "what answers is not an esgf-gossip daemon" in result.stderr
+
+
+def test_a_daemon_that_hangs_up_is_gone(config):
+    """A connection closed without an answer counts as no daemon."""
+    result, _ = run_against(config, b"", "status")
+    assert result.exit_code == ExitCode.NO_DAEMON
+
+
+def test_an_answer_in_pieces_is_one_answer():
+    """Lines are found however the bytes are cut."""
+    ours, theirs = socket.socketpair()
+    conversation = Conversation.__new__(Conversation)
+    conversation._path, conversation._unread, conversation._socket = Path("x"), bytearray(), ours
+    found = []
+    for byte in b'{"a": 1}\n{"b": 2}\n':
+        theirs.send(bytes([byte]))
+        conversation.read_more()
+        found.extend(conversation.lines_at_hand())
+    theirs.close()
+    conversation.close()
+    assert found == [{"a": 1}, {"b": 2}]

@@ -149,6 +149,7 @@ def init(
                 "config": str(directory / "node.toml"),
                 "request": str(request.path),
                 "fingerprint": request.fingerprint,
+                "fingerprint_words": request.words,
             }
         )
     else:
@@ -224,8 +225,8 @@ def _exists(path: Path) -> bool:
 
 
 def _write(directory: Path, text: str, copies: dict[str, bytes], host: str, federation: str) -> Any:
-    from esgf_gossip.trust.authority import make_request  # noqa: PLC0415 - brings cryptography
-    from esgf_gossip.trust.errors import TrustError  # noqa: PLC0415
+    from esgf_gossip.trust.errors import TrustError  # noqa: PLC0415 - brings cryptography
+    from esgf_gossip.trust.requests import make_request  # noqa: PLC0415
 
     # What was made of the options must read back, before anything is on disk.
     from_document(tomllib.loads(text), directory / "node.toml")
@@ -252,6 +253,7 @@ def _say_next_steps(directory: Path, request: Any, *, has_site_data: bool) -> No
     click.echo(f"configuration  {config}")
     click.echo(f"request        {request.path}")
     click.echo(f"fingerprint    {request.fingerprint}")
+    click.echo(f"  in words     {request.words}")
     click.echo()
     click.echo("Next:")
     steps = [

@@ -12,13 +12,16 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from esgf_gossip.config import format_address, toml_string
 from esgf_gossip.demo.site_data import site_hosts, write_site
 from esgf_gossip.files import create_file
+
+if TYPE_CHECKING:
+    from esgf_gossip.trust.authority import Authority
 
 FEDERATION: Final = "demo.esgf.example"
 LOOPBACK: Final = "127.0.0.1"
@@ -176,27 +179,57 @@ def lay_out(
         tell: called with the number of nodes that are ready, after each.
 
     Raises:
-        DemoError: ``refuse_occupied``.
+        DemoError: ``refuse_occupied``; what trust refuses.
         OSError: the disk; what was written stays.
     """
-    from esgf_gossip.trust.authority import create_authority, install, make_request  # noqa: PLC0415 - brings cryptography
+    from esgf_gossip.trust.authority import create_authority  # noqa: PLC0415 - brings cryptography
+    from esgf_gossip.trust.errors import TrustError  # noqa: PLC0415
 
     refuse_occupied(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "nodes").mkdir(parents=True)
+    _make_private(directory / "trust")
     now_ms = time.time_ns() // 1_000_000
-    authority = create_authority(directory / "trust", FEDERATION, now_ms=now_ms)
-    for number, node in enumerate(nodes, 1):
-        node.folder.mkdir(parents=True)
-        (node.folder / "state").mkdir()
-        trust = node.folder / "trust"
-        trust.mkdir(mode=0o700)
-        write_site(node.host, node.folder)
-        request = make_request(trust, node.host, FEDERATION, [node.host], [], [])
-        issued = authority.approve(request.pem, days=CERTIFICATE_DAYS, now_ms=now_ms)
-        install(trust, issued, now_ms=now_ms)
-        # Last: a folder with a node.toml is a complete one.
-        create_file(node.config_path, _node_toml(node, nodes).encode(), 0o644)
-        tell(number)
+    trust = directory / "trust"
+    try:
+        authority = create_authority(trust, trust / "private", FEDERATION, now_ms, None)
+        for number, node in enumerate(nodes, 1):
+            _lay_out_node(node, nodes, authority, now_ms)
+            tell(number)
+    except TrustError as error:
+        raise DemoError(error.text) from None
+
+
+def _lay_out_node(node: PlannedNode, nodes: Sequence[PlannedNode], authority: Authority, now_ms: int) -> None:
+    """Take a node the way of every node: key and request, approval, installation."""
+    from esgf_gossip.trust.install import install  # noqa: PLC0415 - brings cryptography
+    from esgf_gossip.trust.requests import make_request  # noqa: PLC0415
+
+    _make_private(node.folder)
+    (node.folder / "state").mkdir()
+    write_site(node.host, node.folder)
+    trust = node.folder / "trust"
+    trust.mkdir(mode=0o700)
+    request = make_request(trust, node.host, FEDERATION, [node.host], [], [])
+    issued = authority.approve(
+        request.pem, fingerprint=request.fingerprint, now_ms=now_ms, days=CERTIFICATE_DAYS
+    )
+    install(
+        trust,
+        issued.chain_pem,
+        authority.roots(),
+        authority.crls(),
+        host=node.host,
+        federation=FEDERATION,
+        now_ms=now_ms,
+    )
+    # Last: a folder with a node.toml is a complete one.
+    create_file(node.config_path, _node_toml(node, nodes).encode(), 0o644)
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder that git passes over: it gets keys, and DIR may lie in somebody's work tree."""
+    folder.mkdir()
+    create_file(folder / ".gitignore", b"*\n", 0o644)
 
 
 def demo_hosts(count: int) -> list[str]:

@@ -91,7 +91,9 @@ class AuditLog:
         except OSError as error:
             raise TrustError("E-FILE", f"{self.path} cannot be read: {error.strerror}") from None
         if content and not content.endswith(b"\n"):
-            raise TrustError("E-LOG", f"{self.path} ends in the middle of a line", remedy="remove the incomplete line")
+            raise TrustError(
+                "E-LOG", f"{self.path} ends in the middle of a line", remedy="remove the incomplete line"
+            )
         return content.splitlines()
 
     def _record(self, number: int, line: bytes) -> dict[str, Any]:

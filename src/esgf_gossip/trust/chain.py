@@ -38,9 +38,15 @@ _TEXTS: Final[Mapping[int, tuple[str, str]]] = {
     EXPIRED: ("certificate expired on {after}", "renew it"),
     11: ("the CRL of issuer '{issuer}' is dated in the future", "see that this host's clock is right"),
     STALE_CRL: ("the CRL of issuer '{issuer}' is too old", "get the newest from the trust administrator"),
-    18: ("self-signed certificate '{subject}' is not trusted", "a member's certificate comes from the federation"),
+    18: (
+        "self-signed certificate '{subject}' is not trusted",
+        "a member's certificate comes from the federation",
+    ),
     19: ("root '{subject}' is not trusted here", "is it the same federation?"),
-    NO_ISSUER: ("issuer '{issuer}' not found", "send the chain file, not only the leaf; is its root trusted here?"),
+    NO_ISSUER: (
+        "issuer '{issuer}' not found",
+        "send the chain file, not only the leaf; is its root trusted here?",
+    ),
     21: ("issuer '{issuer}' not found", "send the chain file, not only the leaf"),
     22: ("the certificate chain is too long", ""),
     REVOKED: ("certificate revoked (serial {serial})", "ask the trust administrator"),

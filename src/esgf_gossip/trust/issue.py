@@ -55,7 +55,13 @@ def issuing_ca(
 ) -> x509.Certificate:
     """Make the certificate of an issuing CA, first generation."""
     return _ca(
-        _name(federation, "Issuing G1"), key, parent.certificate.subject, parent.key, now_ms, days, path_length=0
+        _name(federation, "Issuing G1"),
+        key,
+        parent.certificate.subject,
+        parent.key,
+        now_ms,
+        days,
+        path_length=0,
     )
 
 
@@ -77,7 +83,8 @@ def leaf(
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(key_usage(ca=False), critical=True)
         .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+            critical=False,
         )
         .add_extension(alternative_names(names), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)

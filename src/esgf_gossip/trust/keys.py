@@ -105,7 +105,9 @@ def read_key(path: Path, passphrase: bytes | None = None) -> ec.EllipticCurvePri
             "E-KEY", f"{path} holds no complete private key (file has {len(content)} bytes)"
         ) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise TrustError("E-KEYTYPE", f"{path} is not a P-256 key", remedy="make one with trust-admin cert request")
+        raise TrustError(
+            "E-KEYTYPE", f"{path} is not a P-256 key", remedy="make one with trust-admin cert request"
+        )
     return key
 
 
@@ -118,7 +120,9 @@ def _read_private(path: Path) -> bytes:
         ) from None
     except OSError as error:
         if path.is_symlink():
-            raise TrustError("E-LINK", f"{path} is a symbolic link", remedy="put the key itself there") from None
+            raise TrustError(
+                "E-LINK", f"{path} is a symbolic link", remedy="put the key itself there"
+            ) from None
         raise TrustError("E-FILE", f"{path} cannot be read: {error.strerror}") from None
     with os.fdopen(descriptor, "rb") as file:
         # Of the open file, not of the name: what is checked is what is read.
@@ -129,7 +133,9 @@ def _read_private(path: Path) -> bytes:
         if mode & 0o077:
             raise TrustError("E-MODE", f"{path} is {mode:04o}, must be 0600", remedy=f"chmod 600 {path}")
         if state.st_uid not in (0, os.geteuid()):
-            raise TrustError("E-OWNER", f"{path} belongs to user {state.st_uid}", remedy="it must be yours or root's")
+            raise TrustError(
+                "E-OWNER", f"{path} belongs to user {state.st_uid}", remedy="it must be yours or root's"
+            )
         return file.read(_KEY_BYTES_MAX)
 
 

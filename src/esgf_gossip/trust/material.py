@@ -80,7 +80,9 @@ class TrustMaterial:
         chain_file = directory / CHAIN_FILE
         if not chain_file.exists():
             raise TrustError(
-                "E-NOTFOUND", f"{chain_file} does not exist", remedy="install the certificate: trust-admin cert install"
+                "E-NOTFOUND",
+                f"{chain_file} does not exist",
+                remedy="install the certificate: trust-admin cert install",
             )
         chain = pem.certificates(pem.read(chain_file), str(chain_file))
         roots = read_roots(directory / ROOTS_FOLDER)
@@ -126,7 +128,9 @@ class TrustMaterial:
                 revocation.check_crl(crl, known, "crl", now_ms)
                 checked.append(crl)
             else:
-                notes.append(Finding(ATTENTION, f"the CRL of {revocation.issuer_name(crl)} has no issuer here: unused"))
+                notes.append(
+                    Finding(ATTENTION, f"the CRL of {revocation.issuer_name(crl)} has no issuer here: unused")
+                )
         anchors = TrustAnchors(tuple(roots), CrlSet.choose(checked))
         anchors.check_not_revoked(verified)
         anchors.check_fresh(verified, now_ms)
@@ -203,7 +207,9 @@ def read_roots(folder: Path) -> list[x509.Certificate]:
                 raise TrustError(error.code, error.text, str(path), "remove the file") from None
             roots.append(root)
     if not roots:
-        raise TrustError("E-NOTFOUND", f"{folder} holds no root certificate", remedy="install one: cert install --roots")
+        raise TrustError(
+            "E-NOTFOUND", f"{folder} holds no root certificate", remedy="install one: cert install --roots"
+        )
     return roots
 
 
@@ -214,10 +220,16 @@ def read_crls(folder: Path) -> list[x509.CertificateRevocationList]:
     Raises:
         TrustError: E-CRL-MISSING for a folder without any, or as ``pem.revocation_lists``.
     """
-    crls = [crl for path in _files(folder, CRL_SUFFIXES) for crl in pem.revocation_lists(pem.read(path), str(path))]
+    crls = [
+        crl
+        for path in _files(folder, CRL_SUFFIXES)
+        for crl in pem.revocation_lists(pem.read(path), str(path))
+    ]
     if not crls:
         raise TrustError(
-            "E-CRL-MISSING", f"{folder} holds no CRL", remedy="without one nobody is let in: get it from the administrator"
+            "E-CRL-MISSING",
+            f"{folder} holds no CRL",
+            remedy="without one nobody is let in: get it from the administrator",
         )
     return crls
 

@@ -155,7 +155,9 @@ def collect(dns: Sequence[str], uris: Iterable[str]) -> Names:
     if not dns:
         raise TrustError("E-NAME", "no DNS name")
     if nodes[0] not in dns:
-        raise TrustError("E-NAME", f"the node {quoted(nodes[0])} is not among the DNS names: {', '.join(dns)}")
+        raise TrustError(
+            "E-NAME", f"the node {quoted(nodes[0])} is not among the DNS names: {', '.join(dns)}"
+        )
     return Names(
         federation=federations.pop(),
         host=nodes[0],

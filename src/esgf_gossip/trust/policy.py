@@ -79,7 +79,9 @@ class Policy:
         """
         unknown = set(drop_names) - {*requested.dns, *requested.groups, *requested.roles}
         if unknown:
-            raise TrustError("E-NAME", f"{quoted(sorted(unknown)[0])} is not requested", remedy="see cert show")
+            raise TrustError(
+                "E-NAME", f"{quoted(min(unknown))} is not requested", remedy="see cert show"
+            )
         kept = attrs.evolve(
             requested,
             dns=_without(requested.dns, drop_names),
@@ -90,7 +92,9 @@ class Policy:
         objections = self.objections(granted, days)
         if objections:
             raise TrustError(
-                "E-POLICY", "; ".join(objections), remedy="leave names out with --drop-name, or change policy.toml"
+                "E-POLICY",
+                "; ".join(objections),
+                remedy="leave names out with --drop-name, or change policy.toml",
             )
         return granted
 
@@ -109,7 +113,9 @@ def parse(content: bytes, where: str) -> Policy:
     known = {field.name for field in attrs.fields(Policy)}
     for key in table:
         if key not in known:
-            raise TrustError("E-CONFIG", f"{where}: unknown key {quoted(key)}", remedy=f"known: {', '.join(sorted(known))}")
+            raise TrustError(
+                "E-CONFIG", f"{where}: unknown key {quoted(key)}", remedy=f"known: {', '.join(sorted(known))}"
+            )
     days = table.get("max_days", DAYS_DEFAULT)
     if type(days) is not int or not 1 <= days <= DAYS_MAX:
         raise TrustError("E-CONFIG", f"{where}: max_days must be a number from 1 to {DAYS_MAX}")

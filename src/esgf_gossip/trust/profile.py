@@ -52,7 +52,9 @@ def leaf_names(certificate: x509.Certificate, federation: str | None = None) -> 
         raise
     except Exception as error:
         # Fail closed: x509 raises a dozen kinds of errors, and a new release may raise another.
-        raise TrustError("E-PROFILE", f"the certificate cannot be read: {type(error).__name__}: {error}") from error
+        raise TrustError(
+            "E-PROFILE", f"the certificate cannot be read: {type(error).__name__}: {error}"
+        ) from error
     if federation is not None and found.federation != federation:
         raise TrustError(
             "E-URI",
@@ -79,9 +81,14 @@ def _leaf_names(certificate: x509.Certificate) -> Names:
         raise TrustError("E-PROFILE", "the serial number is not a positive number of at most 20 bytes")
     _check_usage(extensions)
     _extension(extensions, x509.SubjectKeyIdentifier, "subject key identifier")
-    if _extension(extensions, x509.AuthorityKeyIdentifier, "authority key identifier").value.key_identifier is None:
+    if (
+        _extension(extensions, x509.AuthorityKeyIdentifier, "authority key identifier").value.key_identifier
+        is None
+    ):
         raise TrustError("E-PROFILE", "the authority key identifier names no key")
-    found = subject_names(_extension(extensions, x509.SubjectAlternativeName, "subject alternative name").value)
+    found = subject_names(
+        _extension(extensions, x509.SubjectAlternativeName, "subject alternative name").value
+    )
     if not found.groups:
         raise TrustError("E-URI", "no group URI")
     return found
@@ -102,7 +109,9 @@ def subject_names(value: x509.SubjectAlternativeName) -> Names:
         elif isinstance(name, x509.UniformResourceIdentifier):
             uris.append(name.value)
         else:
-            raise TrustError("E-NAME", f"a name of type {type(name).__name__}; only DNS names and URIs are allowed")
+            raise TrustError(
+                "E-NAME", f"a name of type {type(name).__name__}; only DNS names and URIs are allowed"
+            )
     return names.collect(dns, uris)
 
 
@@ -124,7 +133,9 @@ def check_issuer(certificate: x509.Certificate) -> None:
     except TrustError:
         raise
     except Exception as error:
-        raise TrustError("E-PROFILE", f"the certificate cannot be read: {type(error).__name__}: {error}") from error
+        raise TrustError(
+            "E-PROFILE", f"the certificate cannot be read: {type(error).__name__}: {error}"
+        ) from error
 
 
 def check_root(certificate: x509.Certificate) -> None:
@@ -165,7 +176,9 @@ def _check_usage(extensions: x509.Extensions) -> None:
 
 def _check_key(key: object) -> None:
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise TrustError("E-KEYTYPE", "the key is not a P-256 key", remedy="make one with trust-admin cert request")
+        raise TrustError(
+            "E-KEYTYPE", "the key is not a P-256 key", remedy="make one with trust-admin cert request"
+        )
 
 
 def _check_hash(certificate: x509.Certificate) -> None:
@@ -175,9 +188,7 @@ def _check_hash(certificate: x509.Certificate) -> None:
         raise TrustError("E-PROFILE", f"signed with {name}; SHA-256 or better is needed")
 
 
-def _extension(
-    extensions: x509.Extensions, kind: type[_Value], name: str
-) -> x509.Extension[_Value]:
+def _extension(extensions: x509.Extensions, kind: type[_Value], name: str) -> x509.Extension[_Value]:
     try:
         return extensions.get_extension_for_class(kind)
     except x509.ExtensionNotFound:

@@ -51,7 +51,9 @@ def serials(crl: x509.CertificateRevocationList) -> frozenset[int]:
     return frozenset(revoked.serial_number for revoked in crl)
 
 
-def find_issuer(crl: x509.CertificateRevocationList, issuers: Iterable[x509.Certificate]) -> x509.Certificate | None:
+def find_issuer(
+    crl: x509.CertificateRevocationList, issuers: Iterable[x509.Certificate]
+) -> x509.Certificate | None:
     """Find the certificate that signed a CRL: by name, then by the signature itself."""
     for issuer in issuers:
         if issuer.subject == crl.issuer:
@@ -63,7 +65,9 @@ def find_issuer(crl: x509.CertificateRevocationList, issuers: Iterable[x509.Cert
     return None
 
 
-def check_crl(crl: x509.CertificateRevocationList, issuers: Sequence[x509.Certificate], where: str, now_ms: int) -> None:
+def check_crl(
+    crl: x509.CertificateRevocationList, issuers: Sequence[x509.Certificate], where: str, now_ms: int
+) -> None:
     """
     Check one CRL before it comes near a store: one bad one there would refuse everybody.
 
@@ -81,7 +85,9 @@ def check_crl(crl: x509.CertificateRevocationList, issuers: Sequence[x509.Certif
             if isinstance(extension.value, (x509.DeltaCRLIndicator, x509.IssuingDistributionPoint)) or (
                 extension.critical and not isinstance(extension.value, _KNOWN)
             ):
-                raise TrustError("E-CRL-FORM", f"{where}: extension {extension.oid.dotted_string} is not supported")
+                raise TrustError(
+                    "E-CRL-FORM", f"{where}: extension {extension.oid.dotted_string} is not supported"
+                )
         number(crl)
         if crl.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier is None:
             raise TrustError("E-CRL-FORM", f"{where}: the CRL does not name its issuer's key")
@@ -89,13 +95,16 @@ def check_crl(crl: x509.CertificateRevocationList, issuers: Sequence[x509.Certif
             raise TrustError("E-CRL-FORM", f"{where}: the CRL has no later nextUpdate")
         if milliseconds(crl.last_update_utc) > now_ms + CLOCK_AHEAD_MS:
             raise TrustError(
-                "E-CRL-FUTURE", f"{where}: the CRL of {name} is dated {crl.last_update_utc:%Y-%m-%d %H:%M} UTC",
+                "E-CRL-FUTURE",
+                f"{where}: the CRL of {name} is dated {crl.last_update_utc:%Y-%m-%d %H:%M} UTC",
                 remedy="see that this host's clock is right",
             )
     except TrustError:
         raise
     except Exception as error:
-        raise TrustError("E-CRL-FORM", f"{where}: the CRL cannot be read: {type(error).__name__}: {error}") from error
+        raise TrustError(
+            "E-CRL-FORM", f"{where}: the CRL cannot be read: {type(error).__name__}: {error}"
+        ) from error
     if now_ms > next_update_ms(crl) + STALE_GRACE_MS:
         raise TrustError(
             "E-CRL-STALE",
@@ -168,7 +177,10 @@ class CrlSet:
     def revoked(self, certificate: x509.Certificate) -> bool:
         """Tell whether a certificate is on the CRL of its issuer."""
         crl = self.of_issuer(certificate.issuer)
-        return crl is not None and crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
+        return (
+            crl is not None
+            and crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
+        )
 
     def refuses_stale(self, name: x509.Name, now_ms: int) -> bool:
         """Tell whether the CRL of an issuer is missing or so old that nothing of that issuer may pass."""

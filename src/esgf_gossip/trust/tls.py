@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
+from weakref import WeakSet
 
 import attrs
 from cryptography import x509
@@ -29,7 +30,14 @@ from esgf_gossip.trust.pem import certificate_der
 from esgf_gossip.trust.refusal import TlsRefusal, refusal_reason
 from esgf_gossip.trust.revocation import milliseconds
 
-__all__ = ["ALPN_GOSSIP", "ConnectionCreator", "PeerIdentity", "TlsRefusal", "peer_identity", "refusal_reason"]
+__all__ = [
+    "ALPN_GOSSIP",
+    "ConnectionCreator",
+    "PeerIdentity",
+    "TlsRefusal",
+    "peer_identity",
+    "refusal_reason",
+]
 
 ALPN_GOSSIP: Final = b"esgf-gossip/1"
 
@@ -156,8 +164,12 @@ class _Judge:
     def __init__(self, material: TrustMaterial, now_ms: Callable[[], int]) -> None:
         self._material = material
         self._now_ms = now_ms
+        # Not the connection's app data: that is Twisted's.
+        self._refused: WeakSet[SSL.Connection] = WeakSet()
 
-    def __call__(self, connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int) -> bool:
+    def __call__(
+        self, connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int
+    ) -> bool:
         """
         Pass or refuse.
 
@@ -165,21 +177,25 @@ class _Judge:
             TlsRefusal: the reason; it ends the handshake and reaches connectionLost.
         """
         # Refused once is refused: a second reason of one handshake would be raised in the next one.
-        if connection.get_app_data() is not None:
+        if connection in self._refused:
             return False
         try:
             self._judge(connection, certificate, error, depth, ok=bool(ok))
         except TrustError as refusal:
-            connection.set_app_data(refusal)
+            self._refused.add(connection)
             raise TlsRefusal(refusal) from None
         except Exception as fault:
             # Fail closed: Twisted's own callback lets such a certificate pass.
-            odd = TrustError("E-PROFILE", f"the certificate cannot be judged: {type(fault).__name__}: {fault}")
-            connection.set_app_data(odd)
+            odd = TrustError(
+                "E-PROFILE", f"the certificate cannot be judged: {type(fault).__name__}: {fault}"
+            )
+            self._refused.add(connection)
             raise TlsRefusal(odd) from fault
         return True
 
-    def _judge(self, connection: SSL.Connection, certificate: X509, error: int, depth: int, *, ok: bool) -> None:
+    def _judge(
+        self, connection: SSL.Connection, certificate: X509, error: int, depth: int, *, ok: bool
+    ) -> None:
         if not ok:
             judged = certificate.to_cryptography()
             # crl-stale = warn: OpenSSL goes on to the revocations in the stale CRL, so they stay enforced.
@@ -204,7 +220,9 @@ def _select_protocol(_: SSL.Connection, offered: Sequence[bytes]) -> bytes:
 
 def _protocol_error(found: bytes | None) -> TrustError:
     shown = "none" if not found else repr(found[:80])[1:]
-    return TrustError("E-ALPN", f"the peer does not speak our protocol (ALPN): {shown}, {ALPN_GOSSIP.decode()} is needed")
+    return TrustError(
+        "E-ALPN", f"the peer does not speak our protocol (ALPN): {shown}, {ALPN_GOSSIP.decode()} is needed"
+    )
 
 
 def _chain(transport: Any) -> list[x509.Certificate]:

@@ -55,7 +55,9 @@ class DigestVerifier:
         self._material = material
         self._verdicts.clear()
 
-    def verify(self, signed: SignedDigest, digest: Digest, chain: Sequence[bytes], now_ms: int) -> VerifiedDigest:
+    def verify(
+        self, signed: SignedDigest, digest: Digest, chain: Sequence[bytes], now_ms: int
+    ) -> VerifiedDigest:
         """
         Check chain, profile, revocation, dates and signature of a digest.
 
@@ -73,7 +75,9 @@ class DigestVerifier:
             raise DigestRefused("the chain is not that of the certificate the digest names")
         verdict = self._verdict(chain, digest.issued_at_ms)
         if verdict.names.host != digest.origin:
-            raise DigestRefused(f"says it is of {digest.origin!r}, its certificate is {verdict.names.host!r}'s")
+            raise DigestRefused(
+                f"says it is of {digest.origin!r}, its certificate is {verdict.names.host!r}'s"
+            )
         _check_dates(digest, verdict, now_ms)
         # Last, because it costs most and a relay can replay it at will.
         if not signing.is_signed(verdict.public_key, signed.payload, signed.signature):

@@ -1,0 +1,453 @@
+"""
+The administration of a federation's trust: folders, index, and what is signed.
+
+One folder of public files (safe to publish, to keep in git) and one of private
+keys. Writers hold a lock; index and log are on disk before a certificate is
+handed out. The form of certificates is issue.py's, the commands are cli's.
+Source: docs/trust.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Final
+
+import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from esgf_gossip.files import create_file, replace_file
+from esgf_gossip.trust import issue, keys, names, pem, profile, revocation
+from esgf_gossip.trust.audit import FILE_NAME as LOG_FILE
+from esgf_gossip.trust.audit import AuditLog
+from esgf_gossip.trust.errors import TrustError
+from esgf_gossip.trust.issue import CertificateAuthority
+from esgf_gossip.trust.material import CRL_FOLDER, ROOTS_FOLDER, read_crls, read_roots
+from esgf_gossip.trust.names import Names
+from esgf_gossip.trust.policy import DAYS_DEFAULT, TEMPLATE, Policy
+from esgf_gossip.trust.policy import load as load_policy
+from esgf_gossip.trust.requests import Request, RequestFile, make_request, read_request, same_fingerprint
+
+__all__ = ["ApprovedCertificate", "Authority", "RequestFile", "create_authority", "make_request"]
+
+ISSUERS_FOLDER: Final = "issuers"
+ISSUED_FOLDER: Final = "issued"
+PENDING_FOLDER: Final = "pending"
+DENIED_FOLDER: Final = "denied"
+POLICY_FILE: Final = "policy.toml"
+LOCK_FILE: Final = ".lock"
+
+ROOT_NAME: Final = "root-g1"
+ISSUING_NAME: Final = "issuing-g1"
+
+ROOT_DAYS: Final = 3650
+ISSUER_DAYS: Final = 730
+# More requests than that are not waiting for a person: somebody fills the folder.
+PENDING_MAX: Final = 100
+
+_IGNORE: Final = "/private/\n/secrets/\n*.key\n.lock\n"
+
+
+@attrs.frozen
+class ApprovedCertificate:
+    """A certificate that was just signed, and what goes back to the node."""
+
+    names: Names
+    serial: int
+    chain_pem: bytes
+    bundle_pem: bytes
+    bundle_path: Path
+    not_after_ms: int
+
+
+@attrs.frozen
+class Authority:
+    """The administration in one pair of folders."""
+
+    directory: Path
+    private: Path
+    policy: Policy
+    _signing: CertificateAuthority | None = attrs.field(default=None, eq=False, repr=False)
+
+    @classmethod
+    def open(cls, directory: Path, private: Path) -> Authority:
+        """
+        Open an administration without its keys.
+
+        Raises:
+            TrustError: E-NOTFOUND, E-CONFIG.
+        """
+        if not (directory / POLICY_FILE).exists():
+            raise TrustError(
+                "E-NOTFOUND", f"{directory} is no trust administration", remedy="trust-admin init makes one"
+            )
+        return cls(directory, private, load_policy(directory / POLICY_FILE))
+
+    def unlocked(self, passphrase: bytes | None) -> Authority:
+        """
+        Return the same administration with the key of its issuing CA.
+
+        Raises:
+            TrustError: E-PASSPHRASE, or as ``keys.read_key``; E-KEYPAIR.
+        """
+        certificate = self.issuing_certificate
+        key = keys.read_key(self.private / f"{ISSUING_NAME}.key", passphrase)
+        if key.public_key() != certificate.public_key():
+            raise TrustError(
+                "E-KEYPAIR", f"{self.private / ISSUING_NAME}.key does not belong to {ISSUING_NAME}.pem"
+            )
+        return attrs.evolve(self, signing=CertificateAuthority(certificate, key))
+
+    @property
+    def issuing_certificate(self) -> x509.Certificate:
+        """The certificate of the issuing CA in use."""
+        path = self.directory / ISSUERS_FOLDER / f"{ISSUING_NAME}.pem"
+        return pem.certificate(pem.read(path), str(path))
+
+    @property
+    def log(self) -> AuditLog:
+        """The audit log."""
+        return AuditLog(self.directory / LOG_FILE)
+
+    def roots(self) -> list[x509.Certificate]:
+        """Return the roots."""
+        return read_roots(self.directory / ROOTS_FOLDER)
+
+    def crls(self) -> list[x509.CertificateRevocationList]:
+        """Return the CRLs."""
+        return read_crls(self.directory / CRL_FOLDER)
+
+    # ----------------------------------------------------------------- requests
+
+    def import_request(self, content: bytes, where: str, now_ms: int) -> Request:
+        """
+        Put a request among the pending; one that is there already stays as it is.
+
+        Raises:
+            TrustError: as ``read_request``; E-POLICY for another federation; E-DUPLICATE when full.
+        """
+        request = read_request(content, where)
+        if request.names.federation != self.policy.federation:
+            raise TrustError("E-POLICY", self.policy.objections(request.names, 1)[0], where)
+        with self._locked():
+            path = self._pending_path(request.request_id)
+            if not path.exists():
+                if len(list(path.parent.glob("*.csr.pem"))) >= PENDING_MAX:
+                    raise TrustError(
+                        "E-DUPLICATE", f"{PENDING_MAX} requests are pending", remedy="approve or deny some"
+                    )
+                _write(path, request.csr.public_bytes(Encoding.PEM))
+                self.log.append(now_ms, "import", _about(request))
+        return request
+
+    def pending(self) -> list[Request]:
+        """Return the pending requests, by node."""
+        folder = self.directory / PENDING_FOLDER
+        return [read_request(pem.read(path), str(path)) for path in sorted(folder.glob("*.csr.pem"))]
+
+    def pending_request(self, request_id: str) -> Request:
+        """
+        Find a pending request by its id, its node's name or a beginning of its fingerprint.
+
+        Raises:
+            TrustError: E-NOTFOUND for none or several.
+        """
+        found = [
+            request
+            for request in self.pending()
+            if request_id in (request.request_id, request.names.host)
+            or (len(request_id) >= 8 and request.fingerprint.startswith(request_id.lower()))
+        ]
+        if len(found) != 1:
+            raise TrustError(
+                "E-NOTFOUND",
+                f"{len(found)} pending requests are called {request_id!r}",
+                str(self.directory / PENDING_FOLDER),
+                "see trust-admin cert pending",
+            )
+        return found[0]
+
+    def deny(self, request_id: str, reason: str, now_ms: int) -> Request:
+        """
+        Move a request to the denied.
+
+        Raises:
+            TrustError: E-NOTFOUND.
+        """
+        with self._locked():
+            request = self.pending_request(request_id)
+            self.log.append(now_ms, "deny", {**_about(request), "reason": reason})
+            target = self.directory / DENIED_FOLDER / f"{request.request_id}.csr.pem"
+            _write(target, request.csr.public_bytes(Encoding.PEM))
+            self._pending_path(request.request_id).unlink(missing_ok=True)
+        return request
+
+    # ----------------------------------------------------------------- certificates
+
+    def approve(
+        self,
+        csr_pem: bytes,
+        *,
+        fingerprint: str,
+        now_ms: int,
+        days: int = DAYS_DEFAULT,
+        drop_names: Collection[str] = (),
+        replace: bool = False,
+    ) -> ApprovedCertificate:
+        """
+        Sign the certificate of a node.
+
+        Args:
+            csr_pem: the request.
+            fingerprint: what the node's administrator told by another way, hex or words.
+            now_ms: now.
+            days: life of the certificate, within the policy.
+            drop_names: requested names not to grant.
+            replace: allow another key for a node that has a valid certificate.
+
+        Raises:
+            TrustError: E-FPR, E-POLICY, E-DUPLICATE, or as ``read_request``; nothing was signed.
+        """
+        request = read_request(csr_pem, "request")
+        if not same_fingerprint(fingerprint, request.fingerprint):
+            raise TrustError(
+                "E-FPR",
+                f"you gave {fingerprint[:12]}.., the request is {request.fingerprint[:12]}..",
+                remedy="do not approve, ask the node's admin again",
+            )
+        granted = self.policy.grant(request.names, days, drop_names)
+        with self._locked():
+            self._refuse_key(request, granted, now_ms, replace=replace)
+            ca = self._ca()
+            certificate = issue.leaf(granted, request.public_key, ca, now_ms, days)
+            # What we sign must pass our own check; a fault here must not leave this host.
+            profile.leaf_names(certificate, self.policy.federation)
+            chain_pem = pem.certificate_pem(certificate) + pem.certificate_pem(ca.certificate)
+            bundle_pem = b"".join(
+                [chain_pem, *map(pem.certificate_pem, self.roots()), *map(pem.crl_pem, self.crls())]
+            )
+            serial = certificate.serial_number
+            details = {
+                **_about(request),
+                "serial": f"{serial:x}",
+                "names": [*granted.dns, *granted.uris],
+                "days": days,
+            }
+            folder = self.directory / ISSUED_FOLDER
+            self.log.append(now_ms, "approve", details)
+            _write(folder / f"{serial:x}.pem", pem.certificate_pem(certificate))
+            bundle_path = folder / f"{granted.host}.bundle.pem"
+            _write(bundle_path, bundle_pem)
+            self._pending_path(request.request_id).unlink(missing_ok=True)
+        return ApprovedCertificate(
+            granted,
+            serial,
+            chain_pem,
+            bundle_pem,
+            bundle_path,
+            revocation.milliseconds(certificate.not_valid_after_utc),
+        )
+
+    def issued(self) -> list[x509.Certificate]:
+        """Return all certificates that were issued, oldest first."""
+        folder = self.directory / ISSUED_FOLDER
+        found = [
+            pem.certificate(pem.read(path), str(path))
+            for path in folder.glob("*.pem")
+            if not path.name.endswith(".bundle.pem")
+        ]
+        return sorted(found, key=lambda one: (one.not_valid_before_utc, one.serial_number))
+
+    def revoked_serials(self) -> frozenset[int]:
+        """Return the serial numbers on the CRL of the issuing CA."""
+        chosen = revocation.CrlSet.choose(self.crls()).of_issuer(self.issuing_certificate.subject)
+        return frozenset() if chosen is None else revocation.serials(chosen)
+
+    def _refuse_key(self, request: Request, granted: Names, now_ms: int, *, replace: bool) -> None:
+        revoked = self.revoked_serials()
+        ours = _spki(request.public_key)
+        for certificate in self.issued():
+            same_key = _spki(certificate.public_key()) == ours
+            if certificate.serial_number in revoked:
+                if same_key:
+                    raise TrustError(
+                        "E-POLICY",
+                        f"this key was revoked with certificate {certificate.serial_number:x}",
+                        remedy="the node must make a new key",
+                    )
+                continue
+            if revocation.milliseconds(certificate.not_valid_after_utc) < now_ms:
+                continue
+            host = profile.leaf_names(certificate).host
+            if same_key and host != granted.host:
+                raise TrustError(
+                    "E-DUPLICATE",
+                    f"this key is certified for {host}",
+                    remedy="each node has a key of its own",
+                )
+            if host == granted.host and not same_key and not replace:
+                raise TrustError(
+                    "E-DUPLICATE",
+                    f"{host} has a certificate for another key until {certificate.not_valid_after_utc:%Y-%m-%d}",
+                    f"serial {certificate.serial_number:x}",
+                    "is it really the same node with a new key? then approve with --replace",
+                )
+
+    def _ca(self) -> CertificateAuthority:
+        if self._signing is None:
+            raise TrustError("E-PASSPHRASE", "the key of the issuing CA is locked")
+        return self._signing
+
+    def _pending_path(self, request_id: str) -> Path:
+        return self.directory / PENDING_FOLDER / f"{request_id}.csr.pem"
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with locked(self.directory):
+            yield
+
+
+def create_authority(
+    directory: Path,
+    private: Path,
+    federation: str,
+    now_ms: int,
+    passphrase: bytes | None,
+    *,
+    root_days: int = ROOT_DAYS,
+    issuer_days: int = ISSUER_DAYS,
+) -> Authority:
+    """
+    Found a federation: root, issuing CA, a first CRL of each, policy, log.
+
+    Args:
+        directory: the public folder; made if needed, may hold other files.
+        private: the folder of the two keys (0700).
+        federation: a DNS name.
+        now_ms: now.
+        passphrase: encrypts both keys; None: they are not encrypted.
+        root_days: life of the root.
+        issuer_days: life of the issuing CA.
+
+    Raises:
+        TrustError: E-NAME, E-EXISTS, E-GIT, E-FILE, E-PASSPHRASE. Nothing that exists is
+            changed; after E-FILE some new files may be there.
+    """
+    names.check_dns(federation)
+    if not 1 <= issuer_days <= root_days <= 36500:
+        raise TrustError(
+            "E-USAGE", "the root must live at least as long as the issuing CA, at most 100 years"
+        )
+    for path in (
+        directory / POLICY_FILE,
+        directory / LOG_FILE,
+        directory / ROOTS_FOLDER,
+        directory / ISSUERS_FOLDER,
+    ):
+        if os.path.lexists(path):
+            raise TrustError(
+                "E-EXISTS", f"{path} exists", remedy="name another folder; an administration is made once"
+            )
+    for name in (ROOT_NAME, ISSUING_NAME):
+        keys.refuse_existing(private / f"{name}.key")
+    root_key, issuing_key = keys.new_key(), keys.new_key()
+    root = CertificateAuthority(issue.root(federation, root_key, now_ms, root_days), root_key)
+    issuing_certificate = issue.issuing_ca(federation, issuing_key, root, now_ms, issuer_days)
+    issuing = CertificateAuthority(issuing_certificate, issuing_key)
+    try:
+        public_folder(directory)
+        # Before the keys: it is what makes git ignore a private/ in this folder.
+        if not (directory / ".gitignore").exists():
+            create_file(directory / ".gitignore", _IGNORE.encode(), 0o644)
+        for name in (ROOT_NAME, ISSUING_NAME):
+            keys.refuse_git(private / f"{name}.key")
+        for folder in (
+            ROOTS_FOLDER,
+            ISSUERS_FOLDER,
+            CRL_FOLDER,
+            ISSUED_FOLDER,
+            PENDING_FOLDER,
+            DENIED_FOLDER,
+        ):
+            public_folder(directory / folder)
+        # Keys first: a certificate without its key is of no use to anybody.
+        keys.write_key(private / f"{ROOT_NAME}.key", root_key, passphrase)
+        keys.write_key(private / f"{ISSUING_NAME}.key", issuing_key, passphrase)
+        for name, content in {
+            f"{ROOTS_FOLDER}/{ROOT_NAME}.pem": pem.certificate_pem(root.certificate),
+            f"{ISSUERS_FOLDER}/{ISSUING_NAME}.pem": pem.certificate_pem(issuing_certificate),
+            f"{CRL_FOLDER}/{ROOT_NAME}.crl.pem": pem.crl_pem(
+                issue.crl(root, 1, {}, now_ms, issue.ROOT_CRL_DAYS)
+            ),
+            f"{CRL_FOLDER}/{ISSUING_NAME}.crl.pem": pem.crl_pem(
+                issue.crl(issuing, 1, {}, now_ms, issue.CRL_DAYS)
+            ),
+        }.items():
+            create_file(directory / name, content, 0o644)
+        with locked(directory):
+            details = {"federation": federation, "root_sha256": fingerprint(root.certificate)}
+            AuditLog(directory / LOG_FILE).append(now_ms, "init", details)
+        # Last: a folder with a policy is a complete administration.
+        create_file(directory / POLICY_FILE, TEMPLATE.format(federation=federation).encode(), 0o644)
+    except OSError as error:
+        raise TrustError(
+            "E-FILE", f"{error.filename or directory} cannot be written: {error.strerror}"
+        ) from None
+    made = Authority(directory, private, Policy(federation))
+    return attrs.evolve(made, signing=issuing)
+
+
+def fingerprint(certificate: x509.Certificate) -> str:
+    """Return the SHA-256 of a certificate, as openssl x509 -fingerprint -sha256 has it, without colons."""
+    return hashlib.sha256(pem.certificate_der(certificate)).hexdigest()
+
+
+def public_folder(folder: Path) -> None:
+    """Make a folder of public files: 0755 whatever the umask; an existing one keeps its mode."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        folder.chmod(0o755)
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """
+    Hold the lock of a folder's index: one writer at a time, others wait.
+
+    Raises:
+        TrustError: E-FILE.
+    """
+    try:
+        descriptor = os.open(
+            directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
+        )
+    except OSError as error:
+        raise TrustError("E-FILE", f"{directory / LOCK_FILE} cannot be written: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        replace_file(path, content)
+    except OSError as error:
+        raise TrustError("E-FILE", f"{path} cannot be written: {error.strerror}") from None
+
+
+def _about(request: Request) -> dict[str, object]:
+    return {"id": request.request_id, "node": request.names.host, "fingerprint": request.fingerprint}
+
+
+def _spki(key: object) -> bytes:
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        return b""
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -1,0 +1,184 @@
+"""
+Installing a certificate on its node: judged as a whole first, then written.
+
+The only module that changes roots/, crl/ and chain.pem of a trust directory.
+A root that is not trusted yet is never taken from a file alone: somebody must
+name its fingerprint. Source: docs/trust.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+from cryptography import x509
+
+from esgf_gossip.files import replace_file
+from esgf_gossip.trust import keys, pem, profile, revocation
+from esgf_gossip.trust.authority import fingerprint, locked, public_folder
+from esgf_gossip.trust.errors import TrustError
+from esgf_gossip.trust.material import (
+    CHAIN_FILE,
+    CRL_FOLDER,
+    CRL_SUFFIXES,
+    KEY_FILE,
+    ROOT_SUFFIXES,
+    ROOTS_FOLDER,
+    TrustMaterial,
+    read_crls,
+    read_roots,
+)
+from esgf_gossip.trust.revocation import CrlSet
+
+_SLUG: Final = re.compile(r"[^a-z0-9]+")
+
+
+@attrs.frozen
+class Bundle:
+    """What one file from the administrator holds: chain, roots, CRLs; any of the last two may be missing."""
+
+    chain: tuple[x509.Certificate, ...]
+    roots: tuple[x509.Certificate, ...] = ()
+    crls: tuple[x509.CertificateRevocationList, ...] = ()
+
+
+def read_bundle(content: bytes, where: str) -> Bundle:
+    """
+    Sort what an approved file holds; nothing of it is trusted yet.
+
+    Raises:
+        TrustError: as ``pem.certificates`` and ``pem.revocation_lists``; E-PEM if there is no leaf.
+    """
+    found = pem.certificates(content, where)
+    roots = tuple(one for one in found if profile.is_self_issued(one))
+    chain = tuple(one for one in found if not profile.is_self_issued(one))
+    if not chain:
+        raise TrustError(
+            "E-PEM", f"{where} holds no certificate of a node", remedy="give the file cert approve wrote"
+        )
+    crls = revocation_blocks(content, where)
+    return Bundle(chain, roots, tuple(crls))
+
+
+def revocation_blocks(content: bytes, where: str) -> list[x509.CertificateRevocationList]:
+    """Return the CRLs among other PEM blocks, if any."""
+    part = pem.blocks(content, pem.CRL)
+    return pem.revocation_lists(part, where) if part else []
+
+
+def unknown_roots(trust_directory: Path, roots: Sequence[x509.Certificate]) -> list[x509.Certificate]:
+    """Return those roots that the trust directory does not hold yet."""
+    held = {fingerprint(root) for root in held_roots(trust_directory)}
+    return [root for root in roots if fingerprint(root) not in held]
+
+
+def held_roots(trust_directory: Path) -> list[x509.Certificate]:
+    """Return the roots of a trust directory, none for a new one."""
+    folder = trust_directory / ROOTS_FOLDER
+    has_any = folder.is_dir() and any(path.suffix in ROOT_SUFFIXES for path in folder.iterdir())
+    return read_roots(folder) if has_any else []
+
+
+def install(
+    trust_directory: Path,
+    chain_pem: bytes,
+    roots: Sequence[x509.Certificate],
+    crls: Sequence[x509.CertificateRevocationList],
+    *,
+    host: str,
+    federation: str,
+    now_ms: int,
+) -> TrustMaterial:
+    """
+    Install a certificate, with roots and CRLs that the caller vouches for.
+
+    Everything is judged together with what is there already, as the daemon
+    will judge it, before the first byte is written; CRLs first, chain last.
+
+    Args:
+        trust_directory: the node's; holds its key.
+        chain_pem: leaf first, issuing CA; a root in it is left out.
+        roots: roots to trust from now on, beside those held.
+        crls: the CRLs to hold; of one issuer the newer wins.
+        host: the node's name.
+        federation: the federation's name.
+        now_ms: now.
+
+    Raises:
+        TrustError: as ``TrustMaterial.assemble``; E-CRL-FORK, E-CRL-SHRINK; E-FILE.
+            Nothing is written unless all is good.
+    """
+    key = keys.read_key(trust_directory / KEY_FILE)
+    chain = read_bundle(chain_pem, "chain").chain
+    with locked(trust_directory):
+        all_roots = [*held_roots(trust_directory), *unknown_roots(trust_directory, roots)]
+        all_crls = _merge(_held_crls(trust_directory), crls)
+        material = TrustMaterial.assemble(
+            key, chain, all_roots, all_crls, host=host, federation=federation, now_ms=now_ms
+        )
+        try:
+            _write_all(trust_directory, material)
+        except OSError as error:
+            raise TrustError(
+                "E-FILE", f"{error.filename or trust_directory} cannot be written: {error.strerror}"
+            ) from None
+    return material
+
+
+def _merge(
+    held: Sequence[x509.CertificateRevocationList], offered: Sequence[x509.CertificateRevocationList]
+) -> list[x509.CertificateRevocationList]:
+    chosen = list(CrlSet.choose(held).crls)
+    for crl in offered:
+        known = next((one for one in chosen if one.issuer == crl.issuer), None)
+        if known is None:
+            chosen.append(crl)
+        elif revocation.number(crl) >= revocation.number(known):
+            chosen[chosen.index(known)] = revocation.newer(known, crl)
+        # An older one came along with a bundle that was made earlier: what is held stays.
+    return chosen
+
+
+def _held_crls(trust_directory: Path) -> list[x509.CertificateRevocationList]:
+    folder = trust_directory / CRL_FOLDER
+    has_any = folder.is_dir() and any(path.suffix in CRL_SUFFIXES for path in folder.iterdir())
+    return read_crls(folder) if has_any else []
+
+
+def _write_all(trust_directory: Path, material: TrustMaterial) -> None:
+    for name in (ROOTS_FOLDER, CRL_FOLDER):
+        public_folder(trust_directory / name)
+    roots = {
+        _file_name(root.subject, fingerprint(root), ".pem"): pem.certificate_pem(root)
+        for root in material.roots
+    }
+    crls = {_file_name(crl.issuer, "", ".crl.pem"): pem.crl_pem(crl) for crl in material.crls}
+    _write_folder(trust_directory / CRL_FOLDER, crls)
+    _write_folder(trust_directory / ROOTS_FOLDER, roots)
+    _remove_superseded(trust_directory / CRL_FOLDER, material, set(crls))
+    chain = b"".join(map(pem.certificate_pem, (material.leaf, *material.issuers)))
+    replace_file(trust_directory / CHAIN_FILE, chain)
+
+
+def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        path = folder / name
+        if not path.exists() or path.read_bytes() != content:
+            replace_file(path, content)
+
+
+def _remove_superseded(folder: Path, material: TrustMaterial, written: set[str]) -> None:
+    # Older CRLs of issuers whose newest was just written; those of other issuers are not ours to judge.
+    for path in folder.iterdir():
+        if path.suffix in CRL_SUFFIXES and path.name not in written and not path.name.startswith("."):
+            found = pem.revocation_lists(pem.read(path), str(path))
+            if all(material.anchors.crls.of_issuer(crl.issuer) is not None for crl in found):
+                path.unlink()
+
+
+def _file_name(name: x509.Name, unique: str, suffix: str) -> str:
+    slug = _SLUG.sub("-", name.rfc4514_string().lower()).strip("-")[:80]
+    return "-".join(part for part in (slug, unique[:8]) if part) + suffix

@@ -52,7 +52,8 @@ class GossipService(Service):
     """
     One running node.
 
-    ``config`` is the configuration in force; ``reload`` replaces it.
+    ``config`` is the configuration in force; ``reload`` replaces it. ``exit_code``
+    is what the process should end with.
     """
 
     log = Logger()
@@ -66,6 +67,7 @@ class GossipService(Service):
         self._started_at_ms = 0
         self._http_port: Any = None
         self._is_open = False
+        self.exit_code = os.EX_OK
 
     # ----------------------------------------------------------------- start
 
@@ -132,6 +134,7 @@ class GossipService(Service):
             Judge(self._node.registry),
             self._own_state,
             lambda: self._node.peers_compared,
+            lambda: self._node.links.expiry_ms(self._driver.at()),
             RegistrationFile(document, self._database),
             self._reactor,
             self._now_ms,
@@ -151,6 +154,7 @@ class GossipService(Service):
         self._driver.perform(self._node.restore(stored.epoch, stored.lines, stored.bodies, at))
         self.picture.start()
         self._driver.perform(self._node.start(_entries(site), at))
+        self._driver.on_fatal = self._end
 
     def _load_trust(self, config: Config) -> TrustMaterial:
         return TrustMaterial.load(
@@ -286,6 +290,11 @@ class GossipService(Service):
         # Not in the signal handler: the reactor may be in the middle of anything.
         self._reactor.callFromThread(self.reload)
 
+    def _end(self, reason: str) -> None:
+        self.log.critical("cannot go on: {reason}", reason=reason)
+        self.exit_code = CANNOT_RUN
+        self.stop()
+
     def stop(self) -> None:
         """Stop the process in good order."""
         self._reactor.callLater(0, self._reactor.stop)
@@ -330,4 +339,4 @@ def run_in_foreground(config: Config, config_path: Path) -> int:
     any_reactor: Any = reactor
     any_reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     any_reactor.run()
-    return os.EX_OK
+    return service.exit_code

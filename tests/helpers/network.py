@@ -199,7 +199,15 @@ class VirtualNetwork:
         host = self.hosts[name]
         assert host.node is not None
         self._perform(host, host.node.stop())
-        self.kill(name)
+        # The process is gone, its goodbyes are on their way: links break behind them.
+        host.node = None
+        host.run += 1
+
+    def lose_disk(self, name: str) -> None:
+        """Take everything from a machine that is switched off."""
+        host = self.hosts[name]
+        assert host.node is None
+        host.disk = Disk()
 
     def publish(self, name: str, entries: dict[str, bytes]) -> None:
         host = self.hosts[name]
@@ -211,7 +219,7 @@ class VirtualNetwork:
         host = self.hosts[name]
         assert host.node is not None
         self._perform(host, host.node.leave(self.at()))
-        self._perform(host, host.node.stop())
+        self.stop(name)
 
     # ----------------------------------------------------------------- time
 
@@ -257,7 +265,7 @@ class VirtualNetwork:
                     self._dial(host, output.address)
                 case fx.StartTimer():
                     self._timer(host, run, output)
-                case fx.PersistEpoch() | fx.PersistLine() | fx.RemoveLine():
+                case fx.PersistEpoch() | fx.PersistLine() | fx.RemoveLine() | fx.DropBodies():
                     pass
                 case _:
                     host.notices.append(output)

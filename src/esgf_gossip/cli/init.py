@@ -259,7 +259,7 @@ def _say_next_steps(directory: Path, request: Any, *, has_site_data: bool) -> No
     steps = [
         "send the request to the administrator of the federation's trust, and tell the fingerprint by voice;",
         f"there: trust-admin cert import {request.path.name}, then trust-admin cert approve ID --fingerprint ...",
-        f"here: trust-admin cert install FILE --config {config}",
+        f"here: trust-admin cert install FILE --config {config} --root-fingerprint X, with the root as you were told it;",
         *([] if has_site_data else [f"put esgf.properties and config_type of the site into {directory}"]),
         f"esgf-gossip check --config {config}",
         f"esgf-gossip run --config {config}",

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import msgpack
 
 from esgf_gossip.core import limits
-from esgf_gossip.core.errors import WireError
+from esgf_gossip.core.errors import UnknownFormatError, WireError
 from esgf_gossip.core.messages import (
     Announce,
     Answer,
@@ -53,7 +53,15 @@ T = TypeVar("T")
 
 def _unpack(data: bytes) -> object:
     try:
-        return msgpack.unpackb(data, raw=False, strict_map_key=True, max_ext_len=0, object_pairs_hook=_pairs)
+        return msgpack.unpackb(
+            data,
+            raw=False,
+            strict_map_key=True,
+            max_ext_len=0,
+            max_array_len=limits.ARRAY_ITEMS,
+            max_map_len=limits.ARRAY_ITEMS,
+            object_pairs_hook=_pairs,
+        )
     except (ValueError, msgpack.exceptions.UnpackException) as error:
         raise WireError(f"not msgpack: {error}") from None
 
@@ -165,7 +173,10 @@ def _signed(value: object) -> SignedDigest | None:
 
 
 def _chain(value: object) -> tuple[bytes, ...]:
-    return _items(value, _certificate, limits.CHAIN_CERTIFICATES, "chain")
+    chain = _items(value, _certificate, limits.CHAIN_CERTIFICATES, "chain")
+    if sum(map(len, chain)) > limits.CHAIN_BYTES:
+        raise WireError(f"a chain above {limits.CHAIN_BYTES} bytes")
+    return chain
 
 
 def _read_hello(f: list[Any]) -> Hello:
@@ -241,7 +252,7 @@ def decode_digest(payload: bytes) -> Digest:
         raise WireError(f"a digest of {len(payload)} bytes is above {limits.DIGEST_BYTES}")
     f = _array(_unpack(payload), 12, "digest")
     if _number(f[0], 255) != DIGEST_FORMAT:
-        raise WireError(f"digest format {f[0]} is not known here")
+        raise UnknownFormatError(f"digest format {f[0]} is not known here")
     contact = _array(f[8], 2, "contact")
     entries = {
         _text(name, _NAME, "an entry name"): _entry(ref)

@@ -94,6 +94,13 @@ class RemoveLine:
 
 
 @attrs.frozen
+class DropBodies:
+    """Forget bodies that no line refers to."""
+
+    dropped: frozenset[bytes]
+
+
+@attrs.frozen
 class Send:
     """Send a message over a link; lost with the link."""
 
@@ -124,7 +131,7 @@ class StartTimer:
     after_s: float
 
 
-Effect = PersistEpoch | PersistLine | RemoveLine | Send | Disconnect | Dial | StartTimer
+Effect = PersistEpoch | PersistLine | RemoveLine | DropBodies | Send | Disconnect | Dial | StartTimer
 
 # ----------------------------------------------------------------- notices
 

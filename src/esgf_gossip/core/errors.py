@@ -22,6 +22,10 @@ class VersionMismatchError(WireError):
     """Report a peer that speaks no version of the protocol that we speak."""
 
 
+class UnknownFormatError(WireError):
+    """Report a digest of a later format: nobody's fault, so no reason to part from the peer that relays it."""
+
+
 class DigestRefused(Exception):  # noqa: N818 - a verdict about an origin, not an error of the program
     """
     Refuse one digest, say why, and whether to remember the verdict.

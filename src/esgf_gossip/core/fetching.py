@@ -17,7 +17,7 @@ import attrs
 from esgf_gossip.core import limits
 from esgf_gossip.core.codec import decode_digest
 from esgf_gossip.core.effects import DigestTurnedAway, ForkSeen, Output, RetryFetch, Send, StartTimer
-from esgf_gossip.core.errors import DigestRefused, WireError
+from esgf_gossip.core.errors import DigestRefused, UnknownFormatError, WireError
 from esgf_gossip.core.messages import Answer, Ask, Bodies, Want
 from esgf_gossip.core.model import Digest, Head, Link, Moment, SignedDigest, VerifiedDigest
 from esgf_gossip.core.registry import Registry, sha256
@@ -213,7 +213,10 @@ class Fetching:
                 return  # late: found elsewhere by now
             assembly = _Assembly(answer.origin, answer.signed, answer.chain)
             if not answer.is_last:
-                if sum(1 for held in self._assemblies if held[0] == session.link) >= limits.FETCHES_AT_ONCE:
+                if (
+                    sum(1 for held in self._assemblies if held[0] == session.link)
+                    >= limits.ANSWERS_BEGUN_PER_PEER
+                ):
                     raise WireError("too many answers begun and not ended")
                 self._assemblies[key] = assembly
         assembly.add(answer.bodies)
@@ -228,7 +231,12 @@ class Fetching:
             session.forget_claim(origin)
             self._next_or_nothing(origin, fetch, session.link, at)
             return
-        digest = decode_digest(assembly.signed.payload)
+        try:
+            digest = decode_digest(assembly.signed.payload)
+        except UnknownFormatError as error:
+            self._out.append(DigestTurnedAway(origin, session.peer, str(error)))
+            self._next_or_nothing(origin, fetch, session.link, at)
+            return
         if digest.origin != origin:
             raise WireError(f"asked about {origin}, answered about {digest.origin}")
         line = self._verified(session, assembly, digest, at)

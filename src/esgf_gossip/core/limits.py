@@ -34,8 +34,12 @@ DIGEST_LIFETIME_MS: Final = 7 * 24 * 3600 * 1000
 CLOCK_AHEAD_MS: Final = 10 * 60 * 1000
 # protocol: epochs hold (Unix seconds << 20), far below 2**63 until the year 200,000.
 COUNTER_MAX: Final = 2**63 - 1
-TIME_MS_MAX: Final = 2**53
+# protocol: the last millisecond of the year 9999, the end of calendars in most libraries.
+TIME_MS_MAX: Final = 253_402_300_799_999
 
+# msgpack reserves memory by declared lengths, one level inside the other: 128 KiB could ask for 8 GB.
+# Far above MESSAGE_HEADS, so that arrays may grow.
+ARRAY_ITEMS: Final = 8192
 # One message names at most so many heads, hashes, bodies: bounds the work of a frame.
 MESSAGE_HEADS: Final = 1024
 MESSAGE_HASHES: Final = 64
@@ -48,6 +52,8 @@ TEXT_CHARACTERS: Final = 256
 UNKNOWN_CLAIMS_PER_PEER: Final = 4096
 # Fetches that wait for answers at the same time, all peers together; the others queue.
 FETCHES_AT_ONCE: Final = 64
+# An honest peer ends one answer before it begins the next; each holds up to ENTRIES_TOTAL_BYTES.
+ANSWERS_BEGUN_PER_PEER: Final = 4
 # Verdicts remembered by hash, so that refused bytes are judged once (until trust changes).
 REFUSALS_REMEMBERED: Final = 16 * 1024
 # Bytes queued to one peer that does not read; beyond, the link is closed and heals by anti-entropy.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
+from statistics import median
 from typing import Final
 
 from esgf_gossip.core import overlay
@@ -42,10 +43,13 @@ STALL_S: Final = 2.0
 RINGS_STILL_S: Final = 0.5
 RINGS_LATEST_S: Final = 2.0
 NOT_NEEDED_AFTER_S: Final = 60.0
+# So many links to neighbours must be up before a link to others is let go.
+REPLACEMENTS: Final = 3
 PARTNER_S: Final = 300.0
 # A link that ends sooner counts as a failed dial, so that a peer in a crash loop is not hammered.
 SHORT_LINK_S: Final = 5.0
 UNWELCOME_S: Final = 60.0
+CLOCK_OFF_MS: Final = 5 * 60 * 1000
 
 
 class Links:
@@ -78,12 +82,27 @@ class Links:
         self._rings_pending_since_s: float | None = None
         self._dial_token = 0
         self._checked_at_s: float | None = None
+        self._confirmed_ms = 0
 
     def start(self, at: Moment) -> None:
         """Begin to dial and to watch links."""
         self._out.append(StartTimer(CheckLinks(), CHECK_S))
         self._out.append(StartTimer(DrawPartner(), self._partner_s()))
         self.draw(at)
+
+    # ------------------------------------------------------------- time
+
+    def expiry_ms(self, at: Moment) -> int:
+        """
+        Return the time by which lines expire: our clock while peers confirm it, else the last time they did.
+
+        Nothing expires while no peer is linked or our clock is more than five
+        minutes off the median of theirs: a wrong clock never empties a list.
+        """
+        offsets = [one.clock_offset_ms for one in self.sessions.open() if one.clock_offset_ms is not None]
+        if offsets and abs(median(offsets)) <= CLOCK_OFF_MS:
+            self._confirmed_ms = max(self._confirmed_ms, at.wall_ms)
+        return self._confirmed_ms
 
     # ------------------------------------------------------------- rings
 
@@ -105,7 +124,7 @@ class Links:
     def draw(self, at: Moment) -> None:
         """Compute the neighbours from the roster and dial those without a link."""
         self._rings_pending_since_s = None
-        self._members = roster(self._table, at.wall_ms) | {self._own}
+        self._members = roster(self._table, self.expiry_ms(at)) | {self._own}
         self._mesh = overlay.is_mesh(len(self._members), was_mesh=self._mesh)
         self.neighbours = overlay.neighbours(self._own, self._members, mesh=self._mesh)
         self.plan(at)
@@ -261,14 +280,16 @@ class Links:
         stalled = self._checked_at_s is not None and at.mono_s - self._checked_at_s > CHECK_S + STALL_S
         self._checked_at_s = at.mono_s
         before = list(self.sessions)
+        linked = {session.peer for session in self.sessions.open()} & self.neighbours
+        has_replacements = len(linked) >= min(len(self.neighbours), REPLACEMENTS)
         for session in before:
             if stalled:
                 session.heard_at_s = at.mono_s
                 session.ping_sent_at_s = None
-            if session.peer in self.neighbours:
+            if session.peer in self.neighbours or not has_replacements:
                 session.wanted_at_s = at.mono_s
             self._check_one(session, at)
-        if roster(self._table, at.wall_ms) | {self._own} != self._members:
+        if roster(self._table, self.expiry_ms(at)) | {self._own} != self._members:
             self.draw(at)  # somebody expired
         else:
             self.plan(at)
@@ -283,7 +304,8 @@ class Links:
             session.ping_sent_at_s = None
         elif self._is_dead(session, silent_s, at):
             self._give_up(session, f"silent for {silent_s:.0f} s")
-        elif at.mono_s - session.wanted_at_s > NOT_NEEDED_AFTER_S:
+        elif session.dialled is not None and at.mono_s - session.wanted_at_s > NOT_NEEDED_AFTER_S:
+            # Only who dialled knows what the link is for: to a node behind a wall it may be the only one.
             self.close(session, Farewell.NOT_NEEDED, "not needed any more")
         elif session.dialled is not None and silent_s > PING_AFTER_S and session.ping_sent_at_s is None:
             self.ping(session, at)

@@ -25,6 +25,7 @@ from esgf_gossip.core.effects import (
     DigestTurnedAway,
     DrawPartner,
     DrawRings,
+    DropBodies,
     LineWithdrawn,
     Output,
     PeerJoined,
@@ -54,7 +55,7 @@ from esgf_gossip.core.messages import (
     Unknown,
     Want,
 )
-from esgf_gossip.core.model import Address, Head, Link, Moment, SignedDigest, VerifiedDigest
+from esgf_gossip.core.model import Address, Digest, Head, Link, Moment, SignedDigest, VerifiedDigest
 from esgf_gossip.core.origin import Origin, notes_of
 from esgf_gossip.core.publication import Publication
 from esgf_gossip.core.registry import Registry
@@ -128,7 +129,7 @@ class Node:
         for stored in lines:
             try:
                 digest = decode_digest(stored.signed.payload)
-                line = self._verifier.verify(stored.signed, digest, stored.chain, at.wall_ms)
+                line = self._verified_again(stored.signed, digest, stored.chain, at)
             except WireError as error:
                 self._out.append(DigestTurnedAway("?", "the disk", str(error)))
             except DigestRefused as refusal:
@@ -136,7 +137,16 @@ class Node:
                 self._out.append(RemoveLine(digest.origin))
             else:
                 self.registry.accept(line, bodies)
+        orphans = frozenset(content for content in bodies if self.registry.body(content) is None)
+        if orphans:
+            self._out.append(DropBodies(orphans))
         return self._drain()
+
+    def _verified_again(
+        self, signed: SignedDigest, digest: Digest, chain: tuple[bytes, ...], at: Moment
+    ) -> VerifiedDigest:
+        # It was not dated ahead when it was taken in: a clock set back since then must not empty the table.
+        return self._verifier.verify(signed, digest, chain, max(at.wall_ms, digest.issued_at_ms))
 
     def start(self, entries: Mapping[str, bytes], at: Moment) -> list[Output]:
         """
@@ -192,13 +202,13 @@ class Node:
         self.origin.publication.signer = signer
         for line in list(self.registry.table):
             try:
-                self._verifier.verify(line.signed, line.digest, line.chain, at.wall_ms)
+                self._verified_again(line.signed, line.digest, line.chain, at)
             except DigestRefused as refusal:
                 dropped = self.registry.withdraw(line.digest.origin)
                 self._out.append(RemoveLine(line.digest.origin, dropped))
                 self._out.append(LineWithdrawn(line.digest.origin, refusal.reason))
                 self.links.roster_moved(at)
-        if renewed or self.origin.publication.stopped:
+        if renewed or self.origin.publication.stopped or self.name not in self.registry.table:
             self.origin.publication.stopped = ""
             self.origin.publish(at)
         return self._drain()
@@ -206,7 +216,7 @@ class Node:
     # ------------------------------------------------------------- lines
 
     def _needs_bodies(self, line: VerifiedDigest, at: Moment) -> bool:
-        return line.digest.origin != self.name and line.digest.expires_at_ms > at.wall_ms
+        return line.digest.origin != self.name and line.digest.expires_at_ms > self.links.expiry_ms(at)
 
     def _line_is_whole(self, line: VerifiedDigest, bodies: dict[bytes, bytes], at: Moment) -> None:
         if line.digest.origin == self.name:
@@ -221,7 +231,7 @@ class Node:
             before is None
             or before.digest.leaving != line.digest.leaving
             or before.digest.contact != line.digest.contact
-            or before.digest.expires_at_ms <= at.wall_ms
+            or before.digest.expires_at_ms <= self.links.expiry_ms(at)
         ):
             self.links.roster_moved(at)
         for session in self.links.sessions:
@@ -368,9 +378,18 @@ class Node:
     def _compare(self, session: Session, roots: Mapping[int, bytes], *, may_send_vector: bool) -> None:
         if not reconciliation.differ(reconciliation.roots_of(self.registry), dict(roots)):
             self._compared.add(session.peer)
+            session.compare_wait_s = 0.0
         elif may_send_vector:
             self._send(session, reconciliation.vector(self.registry))
-            self._out.append(StartTimer(CompareRoots(session.link), COMPARE_AGAIN_S))
+            self._compare_again(session)
+
+    def _compare_again(self, session: Session) -> None:
+        # Two nodes whose trust differs hold different tables for good: one chain of questions a link, slower
+        # each time, then only the comparisons at random.
+        session.compare_wait_s = max(COMPARE_AGAIN_S, 2 * session.compare_wait_s)
+        if not session.compare_pending and session.compare_wait_s <= COMPARE_LEAST_S:
+            session.compare_pending = True
+            self._out.append(StartTimer(CompareRoots(session.link), session.compare_wait_s))
 
     def _roots(self, session: Session, message: Roots) -> None:
         if not message.is_reply:
@@ -416,5 +435,7 @@ class Node:
             session = self._random.choice(candidates) if candidates else None
         else:
             session = self.links.sessions.get(link)
+            if session is not None:
+                session.compare_pending = False
         if session is not None:
             self._send(session, [Roots(reconciliation.roots_of(self.registry), is_reply=False)])

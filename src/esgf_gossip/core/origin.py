@@ -130,8 +130,10 @@ class Origin:
 
     def own_head_shown(self, line: VerifiedDigest, at: Moment) -> None:
         """Meet a digest with our own valid signature that we do not remember: a lost disk, a clone, a thief."""
-        self._registry.accept(line, {})
-        self._out.append(PersistLine(line, {}))
+        change = self._registry.accept(line, {})
+        if change is None:
+            return
+        self._out.append(PersistLine(line, change.added, change.dropped))
         if line.order.certificate > self.publication.signer.rank:
             self._stop("a newer certificate of this node is in use elsewhere")
             return

@@ -43,6 +43,8 @@ class Session:
     told: dict[str, Head] = attrs.field(factory=dict)
     vector: dict[str, Head] = attrs.field(factory=dict)
     unknown_claims: int = 0
+    compare_pending: bool = False
+    compare_wait_s: float = 0.0
 
     def note_claim(self, head: Head, table: Table) -> bool:
         """

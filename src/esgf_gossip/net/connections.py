@@ -68,13 +68,17 @@ class Connections:
         Raises:
             CannotListenError: the port is in use or the address not ours.
         """
-        factory: Any = TLSMemoryBIOFactory(self._creator, False, _LinkFactory(self._driver, self._reactor, None))
+        factory: Any = TLSMemoryBIOFactory(
+            self._creator, False, _LinkFactory(self._driver, self._reactor, None)
+        )
         factory.noisy = False
         self._port = self._reactor.listenTCP(address[1], factory, backlog=BACKLOG, interface=address[0])
 
     def dial(self, address: Address) -> None:
         """Connect to an address; the driver hears of it as a link or as a failed dial."""
-        factory: Any = TLSMemoryBIOFactory(self._creator, True, _LinkFactory(self._driver, self._reactor, address))
+        factory: Any = TLSMemoryBIOFactory(
+            self._creator, True, _LinkFactory(self._driver, self._reactor, address)
+        )
         factory.noisy = False
         endpoint = HostnameEndpoint(self._reactor, address[0], address[1], timeout=HANDSHAKE_S)
         attempt: Deferred[Any] = endpoint.connect(factory)

@@ -41,6 +41,7 @@ class Driver:
     ``on_notice`` hears every notice; ``dial`` must answer with ``link_up`` or
     ``dial_failed``. ``storage_error`` is one line while the disk fails, else
     empty: the node goes on in memory and writes what is owed when it can.
+    ``on_fatal`` is told when it cannot go on at all; unset, the fault is raised.
     """
 
     log = Logger()
@@ -56,6 +57,7 @@ class Driver:
         self.node: Final = node
         self.storage_error = ""
         self.dial: Callable[[Address], None] = lambda _address: None
+        self.on_fatal: Callable[[str], None] | None = None
         self._database = database
         self._clock = clock
         self._on_notice = on_notice
@@ -98,7 +100,7 @@ class Driver:
         notices: list[fx.Notice] = []
         for output in outputs:
             match output:
-                case fx.PersistEpoch() | fx.PersistLine() | fx.RemoveLine():
+                case fx.PersistEpoch() | fx.PersistLine() | fx.RemoveLine() | fx.DropBodies():
                     persists.append(output)
                 case fx.Send() | fx.Disconnect() | fx.Dial():
                     sends.append(output)
@@ -106,8 +108,8 @@ class Driver:
                     timers.append(output)
                 case _:
                     notices.append(output)
-        if persists:
-            self._persist(persists)
+        if persists and not self._persist(persists):
+            return
         for order in sends:
             self._send(order)
         for timer in timers:
@@ -115,21 +117,27 @@ class Driver:
         for notice in notices:
             self._on_notice(notice)
 
-    def _persist(self, persists: list[Persist]) -> None:
+    def _persist(self, persists: list[Persist]) -> bool:
+        """Write a batch and what is owed; False where the batch must not go on and the process ends."""
         self._owed.extend(persists)
         try:
             self._database.apply(self._owed)
         except StorageError as error:
             if any(isinstance(effect, fx.PersistEpoch) for effect in persists):
-                # An epoch that is not durable must never be used: the start, or the recovery, fails.
-                self._owed.clear()
-                raise
+                # An epoch that is not durable must never be used: nothing of this batch leaves the process.
+                self._batches.clear()
+                if self.on_fatal is None:
+                    raise
+                self._forget_timers()
+                self.on_fatal(str(error))
+                return False
             self._storage_failed(str(error))
         else:
             self._owed.clear()
             if self.storage_error:
                 self.log.info("the disk works again: everything owed is written")
             self.storage_error = ""
+        return True
 
     def _storage_failed(self, reason: str) -> None:
         if not self.storage_error:
@@ -178,6 +186,9 @@ class Driver:
     def stop(self) -> None:
         """Say goodbye on every link, close them, forget all timers."""
         self.perform(self.node.stop())
+        self._forget_timers()
+
+    def _forget_timers(self) -> None:
         self._stopped = True
         for delayed in self._timers:
             if delayed.active():

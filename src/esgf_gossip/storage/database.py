@@ -16,7 +16,7 @@ from typing import Final
 import attrs
 import msgpack
 
-from esgf_gossip.core.effects import PersistEpoch, PersistLine, RemoveLine
+from esgf_gossip.core.effects import DropBodies, PersistEpoch, PersistLine, RemoveLine
 from esgf_gossip.core.model import SignedDigest
 from esgf_gossip.core.node import StoredLine
 
@@ -33,7 +33,7 @@ _MIGRATIONS: Final = (
     """,
 )
 
-Persist = PersistEpoch | PersistLine | RemoveLine
+Persist = PersistEpoch | PersistLine | RemoveLine | DropBodies
 
 
 class StorageError(Exception):
@@ -216,6 +216,8 @@ class Database:
                 self._connection.executemany(
                     "INSERT OR IGNORE INTO bodies VALUES (?, ?)", effect.bodies.items()
                 )
+                self._drop(effect.dropped)
+            case DropBodies():
                 self._drop(effect.dropped)
             case RemoveLine():
                 self._connection.execute("DELETE FROM lines WHERE origin = ?", (effect.origin,))

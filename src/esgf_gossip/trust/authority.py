@@ -10,8 +10,6 @@ Source: docs/trust.md.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -22,11 +20,21 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from esgf_gossip.files import create_file, replace_file
+from esgf_gossip.files import create_file
 from esgf_gossip.trust import issue, keys, names, pem, profile, revocation
 from esgf_gossip.trust.audit import FILE_NAME as LOG_FILE
 from esgf_gossip.trust.audit import AuditLog
 from esgf_gossip.trust.errors import TrustError
+from esgf_gossip.trust.folders import (
+    DENIED_FOLDER,
+    ISSUED_FOLDER,
+    ISSUERS_FOLDER,
+    PENDING_FOLDER,
+    POLICY_FILE,
+    locked,
+    public_folder,
+    write_public,
+)
 from esgf_gossip.trust.issue import CertificateAuthority
 from esgf_gossip.trust.material import CRL_FOLDER, ROOTS_FOLDER, read_crls, read_roots
 from esgf_gossip.trust.names import Names
@@ -36,12 +44,6 @@ from esgf_gossip.trust.requests import Request, RequestFile, make_request, read_
 
 __all__ = ["ApprovedCertificate", "Authority", "RequestFile", "create_authority", "make_request"]
 
-ISSUERS_FOLDER: Final = "issuers"
-ISSUED_FOLDER: Final = "issued"
-PENDING_FOLDER: Final = "pending"
-DENIED_FOLDER: Final = "denied"
-POLICY_FILE: Final = "policy.toml"
-LOCK_FILE: Final = ".lock"
 
 ROOT_NAME: Final = "root-g1"
 ISSUING_NAME: Final = "issuing-g1"
@@ -142,7 +144,7 @@ class Authority:
                     raise TrustError(
                         "E-DUPLICATE", f"{PENDING_MAX} requests are pending", remedy="approve or deny some"
                     )
-                _write(path, request.csr.public_bytes(Encoding.PEM))
+                write_public(path, pem.request_pem(request.csr))
                 self.log.append(now_ms, "import", _about(request))
         return request
 
@@ -184,11 +186,29 @@ class Authority:
             request = self.pending_request(request_id)
             self.log.append(now_ms, "deny", {**_about(request), "reason": reason})
             target = self.directory / DENIED_FOLDER / f"{request.request_id}.csr.pem"
-            _write(target, request.csr.public_bytes(Encoding.PEM))
+            write_public(target, pem.request_pem(request.csr))
             self._pending_path(request.request_id).unlink(missing_ok=True)
         return request
 
     # ----------------------------------------------------------------- certificates
+
+    def check_request(
+        self, csr_pem: bytes, *, fingerprint: str, days: int = DAYS_DEFAULT, drop_names: Collection[str] = ()
+    ) -> tuple[Request, Names]:
+        """
+        Judge a request without signing anything, and return it with the names to grant.
+
+        Raises:
+            TrustError: E-FPR, E-POLICY, or as ``read_request``.
+        """
+        request = read_request(csr_pem, "request")
+        if not same_fingerprint(fingerprint, request.fingerprint):
+            raise TrustError(
+                "E-FPR",
+                f"you gave {fingerprint[:12]}.., the request is {request.fingerprint[:12]}..",
+                remedy="do not approve, ask the node's admin again",
+            )
+        return request, self.policy.grant(request.names, days, drop_names)
 
     def approve(
         self,
@@ -214,14 +234,9 @@ class Authority:
         Raises:
             TrustError: E-FPR, E-POLICY, E-DUPLICATE, or as ``read_request``; nothing was signed.
         """
-        request = read_request(csr_pem, "request")
-        if not same_fingerprint(fingerprint, request.fingerprint):
-            raise TrustError(
-                "E-FPR",
-                f"you gave {fingerprint[:12]}.., the request is {request.fingerprint[:12]}..",
-                remedy="do not approve, ask the node's admin again",
-            )
-        granted = self.policy.grant(request.names, days, drop_names)
+        request, granted = self.check_request(
+            csr_pem, fingerprint=fingerprint, days=days, drop_names=drop_names
+        )
         with self._locked():
             self._refuse_key(request, granted, now_ms, replace=replace)
             ca = self._ca()
@@ -241,9 +256,9 @@ class Authority:
             }
             folder = self.directory / ISSUED_FOLDER
             self.log.append(now_ms, "approve", details)
-            _write(folder / f"{serial:x}.pem", pem.certificate_pem(certificate))
+            write_public(folder / f"{serial:x}.pem", pem.certificate_pem(certificate))
             bundle_path = folder / f"{granted.host}.bundle.pem"
-            _write(bundle_path, bundle_pem)
+            write_public(bundle_path, bundle_pem)
             self._pending_path(request.request_id).unlink(missing_ok=True)
         return ApprovedCertificate(
             granted,
@@ -391,7 +406,7 @@ def create_authority(
         }.items():
             create_file(directory / name, content, 0o644)
         with locked(directory):
-            details = {"federation": federation, "root_sha256": fingerprint(root.certificate)}
+            details = {"federation": federation, "root_sha256": pem.fingerprint(root.certificate)}
             AuditLog(directory / LOG_FILE).append(now_ms, "init", details)
         # Last: a folder with a policy is a complete administration.
         create_file(directory / POLICY_FILE, TEMPLATE.format(federation=federation).encode(), 0o644)
@@ -401,46 +416,6 @@ def create_authority(
         ) from None
     made = Authority(directory, private, Policy(federation))
     return attrs.evolve(made, signing=issuing)
-
-
-def fingerprint(certificate: x509.Certificate) -> str:
-    """Return the SHA-256 of a certificate, as openssl x509 -fingerprint -sha256 has it, without colons."""
-    return hashlib.sha256(pem.certificate_der(certificate)).hexdigest()
-
-
-def public_folder(folder: Path) -> None:
-    """Make a folder of public files: 0755 whatever the umask; an existing one keeps its mode."""
-    if not folder.is_dir():
-        folder.mkdir(parents=True)
-        folder.chmod(0o755)
-
-
-@contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """
-    Hold the lock of a folder's index: one writer at a time, others wait.
-
-    Raises:
-        TrustError: E-FILE.
-    """
-    try:
-        descriptor = os.open(
-            directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
-        )
-    except OSError as error:
-        raise TrustError("E-FILE", f"{directory / LOCK_FILE} cannot be written: {error.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        replace_file(path, content)
-    except OSError as error:
-        raise TrustError("E-FILE", f"{path} cannot be written: {error.strerror}") from None
 
 
 def _about(request: Request) -> dict[str, object]:

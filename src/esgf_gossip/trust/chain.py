@@ -19,7 +19,7 @@ from OpenSSL.crypto import X509, X509Store, X509StoreContext, X509StoreContextEr
 from esgf_gossip.trust import profile
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.pem import certificate_der
-from esgf_gossip.trust.revocation import CrlSet, issuer_name, next_update_ms, number
+from esgf_gossip.trust.revocation import CrlSet, issuer_name, milliseconds, next_update_ms, number
 
 NO_CRL: Final = 3
 NOT_YET_VALID: Final = 9
@@ -54,6 +54,7 @@ _TEXTS: Final[Mapping[int, tuple[str, str]]] = {
     25: ("a CA of the chain may not issue further CAs", ""),
     26: ("the extended key usage does not allow this use: serverAuth and clientAuth are needed", ""),
     32: ("issuer '{issuer}' may not sign certificates", ""),
+    34: ("the certificate has an unknown critical extension", ""),
     36: ("a CRL of the chain has an unknown critical extension", ""),
     44: ("the CRL of issuer '{issuer}' is for certificates with another distribution point", ""),
     47: ("a name is outside of what the issuer '{issuer}' may certify", ""),
@@ -88,13 +89,6 @@ class TrustAnchors:
 
     roots: tuple[x509.Certificate, ...]
     crls: CrlSet
-    _store: X509Store = attrs.field(init=False, eq=False, repr=False)
-
-    def __attrs_post_init__(self) -> None:
-        store = X509Store()
-        for root in self.roots:
-            store.add_cert(X509.from_cryptography(root))
-        object.__setattr__(self, "_store", store)
 
     def chain_to_root(
         self, leaf: x509.Certificate, others: Sequence[x509.Certificate], at_ms: int
@@ -113,9 +107,13 @@ class TrustAnchors:
         Raises:
             TrustError: E-CHAIN-<X.509 error>, or E-PROFILE of a CA in the chain.
         """
-        self._store.set_time(datetime.fromtimestamp(at_ms / 1000, UTC))
+        # A store of its own: OpenSSL keeps the first time set on a store and ignores all later ones.
+        store = X509Store()
+        for root in self.roots:
+            store.add_cert(X509.from_cryptography(root))
+        store.set_time(datetime.fromtimestamp(at_ms / 1000, UTC))
         context = X509StoreContext(
-            self._store, X509.from_cryptography(leaf), [X509.from_cryptography(other) for other in others]
+            store, X509.from_cryptography(leaf), [X509.from_cryptography(other) for other in others]
         )
         try:
             found = [certificate.to_cryptography() for certificate in context.get_verified_chain()]
@@ -170,6 +168,19 @@ class TrustAnchors:
         self.check_not_revoked(chain)
         self.check_fresh(chain, now_ms)
         return chain
+
+
+def check_dates(certificate: x509.Certificate, now_ms: int) -> None:
+    """
+    Check that a certificate is valid now, by our clock.
+
+    Raises:
+        TrustError: E-CHAIN-9, E-CHAIN-10.
+    """
+    if now_ms < milliseconds(certificate.not_valid_before_utc):
+        raise chain_error(NOT_YET_VALID, certificate)
+    if now_ms > milliseconds(certificate.not_valid_after_utc):
+        raise chain_error(EXPIRED, certificate)
 
 
 def without_root(chain: Sequence[x509.Certificate]) -> tuple[bytes, ...]:

@@ -18,8 +18,8 @@ from cryptography import x509
 
 from esgf_gossip.files import replace_file
 from esgf_gossip.trust import keys, pem, profile, revocation
-from esgf_gossip.trust.authority import fingerprint, locked, public_folder
 from esgf_gossip.trust.errors import TrustError
+from esgf_gossip.trust.folders import locked, public_folder
 from esgf_gossip.trust.material import (
     CHAIN_FILE,
     CRL_FOLDER,
@@ -71,8 +71,8 @@ def revocation_blocks(content: bytes, where: str) -> list[x509.CertificateRevoca
 
 def unknown_roots(trust_directory: Path, roots: Sequence[x509.Certificate]) -> list[x509.Certificate]:
     """Return those roots that the trust directory does not hold yet."""
-    held = {fingerprint(root) for root in held_roots(trust_directory)}
-    return [root for root in roots if fingerprint(root) not in held]
+    held = {pem.fingerprint(root) for root in held_roots(trust_directory)}
+    return [root for root in roots if pem.fingerprint(root) not in held]
 
 
 def held_roots(trust_directory: Path) -> list[x509.Certificate]:
@@ -152,7 +152,7 @@ def _write_all(trust_directory: Path, material: TrustMaterial) -> None:
     for name in (ROOTS_FOLDER, CRL_FOLDER):
         public_folder(trust_directory / name)
     roots = {
-        _file_name(root.subject, fingerprint(root), ".pem"): pem.certificate_pem(root)
+        _file_name(root.subject, pem.fingerprint(root), ".pem"): pem.certificate_pem(root)
         for root in material.roots
     }
     crls = {_file_name(crl.issuer, "", ".crl.pem"): pem.crl_pem(crl) for crl in material.crls}

@@ -7,6 +7,7 @@ something public was expected is named and not read. No verdicts here.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -109,6 +110,16 @@ def certificate_pem(certificate: x509.Certificate) -> bytes:
 def certificate_der(certificate: x509.Certificate) -> bytes:
     """Write a certificate as it is hashed and sent."""
     return certificate.public_bytes(Encoding.DER)
+
+
+def fingerprint(certificate: x509.Certificate) -> str:
+    """Return the SHA-256 of a certificate, as openssl x509 -fingerprint -sha256 has it, without colons."""
+    return hashlib.sha256(certificate_der(certificate)).hexdigest()
+
+
+def request_pem(request: x509.CertificateSigningRequest) -> bytes:
+    """Write a request."""
+    return request.public_bytes(Encoding.PEM)
 
 
 def crl_pem(crl: x509.CertificateRevocationList) -> bytes:

@@ -79,9 +79,7 @@ class Policy:
         """
         unknown = set(drop_names) - {*requested.dns, *requested.groups, *requested.roles}
         if unknown:
-            raise TrustError(
-                "E-NAME", f"{quoted(min(unknown))} is not requested", remedy="see cert show"
-            )
+            raise TrustError("E-NAME", f"{quoted(min(unknown))} is not requested", remedy="see cert show")
         kept = attrs.evolve(
             requested,
             dns=_without(requested.dns, drop_names),

@@ -92,7 +92,7 @@ def make_request(
     else:
         key = keys.new_key()
         keys.write_key(key_path, key, None)
-    content = issue.request(wanted, key).public_bytes(Encoding.PEM)
+    content = pem.request_pem(issue.request(wanted, key))
     path = trust_directory / f"{host}.csr.pem"
     try:
         replace_file(path, content)

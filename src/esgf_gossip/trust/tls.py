@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -23,7 +22,7 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSS
 from zope.interface import implementer  # type: ignore[import-untyped]
 
 from esgf_gossip.trust import profile
-from esgf_gossip.trust.chain import STALE_CRL, chain_error
+from esgf_gossip.trust.chain import STALE_CRL, chain_error, check_dates
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.material import TrustMaterial
 from esgf_gossip.trust.pem import certificate_der
@@ -81,12 +80,12 @@ class ConnectionCreator:
     def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
         """Make the server side of one connection; Twisted calls it."""
         del protocol
-        return self._connection(self._server)
+        return SSL.Connection(self._server, None)
 
     def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
         """Make the client side of one connection; Twisted calls it."""
         del protocol
-        return self._connection(self._client)
+        return SSL.Connection(self._client, None)
 
     def still_trusted(self, transport: Any) -> str:
         """
@@ -101,13 +100,6 @@ class ConnectionCreator:
         except TrustError as error:
             return error.text
         return ""
-
-    def _connection(self, context: SSL.Context) -> SSL.Connection:
-        # One clock decides everywhere: the daemon's, which tests can set.
-        store = context.get_cert_store()
-        if store is not None:
-            store.set_time(datetime.fromtimestamp(self._now_ms() / 1000, UTC))
-        return SSL.Connection(context, None)
 
 
 def peer_identity(transport: Any) -> PeerIdentity:
@@ -202,13 +194,17 @@ class _Judge:
             if error != STALE_CRL or self._material.anchors.crls.refuses_stale(judged.issuer, self._now_ms()):
                 raise chain_error(error, judged)
             return
+        # OpenSSL went by the system's clock; ours must agree (a store keeps the first time it is set for ever).
+        judged = certificate.to_cryptography()
+        check_dates(judged, self._now_ms())
+        self._material.anchors.check_fresh((judged,), self._now_ms())
         if depth > 0:
-            profile.check_issuer(certificate.to_cryptography())
+            profile.check_issuer(judged)
         else:
             protocol = connection.get_alpn_proto_negotiated()
             if protocol != ALPN_GOSSIP:
                 raise _protocol_error(protocol)
-            profile.leaf_names(certificate.to_cryptography(), self._material.names.federation)
+            profile.leaf_names(judged, self._material.names.federation)
 
 
 def _select_protocol(_: SSL.Connection, offered: Sequence[bytes]) -> bytes:

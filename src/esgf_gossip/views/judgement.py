@@ -23,19 +23,29 @@ class Judge:
         self._registry = registry
         self._parsed: dict[bytes, Registration | str] = {}
 
-    def view(self, own: OwnState, at_ms: int, forked: frozenset[str] = frozenset()) -> FederationView:
-        """Return the picture of this instant; ``forked`` names origins seen with two digests of one number."""
+    def view(
+        self, own: OwnState, at_ms: int, expiry_ms: int, forked: frozenset[str] = frozenset()
+    ) -> FederationView:
+        """
+        Return the picture of this instant.
+
+        Args:
+            own: what the daemon says of itself.
+            at_ms: now, by our clock.
+            expiry_ms: the time by which lines expire; behind ``at_ms`` while nobody confirms our clock.
+            forked: origins seen with two digests of one number.
+        """
         used: dict[bytes, Registration | str] = {}
         lines = sorted(self._registry.table, key=lambda line: line.digest.origin)
-        nodes = tuple(self._node(line, at_ms, line.digest.origin in forked, used) for line in lines)
+        nodes = tuple(self._node(line, expiry_ms, line.digest.origin in forked, used) for line in lines)
         self._parsed = used
         return FederationView(at_ms, self._registry.table.root, own, nodes)
 
     def _node(
-        self, line: VerifiedDigest, at_ms: int, is_forked: bool, used: dict[bytes, Registration | str]
+        self, line: VerifiedDigest, expiry_ms: int, is_forked: bool, used: dict[bytes, Registration | str]
     ) -> NodeView:
         digest = line.digest
-        status, since_ms = _status(line, at_ms)
+        status, since_ms = _status(line, expiry_ms)
         ref = digest.entries.get(REGISTRATION)
         registration, error = (None, "no registration published")
         if ref is not None:
@@ -79,11 +89,11 @@ class Judge:
             return str(error)
 
 
-def _status(line: VerifiedDigest, at_ms: int) -> tuple[NodeStatus, int]:
+def _status(line: VerifiedDigest, expiry_ms: int) -> tuple[NodeStatus, int]:
     digest = line.digest
     if digest.leaving:
         return NodeStatus.LEFT, digest.issued_at_ms
-    if digest.expires_at_ms <= at_ms:
+    if digest.expires_at_ms <= expiry_ms:
         return NodeStatus.STALE, digest.expires_at_ms
     # The epoch holds the second of the node's start, so that all nodes name the same one.
     return NodeStatus.UP, min((digest.epoch >> EPOCH_RANDOM_BITS) * 1000, digest.issued_at_ms)

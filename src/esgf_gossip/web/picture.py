@@ -40,6 +40,7 @@ class Picture:
         judge: makes views of the registry.
         own_state: what the daemon says of itself now.
         peers_compared: how many peers have shown our own root.
+        expiry_ms: the time by which lines expire.
         document: registration.xml.
         clock: the reactor, or a Clock in tests.
         now_ms: Unix milliseconds.
@@ -52,6 +53,7 @@ class Picture:
         judge: Judge,
         own_state: Callable[[], OwnState],
         peers_compared: Callable[[], int],
+        expiry_ms: Callable[[], int],
         document: RegistrationFile,
         clock: IReactorTime,
         now_ms: Callable[[], int],
@@ -61,6 +63,7 @@ class Picture:
         self._judge = judge
         self._own_state = own_state
         self._peers_compared = peers_compared
+        self._expiry_ms = expiry_ms
         self._document = document
         self._clock = clock
         self._now_ms = now_ms
@@ -78,7 +81,7 @@ class Picture:
     def view(self) -> FederationView:
         """Return the view of this instant; made anew only where something moved."""
         if self._view is None:
-            self._view = self._judge.view(self._own_state(), self._now_ms(), self._forked)
+            self._view = self._judge.view(self._own_state(), self._now_ms(), self._expiry_ms(), self._forked)
         return self._view
 
     def is_ready(self) -> bool:

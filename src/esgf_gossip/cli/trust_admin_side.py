@@ -1,0 +1,181 @@
+"""
+The commands of the trust administrator: init, and what becomes of requests.
+
+Each is a few lines around esgf_gossip.trust.authority.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from esgf_gossip.cli.trust_options import (
+    ask_passphrase,
+    options,
+    print_result,
+    rfc3339,
+    settings,
+    table,
+    unlocked,
+)
+from esgf_gossip.trust import keys, pem
+from esgf_gossip.trust.authority import ISSUER_DAYS, ROOT_DAYS, create_authority
+from esgf_gossip.trust.errors import TrustError
+from esgf_gossip.trust.policy import DAYS_DEFAULT
+
+
+@click.command(
+    epilog="Example: trust-admin init --dir trust --private /media/stick/keys --federation esgf.example.org"
+)
+@click.option("--federation", required=True, metavar="F", help="The federation's name, a DNS name.")
+@click.option("--root-days", default=ROOT_DAYS, show_default=True, help="Life of the root.")
+@click.option("--issuer-days", default=ISSUER_DAYS, show_default=True, help="Life of the issuing CA.")
+@click.option("--no-passphrase", is_flag=True, help="Do not encrypt the CA keys: for tests and demos.")
+@options("dir", "passphrase", "json")
+def init(federation: str, root_days: int, issuer_days: int, *, no_passphrase: bool) -> None:
+    """Found a federation: root, issuing CA, a first CRL of each, policy, audit log."""
+    given = settings()
+    passphrase = given.passphrase()
+    if no_passphrase and passphrase is not None:
+        raise TrustError("E-USAGE", "a passphrase and --no-passphrase contradict each other")
+    if not no_passphrase:
+        passphrase = keys.check_passphrase(passphrase or ask_passphrase("the CA keys", confirm=True))
+    authority = create_authority(
+        given.admin_directory,
+        given.private_directory,
+        federation,
+        given.now_ms,
+        passphrase,
+        root_days=root_days,
+        issuer_days=issuer_days,
+    )
+    root = authority.roots()[0]
+    digest = pem.fingerprint(root)
+    print_result(
+        [
+            f"administration  {authority.directory}",
+            f"keys            {authority.private}",
+            f"policy          {authority.directory / 'policy.toml'}",
+            f"root SHA-256    {digest}",
+            f"root until      {rfc3339(root.not_valid_after_utc)}",
+        ],
+        {
+            "directory": str(authority.directory),
+            "private": str(authority.private),
+            "federation": federation,
+            "root_sha256": digest,
+            "root_not_after": rfc3339(root.not_valid_after_utc),
+        },
+    )
+
+
+@click.command("import", epilog="Example: trust-admin cert import node.example.org.csr.pem --dir trust")
+@click.argument("file", type=click.Path(path_type=Path))
+@options("dir", "json")
+def import_(file: Path) -> None:
+    """Put a request that was sent to you among the pending."""
+    given = settings()
+    request = given.authority().import_request(pem.read(file), str(file), given.now_ms)
+    print_result(
+        [request.request_id],
+        {"id": request.request_id, "node": request.names.host, "fingerprint": request.fingerprint},
+    )
+
+
+@click.command(epilog="Example: trust-admin cert pending --dir trust")
+@options("dir", "json")
+def pending() -> None:
+    """List the requests that wait for a decision."""
+    waiting = settings().authority().pending()
+    rows = [("ID", "DNS", "GROUPS", "ROLES")]
+    rows.extend(
+        (
+            one.request_id,
+            ",".join(one.names.dns),
+            ",".join(one.names.groups) or "-",
+            ",".join(one.names.roles) or "-",
+        )
+        for one in waiting
+    )
+    data = [
+        {
+            "id": one.request_id,
+            "node": one.names.host,
+            "fingerprint": one.fingerprint,
+            "dns": list(one.names.dns),
+            "groups": list(one.names.groups),
+            "roles": list(one.names.roles),
+        }
+        for one in waiting
+    ]
+    print_result(table(rows) if waiting else ["no request is pending"], data)
+
+
+@click.command(
+    epilog="Example: trust-admin cert approve node.example.org --fingerprint 3f2a... --dir trust "
+    "--passphrase-file /run/secrets/ca"
+)
+@click.argument("request_id", metavar="ID")
+@click.option(
+    "--fingerprint",
+    "told",
+    required=True,
+    metavar="X",
+    help="The request's SHA-256 as its node's administrator told you by voice, hex or words.",
+)
+@click.option("--days", default=DAYS_DEFAULT, show_default=True, help="Life of the certificate.")
+@click.option(
+    "--drop-name", "drop_names", multiple=True, metavar="N", help="Do not grant this name; repeatable."
+)
+@click.option(
+    "--replace", is_flag=True, help="The node has a valid certificate for another key, and that is right."
+)
+@options("dir", "passphrase", "json")
+def approve(request_id: str, told: str, days: int, drop_names: Sequence[str], *, replace: bool) -> None:
+    """Sign the certificate of a pending request, and write the file its node installs."""
+    given = settings()
+    authority = given.authority()
+    request = authority.pending_request(request_id)
+    content = pem.request_pem(request.csr)
+    # The cheap refusals before the passphrase is asked for.
+    authority.check_request(content, fingerprint=told, days=days, drop_names=drop_names)
+    approved = unlocked(authority).approve(
+        content, fingerprint=told, now_ms=given.now_ms, days=days, drop_names=drop_names, replace=replace
+    )
+    root_sha256 = pem.fingerprint(authority.roots()[0])
+    install = f"trust-admin cert install {approved.bundle_path.name} --config node.toml --root-fingerprint {root_sha256}"
+    until = rfc3339(datetime.fromtimestamp(approved.not_after_ms / 1000, UTC))
+    print_result(
+        [
+            f"node         {approved.names.host}",
+            f"serial       {approved.serial:x}",
+            f"until        {until}",
+            f"certificate  {authority.directory / 'issued' / f'{approved.serial:x}.pem'}",
+            f"bundle       {approved.bundle_path}",
+            f"root SHA-256 {root_sha256}",
+            f"next         send the bundle; on the node: {install}",
+        ],
+        {
+            "node": approved.names.host,
+            "serial": f"{approved.serial:x}",
+            "not_after": until,
+            "certificate": str(authority.directory / "issued" / f"{approved.serial:x}.pem"),
+            "bundle": str(approved.bundle_path),
+            "names": [*approved.names.dns, *approved.names.uris],
+            "root_sha256": root_sha256,
+        },
+    )
+
+
+@click.command(epilog='Example: trust-admin cert deny node.example.org --reason "unknown site" --dir trust')
+@click.argument("request_id", metavar="ID")
+@click.option("--reason", required=True, metavar="T", help="Why; it goes into the audit log.")
+@options("dir", "json")
+def deny(request_id: str, reason: str) -> None:
+    """Move a pending request to the denied."""
+    given = settings()
+    request = given.authority().deny(request_id, reason, given.now_ms)
+    print_result([request.request_id], {"id": request.request_id, "node": request.names.host})

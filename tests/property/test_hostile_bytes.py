@@ -1,0 +1,175 @@
+"""Any bytes give a message or a WireError, never another exception: framing and codec against hostile input."""
+
+import os
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from esgf_gossip.core.codec import decode, decode_digest, encode
+from esgf_gossip.core.errors import WireError
+from esgf_gossip.core.framing import PREFIX_BYTES, FrameBuffer, frame
+from esgf_gossip.core.limits import FRAME_BYTES
+from esgf_gossip.core.messages import Message, Unknown
+from esgf_gossip.core.model import Digest
+
+EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "3000"))
+MANY = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=EXAMPLES <= 3000,
+)
+FEW = settings(max_examples=max(100, EXAMPLES // 20), deadline=None, suppress_health_check=list(HealthCheck))
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "messages"
+VALID = [
+    bytes.fromhex("".join(line.split("#")[0] for line in path.read_text().splitlines()))
+    for path in sorted(GOLDEN.glob("*.hex"))
+]
+HUGE = [
+    b"\xdc\xff\xff",
+    b"\xdd\x00\x01\xff\x00",
+    b"\xdd\xff\xff\xff\xff",
+    b"\xde\xff\xff",
+    b"\xdf\xff\xff\xff\xff",
+    b"\xc5\xff\xff",
+    b"\xc6\xff\xff\xff\xff",
+    b"\xda\xff\xff",
+    b"\xdb\x7f\xff\xff\xff",
+    b"\xc9\xff\xff\xff\xff\x01",
+    b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff",
+    b"\xd3\x80\x00\x00\x00\x00\x00\x00\x00",
+    b"\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00",
+    b"\xc1",
+    b"\xd6\xff\x00\x00\x00\x00",
+    b"\xc7\x00\xff",
+]
+
+
+@st.composite
+def mutated(draw):
+    """A valid payload after some accidents: bits turned, cut short, spliced with another, lengths blown up."""
+    data = bytearray(draw(st.sampled_from(VALID)))
+    for accident in draw(st.lists(st.integers(0, 5), min_size=1, max_size=4)):
+        place = draw(st.integers(0, len(data))) if data else 0
+        if accident == 0 and place < len(data):
+            data[place] ^= 1 << draw(st.integers(0, 7))
+        elif accident == 1:
+            del data[place:]
+        elif accident == 2:
+            other = draw(st.sampled_from(VALID))
+            data[place:] = other[draw(st.integers(0, len(other))) :]
+        elif accident == 3:
+            data[place:place] = draw(st.sampled_from(HUGE))
+        elif accident == 4:
+            data[place:place] = draw(st.binary(max_size=8))
+        else:
+            data[place : place + 1] = draw(st.sampled_from([b"\x91", b"\x81\xa1a", b"\x92\xc0"])) * draw(
+                st.sampled_from([1, 2, 600, 2000])
+            )
+    return bytes(data[:FRAME_BYTES])
+
+
+msgpack_bytes = st.recursive(
+    st.one_of(
+        st.integers(0, 127).map(lambda n: bytes([n])),
+        st.sampled_from(HUGE),
+        st.binary(max_size=40).map(lambda b: b"\xc4" + bytes([len(b)]) + b),
+        st.text(max_size=7).map(lambda t: bytes([0xA0 | len(t.encode()[:31])]) + t.encode()[:31]),
+        st.sampled_from([b"\xc0", b"\xc2", b"\xc3"]),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=12).map(lambda items: bytes([0x90 | len(items)]) + b"".join(items)),
+        st.lists(inner, max_size=8).map(
+            lambda items: bytes([0x80 | len(items) // 2]) + b"".join(items[: len(items) // 2 * 2])
+        ),
+    ),
+    max_leaves=40,
+)
+kinds = st.integers(0, 13).map(lambda kind: bytes([kind]))
+shaped = st.lists(msgpack_bytes, max_size=13).flatmap(
+    lambda items: kinds.map(lambda kind: bytes([0x90 | (len(items) + 1)]) + kind + b"".join(items))
+)
+payloads = st.one_of(st.binary(max_size=600), mutated(), shaped)
+
+
+def heard(read, payload):
+    """Return what a reader makes of a payload: a value or WireError, nothing else."""
+    try:
+        return read(payload)
+    except WireError as error:
+        assert str(error)
+        return WireError
+
+
+def stream(chunks):
+    """Return what a receiver makes of a stream: messages, and WireError as the last where it ends in one."""
+    buffer = FrameBuffer()
+    found = []
+    try:
+        for chunk in chunks:
+            for payload in buffer.feed(chunk):
+                found.append(heard(decode, payload))
+    except WireError:
+        found.append("the stream is lost")
+    return found
+
+
+@MANY
+@given(payloads)
+def test_any_payload_is_a_message_or_a_wire_error(payload):
+    """Hostile bytes never raise anything but WireError, and what they give can be said again."""
+    message = heard(decode, payload)
+    assert message is WireError or isinstance(message, Message)
+    if message is not WireError and not isinstance(message, Unknown):
+        assert message == decode(encode(message))
+
+
+@MANY
+@given(payloads)
+def test_any_payload_is_a_digest_or_a_wire_error(payload):
+    """The bytes under a signature are judged as strictly as a message."""
+    digest = heard(decode_digest, payload)
+    assert digest is WireError or isinstance(digest, Digest)
+
+
+@FEW
+@given(st.lists(payloads.filter(bool), max_size=4), st.binary(max_size=12), st.data())
+def test_whole_byte_by_byte_and_in_chunks_are_the_same(frames, tail, data):
+    """How TCP cuts the stream changes nothing, nor does what comes after a frame."""
+    whole = b"".join(map(frame, frames)) + tail
+    expected = stream([whole])
+    assert expected == stream([bytes([byte]) for byte in whole])
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
+    pieces = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    assert expected == stream(pieces)
+    assert [heard(decode, payload) for payload in frames] == expected[: len(frames)]
+
+
+@FEW
+@given(st.binary(max_size=4000))
+def test_arbitrary_streams_are_the_same_however_cut(data):
+    """A stream that never was our protocol ends the same way, whole or byte by byte."""
+    assert stream([data]) == stream([bytes([byte]) for byte in data])
+
+
+@FEW
+@given(st.integers(0, 2**32 - 1), st.binary(max_size=20))
+def test_a_declared_length_reserves_nothing(length, rest):
+    """A frame above the bound is refused by its first four bytes; below it only what came is kept."""
+    buffer = FrameBuffer()
+    prefix = length.to_bytes(PREFIX_BYTES, "big")
+    if 0 < length <= FRAME_BYTES:
+        complete = list(buffer.feed(prefix + rest))
+        assert ([rest[:length]] if len(rest) >= length else []) == complete[:1]
+        assert len(buffer._buffer) <= PREFIX_BYTES + len(rest)
+    else:
+        assert stream([prefix + rest]) == ["the stream is lost"]
+
+
+@FEW
+@given(st.integers(1, 900), st.sampled_from([b"\x91", b"\x81\x01", b"\x92\x01", b"\xdc\x00\x01"]))
+def test_deep_nesting_is_no_recursion(depth, level):
+    """A thousand arrays one inside the other are refused or read, but never end the process."""
+    assert heard(decode, level * depth * 10) in (WireError, *map(Unknown, range(2)))

@@ -112,7 +112,7 @@ class GossipService(Service):
         # Cheapest faults first: nothing is written before keys and site data are known to be good.
         self._material = self._load_trust(config)
         site = self._read_site(config)
-        config.node.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        config.node.state.mkdir(mode=0o755, parents=True, exist_ok=True)
         config.outputs.directory.mkdir(parents=True, exist_ok=True)
         self._database = Database(config.node.state / FILE_NAME)
         self._is_open = True

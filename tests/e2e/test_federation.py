@@ -121,7 +121,8 @@ def test_leaving_is_known_everywhere_and_lasts(tmp_path):
             )
             eventually(
                 lambda host=host: (
-                    b'hostname="%s"' % leaver.encode() not in fetch(federation.http_url(host), "/registration.xml")[2]
+                    b'hostname="%s"' % leaver.encode()
+                    not in fetch(federation.http_url(host), "/registration.xml")[2]
                 ),
                 "it is out of the document",
             )
@@ -235,7 +236,11 @@ def test_a_second_daemon_on_one_state_is_one_line(tmp_path):
     with a_federation_of_processes(tmp_path, 1) as federation:
         host = federation.hosts[0]
         second = subprocess.run(
-            daemon_command(federation.config_path(host)), capture_output=True, text=True, timeout=60, check=False
+            daemon_command(federation.config_path(host)),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert second.returncode == 11
         _assert_one_line(second.stderr, "in use by another daemon")

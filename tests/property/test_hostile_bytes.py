@@ -98,8 +98,7 @@ def heard(read, payload):
     """Return what a reader makes of a payload: a value or WireError, nothing else."""
     try:
         return read(payload)
-    except WireError as error:
-        assert str(error)
+    except WireError:
         return WireError
 
 
@@ -109,8 +108,9 @@ def stream(chunks):
     found = []
     try:
         for chunk in chunks:
+            # One by one: what came before the stream is lost has been heard.
             for payload in buffer.feed(chunk):
-                found.append(heard(decode, payload))
+                found.append(heard(decode, payload))  # noqa: PERF401
     except WireError:
         found.append("the stream is lost")
     return found
@@ -158,14 +158,15 @@ def test_arbitrary_streams_are_the_same_however_cut(data):
 @given(st.integers(0, 2**32 - 1), st.binary(max_size=20))
 def test_a_declared_length_reserves_nothing(length, rest):
     """A frame above the bound is refused by its first four bytes; below it only what came is kept."""
-    buffer = FrameBuffer()
     prefix = length.to_bytes(PREFIX_BYTES, "big")
-    if 0 < length <= FRAME_BYTES:
-        complete = list(buffer.feed(prefix + rest))
-        assert ([rest[:length]] if len(rest) >= length else []) == complete[:1]
-        assert len(buffer._buffer) <= PREFIX_BYTES + len(rest)
-    else:
+    if not 0 < length <= FRAME_BYTES:
         assert stream([prefix + rest]) == ["the stream is lost"]
+        return
+    buffer = FrameBuffer()
+    frames = buffer.feed(prefix + rest)
+    assert (rest[:length] if len(rest) >= length else None) == next(frames, None)
+    frames.close()
+    assert len(buffer._buffer) <= PREFIX_BYTES + len(rest)
 
 
 @FEW

@@ -146,7 +146,7 @@ def test_a_path_longer_than_a_socket_address_works(reactor, tmp_path):
     with pytest.raises(ControlSocketError, match="another daemon is running"):
         ControlSocket(folder / "control.sock", StubDaemon(), reactor).start()
     stopped(control, reactor)
-    assert [] == [name for name in os.listdir(folder) if name.endswith(".sock")]
+    assert [name for name in os.listdir(folder) if name.endswith(".sock")] == []
 
 
 def test_socket_that_cannot_be_made_is_explained(path):

@@ -3,6 +3,8 @@
 from random import Random
 
 import pytest
+from twisted.internet.task import Clock
+
 from esgf_gossip.core import effects as fx
 from esgf_gossip.core.messages import Goodbye, Hello
 from esgf_gossip.core.node import Node
@@ -10,7 +12,6 @@ from esgf_gossip.net.driver import PERSIST_AGAIN_S, Driver
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.trust.tls import PeerIdentity
 from helpers.network import START_MS, PlainSigner, PlainVerifier
-from twisted.internet.task import Clock
 
 
 class RecordingDatabase:
@@ -87,7 +88,7 @@ def test_a_batch_is_persisted_before_it_is_sent_and_told_last(driver, story):
     driver.link_up(RecordingConnection(story), _identity("b.example.org"))
     story.clear()
     driver.perform(driver.node.publish({"registration": b"two"}, driver.at()))
-    assert [("persist", ["PersistLine"]), ("send", "Answer"), ("notice", "DigestAccepted")] == story
+    assert story == [("persist", ["PersistLine"]), ("send", "Answer"), ("notice", "DigestAccepted")]
 
 
 def test_an_epoch_is_on_the_disk_before_it_is_used(driver, story):
@@ -95,7 +96,7 @@ def test_an_epoch_is_on_the_disk_before_it_is_used(driver, story):
     driver.database.fails = True
     with pytest.raises(StorageError):
         driver.perform(driver.node.start({"registration": b"one"}, driver.at()))
-    assert [] == story
+    assert story == []
 
 
 def test_a_full_disk_stops_no_exchange_and_is_made_good(driver, story):
@@ -104,10 +105,10 @@ def test_a_full_disk_stops_no_exchange_and_is_made_good(driver, story):
     driver.database.fails = True
     driver.perform(driver.node.publish({"registration": b"two"}, driver.at()))
     assert "the disk is full" in driver.storage_error
-    assert ("notice", "DigestAccepted") == story[-1]
+    assert story[-1] == ("notice", "DigestAccepted")
     driver.database.fails = False
     driver.clock.advance(PERSIST_AGAIN_S)
-    assert "" == driver.storage_error
+    assert driver.storage_error == ""
     (stored,) = driver.database.real.load().lines
     assert driver.node.registry.table.line("a.example.org").signed == stored.signed
 
@@ -120,8 +121,8 @@ def test_a_goodbye_is_sent_before_the_link_is_closed(driver, story):
     driver.link_message(link, Hello(1, 1, (), "fed.example.org", b"i" * 16, START_MS, {}, None))
     story.clear()
     driver.stop()
-    assert [("send", "Goodbye"), ("close", "this node stops")] == [one for one in story if one[0] != "notice"]
-    assert [] == driver.clock.getDelayedCalls()
+    assert [one for one in story if one[0] != "notice"] == [("send", "Goodbye"), ("close", "this node stops")]
+    assert driver.clock.getDelayedCalls() == []
 
 
 def test_messages_after_a_close_are_not_delivered(driver, story):
@@ -133,7 +134,7 @@ def test_messages_after_a_close_are_not_delivered(driver, story):
     story.clear()
     driver.link_message(link, Hello(1, 1, (), "fed.example.org", b"i" * 16, START_MS, {}, None))
     driver.link_down(link, "gone")
-    assert [] == story
+    assert story == []
 
 
 def test_what_an_effect_causes_is_carried_out_after_its_batch(driver, story):
@@ -143,8 +144,8 @@ def test_what_an_effect_causes_is_carried_out_after_its_batch(driver, story):
     again = Driver(node, driver.database, driver.clock, driver._on_notice, driver._now_ms)
     again.dial = lambda address: again.dial_failed(address, "refused")
     again.perform(node.start({"registration": b"one"}, again.at()))
-    assert ["PersistEpoch", "PersistLine"] == story[0][1]
-    assert [("notice", "DigestAccepted"), ("notice", "DialFailed")] == [one for one in story if one[0] == "notice"]
+    assert story[0][1] == ["PersistEpoch", "PersistLine"]
+    assert [one for one in story if one[0] == "notice"] == [("notice", "DigestAccepted"), ("notice", "DialFailed")]
 
 
 def test_timers_reach_the_core_at_their_time(driver):
@@ -153,6 +154,6 @@ def test_timers_reach_the_core_at_their_time(driver):
     driver.node.handle_timer = lambda timer, at: fired.append((timer, at.mono_s)) or []
     driver.perform([fx.StartTimer(fx.CheckLinks(), 5.0)])
     driver.clock.advance(4.9)
-    assert [] == fired
+    assert fired == []
     driver.clock.advance(0.2)
     assert [(fx.CheckLinks(), 5.1)] == [(timer, round(at, 1)) for timer, at in fired]

@@ -7,9 +7,9 @@ import stat
 
 import pytest
 
-from esgf_gossip.core.effects import PersistEpoch, PersistLine, RemoveLine
+from esgf_gossip.core.effects import DropBodies, PersistEpoch, PersistLine, RemoveLine
 from esgf_gossip.core.registry import sha256
-from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
+from esgf_gossip.storage.database import FILE_NAME, Database, StorageError, find_fault
 from helpers.network import VirtualNetwork
 
 
@@ -123,3 +123,25 @@ def test_a_folder_that_is_no_folder_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be opened"):
         Database(tmp_path / "file" / FILE_NAME)
+
+
+def test_a_look_at_the_database_changes_nothing(tmp_path):
+    """``check`` finds damage, creates no file, and takes a running daemon's file for well."""
+    path = tmp_path / FILE_NAME
+    assert find_fault(path) == ""
+    assert not path.exists()
+    database = Database(path)
+    assert find_fault(path) == ""
+    database.close()
+    assert find_fault(path) == ""
+    path.write_bytes(b"\x00garbage" * 1000)
+    assert "the database is damaged" in find_fault(path)
+    assert path.read_bytes() == b"\x00garbage" * 1000
+
+
+def test_orphaned_bodies_are_dropped(tmp_path):
+    """Bodies that no line refers to go when the core says so."""
+    database = Database(tmp_path / FILE_NAME)
+    database.apply([PersistLine(_a_line(), {sha256(b"body"): b"body", sha256(b"orphan"): b"orphan"})])
+    database.apply([DropBodies(frozenset([sha256(b"orphan")]))])
+    assert database.load().bodies == {sha256(b"body"): b"body"}

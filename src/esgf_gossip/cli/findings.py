@@ -50,6 +50,7 @@ def all_findings(config: Config) -> Iterator[Finding]:
     yield from _folders(config)
     yield from _trust(config)
     yield from _site(config)
+    yield from _database(config)
     if not runs:
         # The ports of a running daemon are taken, by itself.
         yield from _ports(config)
@@ -129,6 +130,14 @@ def _site(config: Config) -> Iterator[Finding]:
         return
     for finding in site.findings:
         yield Finding(Level.ATTENTION, "site", str(finding))
+
+
+def _database(config: Config) -> Iterator[Finding]:
+    from esgf_gossip.storage.database import FILE_NAME, find_fault  # noqa: PLC0415 - brings the core
+
+    fault = find_fault(config.node.state / FILE_NAME)
+    if fault:
+        yield Finding(Level.CRITICAL, "database", fault)
 
 
 def _ports(config: Config) -> Iterator[Finding]:

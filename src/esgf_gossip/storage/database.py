@@ -40,6 +40,10 @@ class StorageError(Exception):
     """Report what is wrong with the database, where, and what to do, in one line. Nothing was half-written."""
 
 
+class InUseError(StorageError):
+    """Report that another daemon holds the database."""
+
+
 @attrs.frozen
 class Stored:
     """Everything a restart gets back."""
@@ -47,6 +51,26 @@ class Stored:
     epoch: int
     lines: tuple[StoredLine, ...]
     bodies: Mapping[bytes, bytes] = attrs.field(repr=False)
+
+
+def find_fault(path: Path) -> str:
+    """
+    Look at a database without changing it; return what is wrong in one line, or "" where all is well or none is there.
+
+    A file that a running daemon holds is well: the daemon looked at it.
+    """
+    if not path.exists():
+        return ""
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0.5)) as connection:
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.Error as error:
+        fault = _explained(path, error)
+        return "" if isinstance(fault, InUseError) else str(fault)
+    if verdict != "ok":
+        return str(_damaged(path, str(verdict).splitlines()[0]))
+    return "" if version <= len(_MIGRATIONS) else str(_too_new(path, version))
 
 
 class Database:
@@ -84,7 +108,7 @@ class Database:
             self._migrate(connection)
         except sqlite3.Error as error:
             connection.close()
-            raise self._explained(error) from None
+            raise _explained(self.path, error) from None
         except StorageError:
             connection.close()
             raise
@@ -94,33 +118,14 @@ class Database:
     def _check(self, connection: sqlite3.Connection) -> None:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
-            raise StorageError(self._damaged(str(verdict).splitlines()[0]))
+            raise _damaged(self.path, str(verdict).splitlines()[0])
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > len(_MIGRATIONS):
-            raise StorageError(
-                f"{self.path}: written by a newer version (schema {version}, known here {len(_MIGRATIONS)}); "
-                "upgrade esgf-gossip"
-            )
+            raise _too_new(self.path, version)
         for number, step in enumerate(_MIGRATIONS[version:], start=version + 1):
             connection.executescript(f"BEGIN; {step} PRAGMA user_version = {number}; COMMIT;")
-
-    def _explained(self, error: sqlite3.Error) -> StorageError:
-        name = getattr(error, "sqlite_errorname", "") or ""
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            return StorageError(f"{self.path}: in use by another daemon; stop it first (esgf-gossip stop)")
-        if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-            return StorageError(self._damaged(str(error)))
-        if name.startswith("SQLITE_FULL"):
-            return StorageError(f"{self.path}: the disk is full; free some space")
-        return StorageError(f"{self.path}: {error} ({name}); check the disk and the rights of the folder")
-
-    def _damaged(self, detail: str) -> str:
-        return (
-            f"{self.path}: the database is damaged ({detail}); move the file away and start again: "
-            "the peers give the registry back"
-        )
 
     def close(self) -> None:
         """Close the file; everything persisted is in it."""
@@ -146,9 +151,9 @@ class Database:
                 for payload, signature, chain in rows
             )
         except sqlite3.Error as error:
-            raise self._explained(error) from None
+            raise _explained(self.path, error) from None
         except (ValueError, msgpack.exceptions.UnpackException) as error:
-            raise StorageError(self._damaged(str(error))) from None
+            raise _damaged(self.path, str(error)) from None
         return Stored(self.fact("epoch"), lines, bodies)
 
     def fact(self, name: str) -> int:
@@ -161,7 +166,7 @@ class Database:
         try:
             row = self._connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         except sqlite3.Error as error:
-            raise self._explained(error) from None
+            raise _explained(self.path, error) from None
         return 0 if row is None else int(row[0])
 
     # ----------------------------------------------------------------- writing
@@ -181,7 +186,7 @@ class Database:
         except sqlite3.Error as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            raise self._explained(error) from None
+            raise _explained(self.path, error) from None
 
     def set_fact(self, name: str, value: int) -> None:
         """
@@ -193,7 +198,7 @@ class Database:
         try:
             self._put_fact(name, value)
         except sqlite3.Error as error:
-            raise self._explained(error) from None
+            raise _explained(self.path, error) from None
 
     def _put_fact(self, name: str, value: int) -> None:
         self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
@@ -227,3 +232,27 @@ class Database:
         self._connection.executemany(
             "DELETE FROM bodies WHERE sha256 = ?", ((content,) for content in hashes)
         )
+
+
+def _explained(path: Path, error: sqlite3.Error) -> StorageError:
+    name = getattr(error, "sqlite_errorname", "") or ""
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return InUseError(f"{path}: in use by another daemon; stop it first (esgf-gossip stop)")
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        return _damaged(path, str(error))
+    if name.startswith("SQLITE_FULL"):
+        return StorageError(f"{path}: the disk is full; free some space")
+    return StorageError(f"{path}: {error} ({name}); check the disk and the rights of the folder")
+
+
+def _damaged(path: Path, detail: str) -> StorageError:
+    return StorageError(
+        f"{path}: the database is damaged ({detail}); move the file away and start again: "
+        "the peers give the registry back"
+    )
+
+
+def _too_new(path: Path, version: int) -> StorageError:
+    return StorageError(
+        f"{path}: written by a newer version (schema {version}, known here {len(_MIGRATIONS)}); upgrade esgf-gossip"
+    )

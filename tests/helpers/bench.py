@@ -203,8 +203,12 @@ class Bench:
     def open(self, peer: str, dialled: Address | None = None, **hello: Any) -> Link:
         """Show the node a link and say hello; the roots are equal unless given."""
         link = self.connect(peer, dialled)
-        fields = {"roots": {1: self.node.registry.table.root}, "instance": sha256(peer.encode())[:16]}
-        self.hear(link, a_hello(clock_ms=self.at().wall_ms, **{**fields, **hello}))
+        fields = {
+            "roots": {1: self.node.registry.table.root},
+            "instance": sha256(peer.encode())[:16],
+            "clock_ms": self.at().wall_ms,
+        }
+        self.hear(link, a_hello(**{**fields, **hello}))
         return link
 
     def hear(self, link: Link, message: Message) -> list[fx.Output]:

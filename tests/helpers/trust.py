@@ -1,8 +1,7 @@
 """
 Trust for tests: a federation on disk, certificates that are wrong in one way each, handshakes in memory.
 
-Nothing here is checked by the code under test on its way in: bad certificates
-are built with cryptography directly.
+Bad certificates are built with cryptography directly, unchecked by the code under test.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -206,11 +205,7 @@ def with_names(*names: str) -> Callable[[Draft], None]:
 
 
 def _with(**changes: Any) -> Callable[[Draft], None]:
-    def spoil(draft: Draft) -> None:
-        for name, value in changes.items():
-            setattr(draft, name, value)
-
-    return spoil
+    return lambda draft: [setattr(draft, name, value) for name, value in changes.items()] and None
 
 
 _NODE = f"uri:esgf://{FEDERATION}/node/{BAD_HOST}"
@@ -346,10 +341,9 @@ def bad_leaf(federation: TestFederation, kind: str) -> Credentials:
         draft.start, draft.end = moment - timedelta(days=9), moment - timedelta(days=1)
     elif kind == "not yet valid":
         draft.start = moment + timedelta(days=1)
-    elif kind == "serverAuth only":
-        draft.purposes = [ExtendedKeyUsageOID.SERVER_AUTH]
-    elif kind == "clientAuth only":
-        draft.purposes = [ExtendedKeyUsageOID.CLIENT_AUTH]
+    elif kind in ("serverAuth only", "clientAuth only"):
+        oid = ExtendedKeyUsageOID
+        draft.purposes = [oid.SERVER_AUTH if kind == "serverAuth only" else oid.CLIENT_AUTH]
     elif kind == "foreign root":
         draft.issuer = foreign_issuer(federation.name, federation.now_ms)
     elif kind == "version 1":
@@ -451,8 +445,3 @@ def _factory(protocol: Protocol) -> Factory:
     factory.noisy = False
     factory.buildProtocol = lambda _: protocol
     return factory
-
-
-def utc(now_ms: int) -> datetime:
-    """Convert Unix milliseconds."""
-    return datetime.fromtimestamp(now_ms / 1000, UTC)

@@ -31,7 +31,6 @@ from helpers.trust import (
     bad_leaf,
     handshake,
     real_now_ms,
-    utc,
 )
 
 SERVER = "server.example.org"
@@ -127,7 +126,7 @@ def test_revoked_issuing_ca_refuses_everybody_below_it(tmp_path: Path) -> None:
     client_side = a_creator(federation, CLIENT)
     material = federation.material(SERVER)
     serial = federation.issuing.certificate.serial_number
-    crl = issue.crl(federation.root, 2, {serial: utc(federation.now_ms)}, federation.now_ms, 180)
+    crl = issue.crl(federation.root, 2, {serial: issue.moment(federation.now_ms)}, federation.now_ms, 180)
     anchors = TrustAnchors(
         material.roots, CrlSet((crl, material.anchors.crls.of_issuer(federation.issuing.certificate.subject)))
     )
@@ -355,3 +354,18 @@ def test_identity_needs_our_protocol(federation: TestFederation) -> None:
 def test_every_end_has_one_line(error: BaseException, says: str) -> None:
     """Whatever connectionLost delivers gives one line."""
     assert refusal_reason(error) == says
+
+
+def test_trust_may_change_in_the_middle_of_a_handshake(federation: TestFederation) -> None:
+    """However often trust is replaced, no good handshake fails, and a half-done one goes on by the old trust."""
+    server_side, client_side = a_creator(federation, SERVER), a_creator(federation, CLIENT)
+    material = federation.material(SERVER)
+    admitted = []
+    for _ in range(30):
+        server_side.replace(material)
+        started = server_side.serverConnectionForTLS(None)
+        server_side.replace(material)
+        _, client, _ = handshake(server_side, client_side)
+        admitted.append(client.received)
+        assert started.get_context() is not None
+    assert admitted == [b"admitted"] * 30

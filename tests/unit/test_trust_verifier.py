@@ -10,6 +10,7 @@ import attrs
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from OpenSSL._util import lib
 
 from esgf_gossip.core.errors import DigestRefused
 from esgf_gossip.core.limits import CLOCK_AHEAD_MS, DIGEST_LIFETIME_MS
@@ -294,3 +295,28 @@ def test_issuer_that_is_no_ca_is_refused(federation: TestFederation) -> None:
     assert "E-CHAIN-" in refusal(federation, digest, **how).reason
     assert isinstance(credentials.leaf, x509.Certificate)
     assert milliseconds(credentials.leaf.not_valid_after_utc) > federation.now_ms
+
+
+def test_any_changed_byte_of_a_certificate_is_refused(federation: TestFederation) -> None:
+    """A leaf with any one byte changed is refused in good order, never another exception."""
+    judge = DigestVerifier(federation.material("judge.example.org"))
+    leaf, issuer = federation.material(HOST).signer.chain
+    passed = []
+    for position in range(len(leaf)):
+        changed = leaf[:position] + bytes([leaf[position] ^ 0x41]) + leaf[position + 1 :]
+        digest = a_digest(federation, certificate_sha256=hashlib.sha256(changed).digest())
+        try:
+            verified(federation, digest, judge=judge, chain=(changed, issuer))
+        except DigestRefused:
+            continue
+        passed.append(position)
+    assert passed == []
+
+
+def test_refused_chain_leaves_nothing_in_the_queue_of_openssl(federation: TestFederation) -> None:
+    """A stranger's bad chain leaves no error behind that a live connection would take for its own."""
+    leaf, issuer = federation.material(HOST).signer.chain
+    forged = leaf[:-3] + bytes([leaf[-3] ^ 1]) + leaf[-2:]
+    digest = a_digest(federation, certificate_sha256=hashlib.sha256(forged).digest())
+    assert "E-CHAIN-7" in refusal(federation, digest, chain=(forged, issuer)).reason
+    assert lib.ERR_peek_error() == 0

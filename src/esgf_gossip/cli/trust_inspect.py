@@ -194,11 +194,12 @@ def verify(file: Path | None, host: str | None, kind: str, at: datetime | None) 
     chain = _chain(pem.read(file), str(file), kind)
     roots = read_roots(folder / ROOTS_FOLDER)
     problems: list[str] = []
-    known = [*roots, *chain[1:]]
+    known = [*roots, *chain]
     crls = [
         crl
         for crl in read_crls(folder / CRL_FOLDER)
-        if _passes(problems, partial(revocation.check_crl, crl, known, "crl", now_ms))
+        if any(issuer.subject == crl.issuer for issuer in known)
+        and _passes(problems, partial(revocation.check_crl, crl, known, "crl", now_ms))
     ]
     anchors = TrustAnchors(tuple(roots), CrlSet.choose(crls))
     _passes(problems, lambda: anchors.judge(chain[0], chain[1:], now_ms))

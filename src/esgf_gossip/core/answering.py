@@ -41,8 +41,10 @@ def answer_parts(
 
     A body the asker lacks all the same (it took no part in that epoch) it wants by hash.
     """
-    changed = {ref.sha256: None for ref in line.digest.entries.values() if ref.changed_at > after}
-    parts = list(_pages(body for content in changed if (body := registry.body(content)) is not None))
+    changed = {ref.sha256: ref.size_bytes for ref in line.digest.entries.values() if ref.changed_at > after}
+    held = ((registry.body(content), size_bytes) for content, size_bytes in changed.items())
+    # An expired line is held whatever it says of sizes; what it misstates is not sent for it.
+    parts = list(_pages(body for body, size_bytes in held if body is not None and len(body) == size_bytes))
     return [
         Answer(
             request,

@@ -19,6 +19,9 @@ from esgf_gossip.core.model import Address
 BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MOST_S: Final = 30.0
 DIALS_AT_ONCE: Final = 8
+DIAL_SOON_S: Final = 0.05
+# With all dials taken the next plan comes with the end of one; this is only in case it never does.
+DIAL_FULL_S: Final = 1.0
 # A dial the shell never answered (it always should) blocks its place no longer than this.
 DIAL_LOST_S: Final = 60.0
 DIALS_REMEMBERED: Final = 20_000
@@ -51,24 +54,33 @@ class Dialling:
         due: list[Address] = []
         soonest: float | None = None
         free = DIALS_AT_ONCE - self._dialling(now_s)
+        waiting: list[tuple[float, Address]] = []
         for address, delay_s in targets.items():
-            attempt = self._attempts.get(address)
-            if attempt is None:
-                attempt = self._attempts[address] = _Attempt(now_s + delay_s)
-            if attempt.dialling_since_s is not None:
-                continue
-            if attempt.next_at_s <= now_s and free > 0:
+            attempt = self._attempts.setdefault(address, _Attempt(now_s + delay_s))
+            if attempt.dialling_since_s is None:
+                waiting.append((attempt.next_at_s, address))
+        # Who waits longest goes first: many dead addresses must not keep a living one from its turn.
+        for next_at_s, address in sorted(waiting):
+            if next_at_s <= now_s and free > 0:
                 free -= 1
-                attempt.dialling_since_s = now_s
+                self._attempts[address].dialling_since_s = now_s
                 due.append(address)
             else:
-                wait = max(attempt.next_at_s - now_s, 0.05)
+                wait = max(next_at_s - now_s, DIAL_SOON_S if free > 0 else DIAL_FULL_S)
                 soonest = wait if soonest is None else min(soonest, wait)
         return due, soonest
 
     def succeeded(self, address: Address) -> None:
-        """Note that somebody answered; the next loss starts from a short delay again."""
-        self._attempts.pop(address, None)
+        """Note that somebody answered; what failed before counts until the link has lasted."""
+        attempt = self._attempts.get(address)
+        if attempt is not None:
+            attempt.dialling_since_s = None
+
+    def settled(self, address: Address) -> None:
+        """Note that a link to an address has lasted: the next loss starts from a short delay again."""
+        attempt = self._attempts.get(address)
+        if attempt is not None:
+            attempt.failures = 0
 
     def failed(self, address: Address, now_s: float) -> int:
         """Note a failure and return how many there were in a row."""

@@ -8,8 +8,8 @@ makes another old. Source: docs/protocol.md, "Fetching".
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import attrs
@@ -60,6 +60,15 @@ class _Fetch:
     questions: int = 0
     line: VerifiedDigest | None = None
     bodies: dict[bytes, bytes] = attrs.field(factory=dict)
+    # Every question of this search and whom it was put to: late answers are welcome, strange ones are not.
+    asked_of: dict[int, Link] = attrs.field(factory=dict)
+
+    def take(self, bodies: Iterable[tuple[bytes, bytes]]) -> None:
+        """Keep the bodies, with their hashes, that the line names; an origin's junk is not collected."""
+        assert self.line is not None
+        named = {ref.sha256 for ref in self.line.digest.entries.values()}
+        self.bodies = {content: body for content, body in self.bodies.items() if content in named}
+        self.bodies.update((content, body) for content, body in bodies if content in named)
 
 
 class Fetching:
@@ -90,6 +99,7 @@ class Fetching:
         self._waiting: OrderedDict[str, None] = OrderedDict()
         self._assemblies: dict[tuple[Link, int, str], _Assembly] = {}
         self._refused: OrderedDict[bytes, None] = OrderedDict()
+        self._questions_to: Counter[Link] = Counter()
         self._request = 0
         self._draining = False
 
@@ -112,7 +122,7 @@ class Fetching:
             fetch.head = head
         if session.link not in fetch.candidates:
             fetch.candidates.append(session.link)
-        if fetch.asked is None and head.origin not in self._waiting:
+        if fetch.asked is None and (head.origin not in self._waiting or self._is_askable(fetch)):
             self._ask_next(head.origin, fetch, at)
 
     def retry(self, origin: str, request: int, at: Moment) -> None:
@@ -130,33 +140,55 @@ class Fetching:
                 fetch.candidates.remove(link)
             if fetch.asked == link:
                 self._ask_next(origin, fetch, at)
+        self._ask_waiting(at)
 
     def _ask_next(self, origin: str, fetch: _Fetch, at: Moment) -> None:
-        asked_before, fetch.asked = fetch.asked, None
-        if asked_before is None and self._asking() > limits.FETCHES_AT_ONCE:
-            self._waiting[origin] = None
-            return
-        while fetch.candidates:
-            session = self._sessions.get(fetch.candidates[0])
+        asked_before = fetch.asked
+        self._set_asked(fetch, None)
+        self._waiting.pop(origin, None)
+        for link in list(fetch.candidates):
+            session = self._sessions.get(link)
             # A peer whose own announcement is by now below what we hold has nothing for us.
-            if session is not None and self._may_help(session, fetch):
-                break
-            fetch.candidates.popleft()
+            if session is None or not self._may_help(session, fetch):
+                fetch.candidates.remove(link)
         if not fetch.candidates or fetch.questions >= QUESTIONS_PER_FETCH:
             self._drop(origin, at)
             return
-        fetch.candidates.rotate(-1)
-        link = fetch.candidates[-1]
+        if len(fetch.candidates) > 1 and fetch.candidates[0] == asked_before:
+            fetch.candidates.rotate(-1)
+        with_room = next((one for one in fetch.candidates if self._has_room(one)), None)
+        if with_room is None or (asked_before is None and self._asking() > limits.FETCHES_AT_ONCE):
+            self._waiting[origin] = None
+            return
+        fetch.candidates.remove(with_room)
+        fetch.candidates.append(with_room)
+        self._put_question(origin, fetch, with_room)
+
+    def _put_question(self, origin: str, fetch: _Fetch, link: Link) -> None:
         session = self._sessions.get(link)
         assert session is not None
-        fetch.asked = link
+        self._set_asked(fetch, link)
         fetch.questions += 1
         self._request += 1
         fetch.request = self._request
+        fetch.asked_of[fetch.request] = link
         self._out.append(Send(link, self._question(origin, fetch)))
         patience = 2.0 ** min(fetch.questions - 1, 4) if len(fetch.candidates) == 1 else 1.0
         wait_s = min(ANSWER_WAIT_MOST_S, self._answer_wait_s(session) * patience)
         self._out.append(StartTimer(RetryFetch(origin, fetch.request), wait_s))
+
+    def _set_asked(self, fetch: _Fetch, link: Link | None) -> None:
+        if fetch.asked is not None:
+            self._questions_to[fetch.asked] -= 1
+            if self._questions_to[fetch.asked] <= 0:
+                del self._questions_to[fetch.asked]
+        fetch.asked = link
+        if link is not None:
+            self._questions_to[link] += 1
+
+    def _has_room(self, link: Link) -> bool:
+        # One silent liar with thousands of claims must not hold up what others announce.
+        return self._questions_to[link] < limits.FETCHES_PER_LINK
 
     def _may_help(self, session: Session, fetch: _Fetch) -> bool:
         known = session.known.get(fetch.head.origin)
@@ -182,17 +214,28 @@ class Fetching:
         return len(self._fetches) - len(self._waiting)
 
     def _drop(self, origin: str, at: Moment) -> None:
-        self._fetches.pop(origin, None)
+        fetch = self._fetches.pop(origin, None)
+        if fetch is not None:
+            self._set_asked(fetch, None)
         self._waiting.pop(origin, None)
+        self._ask_waiting(at)
+
+    def _ask_waiting(self, at: Moment) -> None:
         if self._draining:
             return
         self._draining = True
         try:
-            while self._waiting and self._asking() < limits.FETCHES_AT_ONCE:
-                waiting, _ = self._waiting.popitem(last=False)
-                self._ask_next(waiting, self._fetches[waiting], at)
+            for origin in list(self._waiting):
+                if self._asking() >= limits.FETCHES_AT_ONCE:
+                    break
+                fetch = self._fetches.get(origin)
+                if fetch is not None and self._is_askable(fetch):
+                    self._ask_next(origin, fetch, at)
         finally:
             self._draining = False
+
+    def _is_askable(self, fetch: _Fetch) -> bool:
+        return not fetch.candidates or any(self._has_room(link) for link in fetch.candidates)
 
     # ------------------------------------------------------------- answers
 
@@ -209,8 +252,8 @@ class Fetching:
         assembly = self._assemblies.get(key)
         if assembly is None:
             fetch = self._fetches.get(answer.origin)
-            if answer.request != 0 and (fetch is None or answer.request > self._request):
-                return  # late: found elsewhere by now
+            if answer.request != 0 and (fetch is None or fetch.asked_of.get(answer.request) != session.link):
+                return  # late: found elsewhere by now; or never asked
             assembly = _Assembly(answer.origin, answer.signed, answer.chain)
             if not answer.is_last:
                 if (
@@ -228,7 +271,7 @@ class Fetching:
         origin = assembly.origin
         fetch = self._fetches.get(origin)
         if assembly.signed is None:
-            session.forget_claim(origin)
+            session.forget_claim(origin, self._registry.table)
             self._next_or_nothing(origin, fetch, session.link, at)
             return
         try:
@@ -254,12 +297,12 @@ class Fetching:
                 self._next_or_nothing(origin, fetch, session.link, at)
             return
         if fetch is None:
-            fetch = self._fetches[origin] = _Fetch(line.head, deque([session.link]), asked=session.link)
+            fetch = self._fetches[origin] = _Fetch(line.head, deque([session.link]))
         if fetch.line is None or line.head.is_above(fetch.line.head):
             fetch.line = line
         if line.head.is_above(fetch.head):
             fetch.head = line.head
-        fetch.bodies.update(assembly.bodies)
+        fetch.take(assembly.bodies.items())
         self._complete_or_ask(origin, fetch, session.link, at)
 
     def _verified(
@@ -274,9 +317,12 @@ class Fetching:
         chain = assembly.chain
         if not chain and held is not None and held.digest.certificate_sha256 == digest.certificate_sha256:
             chain = held.chain
+        if name in self._refused:
+            return None
         # The verdict belongs to everything that came: a relay that mangles a signature or a chain
         # must not make us refuse the good copy of the next one.
-        evidence = sha256(b"".join((signed.payload, signed.signature, *chain)))
+        # Each part is hashed by itself: bytes moved from one to the next must not look the same.
+        evidence = sha256(b"".join(map(sha256, (signed.payload, signed.signature, *chain))))
         if evidence in self._refused:
             return None
         try:
@@ -293,39 +339,51 @@ class Fetching:
             self._refused.popitem(last=False)
 
     def bodies(self, session: Session, bodies: Bodies, at: Moment) -> None:
-        """Take bodies that were wanted; those nobody asked for are left out."""
-        for origin, fetch in list(self._fetches.items()):
-            if fetch.request != bodies.request or fetch.asked != session.link or fetch.line is None:
-                continue
-            named = {ref.sha256 for ref in fetch.line.digest.entries.values()}
-            for body in bodies.bodies:
-                content = sha256(body)
-                if content in named:
-                    fetch.bodies[content] = body
-            if bodies.is_last:
-                self._complete_or_ask(origin, fetch, session.link, at)
+        """Take bodies that were wanted, late ones too; those nobody asked for are left out."""
+        mine = (
+            (origin, fetch)
+            for origin, fetch in self._fetches.items()
+            if fetch.line is not None and fetch.asked_of.get(bodies.request) == session.link
+        )
+        origin, fetch = next(mine, ("", None))
+        if fetch is None:
             return
+        fetch.take((sha256(body), body) for body in bodies.bodies)
+        if bodies.is_last:
+            self._complete_or_ask(origin, fetch, session.link, at)
 
     def _complete_or_ask(self, origin: str, fetch: _Fetch, answerer: Link, at: Moment) -> None:
         line = fetch.line
         assert line is not None
-        if self._needs_bodies(line, at) and self._registry.missing(line.digest, fetch.bodies):
-            if answerer not in fetch.candidates:
-                fetch.candidates.append(answerer)
-            if fetch.asked is None or fetch.asked == answerer:
-                self._ask_next(origin, fetch, at)
-            return
-        named = {ref.sha256 for ref in line.digest.entries.values()}
-        bodies = {content: body for content, body in fetch.bodies.items() if content in named}
+        if self._needs_bodies(line, at):
+            misstated = self._registry.misstated(line.digest, fetch.bodies)
+            if misstated:
+                self._refuse(line, answerer, f"the size of entry {misstated!r} is not as stated")
+                self._drop(origin, at)
+                return
+            if self._registry.missing(line.digest, fetch.bodies):
+                if answerer not in fetch.candidates:
+                    fetch.candidates.append(answerer)
+                if fetch.asked is None or fetch.asked == answerer:
+                    self._ask_next(origin, fetch, at)
+                return
         sought, candidates = fetch.head, fetch.candidates
         self._drop(origin, at)
-        self._accept(line, bodies, at)
+        self._accept(line, fetch.bodies, at)
         if sought.is_above(line.head):
             for link in candidates:
                 session = self._sessions.get(link)
                 known = None if session is None else session.known.get(origin)
                 if session is not None and known is not None:
                     self.claim(session, known, at)
+
+    def _refuse(self, line: VerifiedDigest, answerer: Link, reason: str) -> None:
+        # The origin signed it, so the verdict belongs to the digest, whoever brings it.
+        self._remember_refusal(line.payload_sha256)
+        session = self._sessions.get(answerer)
+        self._out.append(
+            DigestTurnedAway(line.digest.origin, "" if session is None else session.peer, reason)
+        )
 
     def _next_or_nothing(self, origin: str, fetch: _Fetch | None, link: Link, at: Moment) -> None:
         if fetch is None:

@@ -52,8 +52,12 @@ TEXT_CHARACTERS: Final = 256
 UNKNOWN_CLAIMS_PER_PEER: Final = 4096
 # Fetches that wait for answers at the same time, all peers together; the others queue.
 FETCHES_AT_ONCE: Final = 64
+# Of these, so many may wait for one peer: a silent liar leaves room for the others.
+FETCHES_PER_LINK: Final = 16
 # An honest peer ends one answer before it begins the next; each holds up to ENTRIES_TOTAL_BYTES.
 ANSWERS_BEGUN_PER_PEER: Final = 4
+# Links one peer may have at a time, those included whose hello is outstanding; the oldest goes first.
+LINKS_PER_PEER: Final = 4
 # Verdicts remembered by hash, so that refused bytes are judged once (until trust changes).
 REFUSALS_REMEMBERED: Final = 16 * 1024
 # Bytes queued to one peer that does not read; beyond, the link is closed and heals by anti-entropy.

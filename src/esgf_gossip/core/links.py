@@ -27,7 +27,7 @@ from esgf_gossip.core.effects import (
     Send,
     StartTimer,
 )
-from esgf_gossip.core.limits import HANDSHAKE_S, TEXT_CHARACTERS
+from esgf_gossip.core.limits import HANDSHAKE_S, LINKS_PER_PEER, TEXT_CHARACTERS
 from esgf_gossip.core.membership import draw_partner, roster, wanted_addresses
 from esgf_gossip.core.messages import Farewell, Goodbye, Ping
 from esgf_gossip.core.model import Address, Link, Moment
@@ -86,6 +86,7 @@ class Links:
 
     def start(self, at: Moment) -> None:
         """Begin to dial and to watch links."""
+        self._checked_at_s = at.mono_s
         self._out.append(StartTimer(CheckLinks(), CHECK_S))
         self._out.append(StartTimer(DrawPartner(), self._partner_s()))
         self.draw(at)
@@ -199,16 +200,21 @@ class Links:
         elif peer == self._own:
             self._out.append(Disconnect(link, "the peer uses this node's own name"))
             return None
+        mute = [one for one in self.sessions if one.peer == peer and not one.is_open]
+        if len(mute) >= LINKS_PER_PEER:
+            self._give_up(mute[0], "too many links without a hello")
         session = Session(link, peer, dialled, at.mono_s, at.mono_s, at.mono_s)
         self.sessions.add(session)
         return session
 
-    def drop_duplicates(self, session: Session) -> list[Session]:
+    def drop_duplicates(self, session: Session, at: Moment) -> list[Session]:
         """
         Close all but one link to a peer; return the sessions that were closed, ``session`` itself perhaps.
 
         Both ends come to the same answer: after a restart the new instance
-        counts; of two crossing dials that of the smaller name; else the newer.
+        counts; of two crossing dials that of the smaller name. Of two dialled by
+        one side that side keeps the older: the other end may number them
+        otherwise, so it waits, and closes only what is above a bound.
         """
         closed: list[Session] = []
         for other in self.sessions.of(session.peer):
@@ -220,8 +226,15 @@ class Links:
                 smaller = min(self._own, session.peer)
                 by_smaller = [one for one in (other, session) if self._dialler(one) == smaller]
                 loser = other if by_smaller[0] is session else session
+            elif session.dialled is not None:
+                loser = session
+            elif len(self.sessions.of(session.peer)) > LINKS_PER_PEER:
+                loser = other
             else:
-                loser = other if other.link < session.link else session
+                continue
+            if loser.dialled is not None:
+                # Two addresses lead to one node, perhaps because a liar says so: ever more rarely.
+                self._dialling.failed(loser.dialled, at.mono_s)
             self.close(loser, Farewell.DUPLICATE, "a second link to the same peer")
             closed.append(loser)
         return closed
@@ -245,6 +258,7 @@ class Links:
             if at.mono_s - session.connected_at_s < SHORT_LINK_S:
                 self._dialling.failed(session.dialled, at.mono_s)
             else:
+                self._dialling.settled(session.dialled)
                 self._dialling.postpone(session.dialled, at.mono_s, self._random.uniform(0.1, 0.5))
         self.plan(at)
         return session
@@ -261,9 +275,10 @@ class Links:
         else:
             pause_s = UNWELCOME_S
         addresses = set() if session.dialled is None else {session.dialled}
-        line = self._table.line(session.peer)
-        if line is not None:
-            addresses.add(line.digest.contact)
+        # A contact that two nodes name is nobody's to close: one of them may want the other cut off.
+        named = [line for line in self._table if line.digest.contact == self._contact_of(session.peer)]
+        if len(named) == 1:
+            addresses.add(named[0].digest.contact)
         for address in addresses:
             self._dialling.postpone(address, at.mono_s, pause_s)
         words = f": {goodbye.text}" if goodbye.text else ""
@@ -271,6 +286,10 @@ class Links:
         self._out.append(Disconnect(session.link, reason))
         self._forget(session, reason)
         self.plan(at)
+
+    def _contact_of(self, peer: str) -> Address | None:
+        line = self._table.line(peer)
+        return None if line is None else line.digest.contact
 
     # ------------------------------------------------------------- beats
 
@@ -288,7 +307,8 @@ class Links:
                 session.ping_sent_at_s = None
             if session.peer in self.neighbours or not has_replacements:
                 session.wanted_at_s = at.mono_s
-            self._check_one(session, at)
+            if not stalled:
+                self._check_one(session, at)
         if roster(self._table, self.expiry_ms(at)) | {self._own} != self._members:
             self.draw(at)  # somebody expired
         else:
@@ -297,6 +317,8 @@ class Links:
 
     def _check_one(self, session: Session, at: Moment) -> None:
         silent_s = at.mono_s - session.heard_at_s
+        if session.dialled is not None and at.mono_s - session.connected_at_s > SHORT_LINK_S:
+            self._dialling.settled(session.dialled)
         if not session.is_open:
             if at.mono_s - session.connected_at_s > HANDSHAKE_S:
                 self._give_up(session, "no hello in time")

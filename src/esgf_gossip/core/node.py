@@ -332,8 +332,7 @@ class Node:
             case Heads():
                 for head in message.heads:
                     self._fetching.claim(session, head, at)
-                for page in reconciliation.note_page(session, message, self.registry):
-                    self._announce(session, page.heads)
+                self._send(session, reconciliation.note_page(session, message, self.registry))
             case Ping():
                 self._out.append(Send(session.link, Pong(message.token, at.wall_ms)))
             case Pong():
@@ -365,7 +364,7 @@ class Node:
         if session.dialled is not None:
             self._greet(session, at)
         self._out.append(PeerJoined(session.peer))
-        closed = self.links.drop_duplicates(session)
+        closed = self.links.drop_duplicates(session, at)
         for duplicate in closed:
             self._fetching.lost(duplicate.link, at)
         if session in closed:
@@ -376,7 +375,10 @@ class Node:
         self._compare(session, hello.roots, may_send_vector=session.dialled is not None)
 
     def _compare(self, session: Session, roots: Mapping[int, bytes], *, may_send_vector: bool) -> None:
-        if not reconciliation.differ(reconciliation.roots_of(self.registry), dict(roots)):
+        ours = reconciliation.roots_of(self.registry)
+        if not ours.keys() & roots.keys():
+            return
+        if not reconciliation.differ(ours, dict(roots)):
             self._compared.add(session.peer)
             session.compare_wait_s = 0.0
         elif may_send_vector:
@@ -394,6 +396,10 @@ class Node:
     def _roots(self, session: Session, message: Roots) -> None:
         if not message.is_reply:
             self._out.append(Send(session.link, Roots(reconciliation.roots_of(self.registry), is_reply=True)))
+        elif not session.roots_asked:
+            return  # a peer must not make us send all heads at its will
+        else:
+            session.roots_asked = False
         # One of the two sends the vector: the one that asked, when it hears that the roots differ.
         self._compare(session, message.roots, may_send_vector=message.is_reply)
 
@@ -438,4 +444,5 @@ class Node:
             if session is not None:
                 session.compare_pending = False
         if session is not None:
+            session.roots_asked = True
             self._send(session, [Roots(reconciliation.roots_of(self.registry), is_reply=False)])

@@ -44,7 +44,10 @@ def note_page(session: Session, page: Heads, registry: Registry) -> list[Announc
     if not page.is_last:
         return []
     seen, session.vector = session.vector, {}
-    return announcements(registry.heads_above(seen))
+    # Told before or not: the peer's own list shows that it did not take them.
+    lacking = registry.heads_above(seen)
+    session.told.update({head.origin: head for head in lacking})
+    return announcements(lacking)
 
 
 def announcements(heads: list[Head]) -> list[Announce]:

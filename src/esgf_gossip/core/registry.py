@@ -56,6 +56,18 @@ class Registry:
         wanted = dict.fromkeys(ref.sha256 for _, ref in sorted(digest.entries.items()))
         return [content for content in wanted if content not in have and content not in self._bodies]
 
+    def misstated(self, digest: Digest, at_hand: Mapping[bytes, bytes]) -> str:
+        """
+        Return the name of an entry whose body, held or at hand, has not the size the digest states; else "".
+
+        Sizes bound what every relay has to send for an origin, so a digest that understates them is none.
+        """
+        for name, ref in sorted(digest.entries.items()):
+            body = at_hand.get(ref.sha256, self._bodies.get(ref.sha256))
+            if body is not None and len(body) != ref.size_bytes:
+                return name
+        return ""
+
     def accept(self, line: VerifiedDigest, bodies: Mapping[bytes, bytes]) -> Change | None:
         """
         Take a line with the bodies that were missing, or return None where the line held is not below it.

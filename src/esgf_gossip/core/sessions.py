@@ -43,6 +43,8 @@ class Session:
     told: dict[str, Head] = attrs.field(factory=dict)
     vector: dict[str, Head] = attrs.field(factory=dict)
     unknown_claims: int = 0
+    counted_at_size: int = -1
+    roots_asked: bool = False
     compare_pending: bool = False
     compare_wait_s: float = 0.0
 
@@ -54,8 +56,9 @@ class Session:
         """
         before = self.known.get(head.origin)
         if before is None and head.origin not in table:
-            if self.unknown_claims >= UNKNOWN_CLAIMS_PER_PEER:
-                # Many of them may have become lines since they were counted.
+            if self.unknown_claims >= UNKNOWN_CLAIMS_PER_PEER and self.counted_at_size != len(table):
+                # Many of them may have become lines since they were counted; a flood must not pay for counting.
+                self.counted_at_size = len(table)
                 self.unknown_claims = sum(origin not in table for origin in self.known)
             if self.unknown_claims >= UNKNOWN_CLAIMS_PER_PEER:
                 return False
@@ -64,9 +67,9 @@ class Session:
             self.known[head.origin] = head
         return True
 
-    def forget_claim(self, origin: str) -> None:
+    def forget_claim(self, origin: str, table: Table) -> None:
         """Drop a claim that the peer itself did not confirm."""
-        if self.known.pop(origin, None) is not None and self.unknown_claims:
+        if self.known.pop(origin, None) is not None and origin not in table and self.unknown_claims:
             self.unknown_claims -= 1
 
     def has(self, head: Head) -> bool:

@@ -8,13 +8,22 @@ look like is profile.py's. Source: docs/trust.md, RFC 5280 section 6.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 import attrs
 from cryptography import x509
-from OpenSSL.crypto import X509, X509Store, X509StoreContext, X509StoreContextError
+from OpenSSL.crypto import (
+    FILETYPE_ASN1,
+    X509,
+    Error,
+    X509Store,
+    X509StoreContext,
+    X509StoreContextError,
+    load_certificate,
+)
 
 from esgf_gossip.trust import profile
 from esgf_gossip.trust.errors import TrustError
@@ -112,13 +121,17 @@ class TrustAnchors:
         for root in self.roots:
             store.add_cert(X509.from_cryptography(root))
         store.set_time(datetime.fromtimestamp(at_ms / 1000, UTC))
-        context = X509StoreContext(
-            store, X509.from_cryptography(leaf), [X509.from_cryptography(other) for other in others]
-        )
         try:
+            untrusted = [X509.from_cryptography(other) for other in others]
+            context = X509StoreContext(store, X509.from_cryptography(leaf), untrusted)
             found = [certificate.to_cryptography() for certificate in context.get_verified_chain()]
         except X509StoreContextError as error:
+            _clear_errors()
             raise chain_error(error.errors[0], _readable(error.certificate), error.errors[2]) from None
+        except Exception as error:
+            # Bytes that one library parses and the other does not: fail closed.
+            _clear_errors()
+            raise TrustError("E-PROFILE", f"the chain cannot be read: {type(error).__name__}") from error
         for issuer in found[1:]:
             profile.check_issuer(issuer)
         return tuple(found)
@@ -186,6 +199,14 @@ def check_dates(certificate: x509.Certificate, now_ms: int) -> None:
 def without_root(chain: Sequence[x509.Certificate]) -> tuple[bytes, ...]:
     """Return a verified chain as it is sent: DER, leaf first, without its root."""
     return tuple(certificate_der(certificate) for certificate in chain[:-1])
+
+
+def _clear_errors() -> None:
+    # OpenSSL leaves its reasons in a queue of the thread, where up to 3.x the next read of any live
+    # connection takes them for its own (SSL_get_error): a stranger's bad chain would end good links.
+    # pyOpenSSL empties the queue when it raises, and has no other door to it.
+    with contextlib.suppress(Error):
+        load_certificate(FILETYPE_ASN1, b"")
 
 
 def _readable(certificate: X509) -> x509.Certificate | None:

@@ -70,4 +70,5 @@ _ESCAPES: Final = {number: f"\\x{number:02x}" for number in (*range(32), 127)}
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    # Names of strangers' certificates end up here, and then in logs and on terminals.
+    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))

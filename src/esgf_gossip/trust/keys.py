@@ -124,9 +124,9 @@ def _read_private(path: Path) -> bytes:
                 "E-LINK", f"{path} is a symbolic link", remedy="put the key itself there"
             ) from None
         raise TrustError("E-FILE", f"{path} cannot be read: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         # Of the open file, not of the name: what is checked is what is read.
-        state = os.fstat(file.fileno())
+        state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode):
             raise TrustError("E-FILE", f"{path} is not a regular file")
         mode = stat.S_IMODE(state.st_mode)
@@ -136,7 +136,11 @@ def _read_private(path: Path) -> bytes:
             raise TrustError(
                 "E-OWNER", f"{path} belongs to user {state.st_uid}", remedy="it must be yours or root's"
             )
-        return file.read(_KEY_BYTES_MAX)
+        return os.read(descriptor, _KEY_BYTES_MAX)
+    except OSError as error:
+        raise TrustError("E-FILE", f"{path} cannot be read: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
 
 
 def refuse_git(path: Path) -> None:

@@ -72,21 +72,12 @@ class TrustMaterial:
         Raises:
             TrustError: one precise reason; nothing is changed.
         """
-        if not directory.is_dir():
+        try:
+            key, chain, roots, crls = _read(directory)
+        except OSError as error:
             raise TrustError(
-                "E-NOTFOUND", f"{directory} is not a folder", remedy="make it with trust-admin cert request"
-            )
-        key = keys.read_key(directory / KEY_FILE)
-        chain_file = directory / CHAIN_FILE
-        if not chain_file.exists():
-            raise TrustError(
-                "E-NOTFOUND",
-                f"{chain_file} does not exist",
-                remedy="install the certificate: trust-admin cert install",
-            )
-        chain = pem.certificates(pem.read(chain_file), str(chain_file))
-        roots = read_roots(directory / ROOTS_FOLDER)
-        crls = read_crls(directory / CRL_FOLDER)
+                "E-FILE", f"{error.filename or directory} cannot be read: {error.strerror}"
+            ) from None
         return cls.assemble(key, chain, roots, crls, host=host, federation=federation, now_ms=now_ms)
 
     @classmethod
@@ -188,6 +179,32 @@ class TrustMaterial:
         for crl in self.crls:
             found.extend(_crl_age(crl, now_ms))
         return found
+
+
+def _read(
+    directory: Path,
+) -> tuple[
+    ec.EllipticCurvePrivateKey,
+    list[x509.Certificate],
+    list[x509.Certificate],
+    list[x509.CertificateRevocationList],
+]:
+    if not directory.is_dir():
+        raise TrustError(
+            "E-NOTFOUND", f"{directory} is not a folder", remedy="make it with trust-admin cert request"
+        )
+    key = keys.read_key(directory / KEY_FILE)
+    chain_file = directory / CHAIN_FILE
+    if not chain_file.exists():
+        raise TrustError(
+            "E-NOTFOUND",
+            f"{chain_file} does not exist",
+            remedy="install the certificate: trust-admin cert install",
+        )
+    chain = pem.certificates(pem.read(chain_file), str(chain_file))
+    roots = read_roots(directory / ROOTS_FOLDER)
+    crls = read_crls(directory / CRL_FOLDER)
+    return key, chain, roots, crls
 
 
 def read_roots(folder: Path) -> list[x509.Certificate]:

@@ -7,6 +7,7 @@ this one service. No reactor is imported at module level (docs/adr/0002).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -14,9 +15,10 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any, Final
 
+import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.logger import Logger
 
 from esgf_gossip import __version__
@@ -212,12 +214,18 @@ class GossipService(Service):
         if not self._is_open:
             return
         self._is_open = False
+        # A start that failed half way has not made all of them.
         if hasattr(self, "picture"):
             self.picture.stop()
+        if hasattr(self, "_driver"):
+            self._driver.stop()
         if hasattr(self, "_connections"):
             maybeDeferred(self._connections.stop)
         if hasattr(self, "_control"):
             maybeDeferred(self._control.stop)
+        port, self._http_port = self._http_port, None
+        if port is not None:
+            maybeDeferred(port.stopListening)
         self._database.close()
 
     # ----------------------------------------------------------------- commands
@@ -245,10 +253,16 @@ class GossipService(Service):
         findings: list[str] = []
         config = self.config
         try:
-            config = load(self._config_path)
+            wanted = load(self._config_path)
         except ConfigError as error:
             findings.append(str(error))
-        findings.extend(_need_restart(self.config, config))
+        else:
+            findings.extend(_need_restart(config, wanted))
+            # What needs a restart stays as it is until then, above all the name: a node that
+            # took another node's name and key without a new start would speak for both.
+            config = attrs.evolve(
+                wanted, node=config.node, gossip=config.gossip, http=config.http, outputs=config.outputs
+            )
         self._reload_trust(config, changed, findings)
         self._reload_site(config, changed, findings)
         for finding in findings:
@@ -288,7 +302,11 @@ class GossipService(Service):
 
     def _on_hangup(self, _number: int, _frame: object) -> None:
         # Not in the signal handler: the reactor may be in the middle of anything.
-        self._reactor.callFromThread(self.reload)
+        self._reactor.callFromThread(self._reload_if_open)
+
+    def _reload_if_open(self) -> None:
+        if self._is_open and self.running:
+            self.reload()
 
     def _end(self, reason: str) -> None:
         self.log.critical("cannot go on: {reason}", reason=reason)
@@ -297,7 +315,12 @@ class GossipService(Service):
 
     def stop(self) -> None:
         """Stop the process in good order."""
-        self._reactor.callLater(0, self._reactor.stop)
+        self._reactor.callLater(0, self._stop_reactor)
+
+    def _stop_reactor(self) -> None:
+        # Two clients may ask at once, or one and a signal.
+        with contextlib.suppress(ReactorNotRunning):
+            self._reactor.stop()
 
     def leave(self) -> Deferred[None]:
         """Leave the federation and stop; peers know it when this fires."""
@@ -330,6 +353,8 @@ def run_in_foreground(config: Config, config_path: Path) -> int:
     globalLogBeginner.beginLoggingTo(
         [textFileLogObserver(sys.stdout)], redirectStandardIO=False, discardBuffer=True
     )
+    # Until the service has its handler: a reload asked for too early must not end the process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     service = GossipService(config, config_path, reactor)
     try:
         service.startService()

@@ -7,6 +7,7 @@ Imported only when the command is chosen. No reactor at module level.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from twisted.python import usage
 
 from esgf_gossip import __version__
 from esgf_gossip.config import DEFAULT_PATH, Config, ConfigError, load
-from esgf_gossip.service import GossipService, StartError
+from esgf_gossip.service import CANNOT_RUN, GossipService, StartError
 
 
 class Options(usage.Options):
@@ -51,7 +52,8 @@ class TapService(GossipService):
         try:
             super().startService()
         except StartError as error:
-            raise SystemExit(f"esgf-gossip: error: {error}") from None
+            sys.stderr.write(f"esgf-gossip: error: {error}\n")
+            raise SystemExit(CANNOT_RUN) from None
 
 
 def makeService(options: Options) -> IService:

@@ -134,17 +134,17 @@ class Bench:
         disk: Disk | None = None,
         seed: int = 1,
         generation: int = 1,
+        wall_ahead_ms: int = 0,
     ) -> None:
         self.disk = disk or Disk()
         self.verifier = PlainVerifier()
         self.now_s = 0.0
-        self.wall_ahead_ms = 0
+        self.wall_ahead_ms = wall_ahead_ms
         self.outputs: list[fx.Output] = []
         self.sent: list[fx.Send] = []
         self.closed: dict[Link, str] = {}
         self.notices: list[object] = []
         self.dials: list[Address] = []
-        self.stall = False
         self._timers: list[tuple[float, int, fx.Timer]] = []
         self._order = itertools.count()
         self._links = itertools.count(1)
@@ -175,7 +175,7 @@ class Bench:
                 case fx.StartTimer():
                     due_s = self.now_s + output.after_s
                     heapq.heappush(self._timers, (due_s, next(self._order), output.timer))
-                case fx.PersistEpoch() | fx.PersistLine() | fx.RemoveLine():
+                case fx.PersistEpoch() | fx.PersistLine() | fx.RemoveLine() | fx.DropBodies():
                     pass
                 case _:
                     self.notices.append(output)

@@ -116,8 +116,11 @@ class Disk:
                 self.bodies.update(effect.bodies)
                 for content in effect.dropped:
                     self.bodies.pop(content, None)
-            case fx.RemoveLine():
-                self.lines.pop(effect.origin, None)
+            case fx.RemoveLine() | fx.DropBodies():
+                if isinstance(effect, fx.RemoveLine):
+                    self.lines.pop(effect.origin, None)
+                for content in effect.dropped:
+                    self.bodies.pop(content, None)
 
 
 @attrs.define(eq=False)
@@ -130,6 +133,7 @@ class Host:
     node: Node | None = None
     generation: int = 1
     run: int = 0
+    clock_ahead_ms: int = 0
     notices: list[object] = attrs.field(factory=list)
 
     @property
@@ -165,8 +169,10 @@ class VirtualNetwork:
 
     # ----------------------------------------------------------------- life
 
-    def at(self) -> Moment:
-        return Moment(self.now_s, START_MS + int(self.now_s * 1000))
+    def at(self, host: Host | None = None) -> Moment:
+        """Return this instant, by the clock of a host that may be wrong."""
+        ahead_ms = 0 if host is None else host.clock_ahead_ms
+        return Moment(self.now_s, START_MS + int(self.now_s * 1000) + ahead_ms)
 
     def add(self, name: str, entries: dict[str, bytes] | None = None) -> Host:
         host = self.hosts[name] = Host(name)
@@ -182,8 +188,8 @@ class VirtualNetwork:
             signer, self.verifier, host.contact, addresses, Random(f"{self.random.random()}/{name}")
         )
         lines = [StoredLine(line.signed, line.chain) for line in host.disk.lines.values()]
-        self._perform(host, host.node.restore(host.disk.epoch, lines, host.disk.bodies, self.at()))
-        self._perform(host, host.node.start(host.entries, self.at()))
+        self._perform(host, host.node.restore(host.disk.epoch, lines, host.disk.bodies, self.at(host)))
+        self._perform(host, host.node.start(host.entries, self.at(host)))
         return host
 
     def kill(self, name: str) -> None:
@@ -213,12 +219,12 @@ class VirtualNetwork:
         host = self.hosts[name]
         host.entries = entries
         assert host.node is not None
-        self._perform(host, host.node.publish(entries, self.at()))
+        self._perform(host, host.node.publish(entries, self.at(host)))
 
     def leave(self, name: str) -> None:
         host = self.hosts[name]
         assert host.node is not None
-        self._perform(host, host.node.leave(self.at()))
+        self._perform(host, host.node.leave(self.at(host)))
         self.stop(name)
 
     # ----------------------------------------------------------------- time
@@ -273,7 +279,7 @@ class VirtualNetwork:
     def _timer(self, host: Host, run: int, output: fx.StartTimer) -> None:
         def fire() -> None:
             if host.run == run and host.node is not None:
-                self._perform(host, host.node.handle_timer(output.timer, self.at()))
+                self._perform(host, host.node.handle_timer(output.timer, self.at(host)))
 
         self.later(output.after_s, fire)
 
@@ -285,14 +291,14 @@ class VirtualNetwork:
             if host.run != run or host.node is None:
                 return
             if target is None or target.node is None or self.cut(host.name, target.name):
-                self._perform(host, host.node.dial_failed(address, "connection refused", self.at()))
+                self._perform(host, host.node.dial_failed(address, "connection refused", self.at(host)))
                 return
             ours, theirs = Link(next(self._links)), Link(next(self._links))
             self._ends[ours] = (host, host.run, theirs, FrameBuffer())
             self._ends[theirs] = (target, target.run, ours, FrameBuffer())
-            self._perform(host, host.node.peer_connected(ours, target.name, address, self.at()))
+            self._perform(host, host.node.peer_connected(ours, target.name, address, self.at(host)))
             if target.node is not None and theirs in self._ends:
-                self._perform(target, target.node.peer_connected(theirs, host.name, None, self.at()))
+                self._perform(target, target.node.peer_connected(theirs, host.name, None, self.at(target)))
 
         self.later(2 * self.latency_s(self.random), arrive)
 
@@ -321,7 +327,7 @@ class VirtualNetwork:
             return
         self.delivered += 1
         for payload in buffer.feed(data):
-            self._perform(host, host.node.handle_message(link, decode(payload), self.at()))
+            self._perform(host, host.node.handle_message(link, decode(payload), self.at(host)))
 
     def _disconnect(self, link: Link) -> None:
         end = self._ends.get(link)
@@ -341,7 +347,7 @@ class VirtualNetwork:
 
         def lost() -> None:
             if host.node is not None and host.run == run:
-                self._perform(host, host.node.peer_lost(other, "connection lost", self.at()))
+                self._perform(host, host.node.peer_lost(other, "connection lost", self.at(host)))
 
         self.later(0.0, lost)
 

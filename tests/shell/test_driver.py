@@ -33,6 +33,9 @@ class RecordingDatabase:
 class RecordingConnection:
     """The end of a link that notes what it is told."""
 
+    remote = "192.0.2.1:4711"
+    remote_host = "192.0.2.1"
+
     def __init__(self, story, dialled=None):
         self.story = story
         self.dialled = dialled

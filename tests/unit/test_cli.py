@@ -199,6 +199,16 @@ def test_run_with_an_absolute_path_goes_on(tmp_path, monkeypatch, replaced, form
     assert (9, [(tmp_path / "state", path)], []) == (result.exit_code, started, replaced)
 
 
+def test_an_interpreter_that_cannot_run_is_one_line(tmp_path, monkeypatch):
+    """An environment in a folder this user may not enter is told as such, not as a fault of the program."""
+    path = a_node_toml(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "node.toml"))
+    monkeypatch.setattr(sys, "argv", ["esgf-gossip", "run"])
+    result = invoke("run", "--config", str(path))
+    assert result.exit_code == ExitCode.FILES
+    assert f"cannot run Python (Permission denied); {path}; see that" in result.stderr
+
+
 def test_run_tells_a_fault_before_it_replaces_itself(tmp_path, monkeypatch, replaced):
     """A node.toml that is wrong is told at once."""
     monkeypatch.setattr(sys, "argv", ["esgf-gossip", "run"])

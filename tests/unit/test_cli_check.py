@@ -26,9 +26,10 @@ def good(tmp_path, monkeypatch) -> dict:
     """Make the folder of a node in good order; trust has tests of its own. Gives its tables."""
     monkeypatch.setattr(findings_module, "_trust", lambda _config: iter(()))
     write_site(1, tmp_path)
+    address = f"127.0.0.1:{a_free_port()}"
     return {
         "node": {"host": SITE},
-        "gossip": {"listen": f"127.0.0.1:{a_free_port()}", "advertise": "127.0.0.1:1", "seeds": ["x.org:1"]},
+        "gossip": {"listen": address, "advertise": address, "seeds": ["x.org:1"]},
         "http": {"listen": ""},
     }
 
@@ -116,7 +117,7 @@ def test_the_ports_of_a_running_daemon_are_its_own(tmp_path, good):
         ({"gossip": {"listen": "[::]:0"}}, "critical: configuration: 'listen': '[::]:0' has no good port"),
         (
             {"gossip": {"listen": "0.0.0.0:FREE"}},
-            "attention: gossip: advertise is 127.0.0.1:1, which others dial on",
+            "attention: gossip: advertise is 127.0.0.1:FREE, which others dial on",
         ),
         (
             {"gossip": {"advertise": "x.org:1"}},
@@ -126,10 +127,18 @@ def test_the_ports_of_a_running_daemon_are_its_own(tmp_path, good):
             {"gossip": {"advertise": "x.org:0"}},
             "good: gossip: advertise has port 0: this node only dials out",
         ),
+        (
+            {"gossip": {"listen": "0.0.0.0:FREE", "advertise": "x.org:1"}},
+            "good: gossip: others dial port 1, this node listens on FREE: see that something forwards",
+        ),
         ({"gossip": {"seeds": []}}, "attention: gossip: seeds is empty"),
         (
             {"http": {"listen": "0.0.0.0:1"}},
             "attention: http: listen is 0.0.0.0:1: anybody who reaches it",
+        ),
+        (
+            {"services": {"probe": True}},
+            "attention: services: probe = true does nothing in this version",
         ),
         ({"node": {"state": "config_type"}}, "critical: state: DIR/config_type is not a folder"),
         ({"outputs": {"directory": "open"}}, "attention: outputs: DIR/open is writable for everybody"),

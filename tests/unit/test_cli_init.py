@@ -13,6 +13,8 @@ from esgf_gossip.cli.init import node_toml
 from esgf_gossip.cli.main import program
 from esgf_gossip.config import from_document, load
 from esgf_gossip.demo.site_data import site_hosts, write_site
+from esgf_gossip.trust import requests
+from esgf_gossip.trust.errors import TrustError
 from helpers.config import FEDERATION, HOST, a_document
 
 SITE = site_hosts(1)[0]
@@ -42,7 +44,7 @@ def test_init_makes_a_complete_folder(tmp_path):
     for step in (
         "trust-admin cert import",
         "trust-admin cert install",
-        f"esgf-gossip check --config {folder}/node.toml",
+        f"esgf-gossip check --config '{folder}/node.toml'",
     ):
         assert step in result.stdout
 
@@ -88,7 +90,24 @@ def test_missing_site_data_is_told(tmp_path):
     result = init(tmp_path / "node", *NAMES, "--from-esgf", str(tmp_path))
     assert result.exit_code == 7
     assert str(tmp_path / "esgf.properties") in result.stderr
+    assert "give --from-esgf the folder that holds esgf.properties and config_type" in result.stderr
     assert not (tmp_path / "node").exists()
+
+
+def test_a_refused_key_leaves_nothing_in_the_way(tmp_path, monkeypatch):
+    """Where trust makes no key, the copied site data goes again: the same command works once the cause is gone."""
+
+    def refuse(*_):
+        raise TrustError("E-GIT", "inside a git work tree")
+
+    write_site(1, tmp_path / "esg")
+    folder = tmp_path / "node"
+    options = ("--federation", FEDERATION, "--host", SITE, "--from-esgf", str(tmp_path / "esg"))
+    with monkeypatch.context() as patched:
+        patched.setattr(requests, "make_request", refuse)
+        assert init(folder, *options).exit_code == 4
+    result = init(folder, *options)
+    assert (result.exit_code, result.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", ["node.toml", "trust/node.key", "esgf.properties", "config_type"])

@@ -10,40 +10,18 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-import attrs
 import pytest
-from click.testing import CliRunner
 
-from esgf_gossip.cli.trust_admin import program
 from esgf_gossip.trust import audit, requests
 from esgf_gossip.trust.authority import Authority, create_authority
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.material import TrustMaterial
 from helpers.trust import TestFederation, a_federation
+from helpers.trust_admin import admin, run
 
 HOST = "node.example.org"
 NAME = "federation.example.org"
 PASSPHRASE = b"six random words of a list"
-
-
-@attrs.frozen
-class Ran:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def error(self) -> str:
-        """The code in the error line."""
-        return self.err.partition("[")[2].partition("]")[0]
-
-
-def run(*arguments: object, stdin: str | None = None) -> Ran:
-    """Run trust-admin in this process."""
-    result = CliRunner().invoke(program, [str(argument) for argument in arguments], input=stdin)
-    return Ran(result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.fixture
@@ -59,11 +37,6 @@ def config(tmp_path: Path) -> Path:
     path.parent.mkdir()
     path.write_text(f'[node]\nhost = "{HOST}"\nfederation = "{NAME}"\n[trust]\ndirectory = "trust"\n')
     return path
-
-
-def admin(federation: TestFederation) -> Sequence[object]:
-    """Return the options that name the administration."""
-    return "--dir", federation.authority.directory, "--private", federation.authority.private
 
 
 def test_a_federation_by_hand(tmp_path: Path, config: Path) -> None:
@@ -319,7 +292,7 @@ COMMANDS = [
         ("cert", name)
         for name in ("request", "import", "pending", "list", "show", "approve", "deny", "install", "verify")
     ),
-    ("crl", "show"),
+    *(("crl", name) for name in ("publish", "import", "show")),
     ("log", "show"),
     ("log", "verify"),
 ]

@@ -6,38 +6,17 @@ from pathlib import Path
 
 import attrs
 import pytest
-from click.testing import CliRunner
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from esgf_gossip.cli.trust_admin import program
 from esgf_gossip.trust import issue, keys, names, pem, policy, requests
 from esgf_gossip.trust.errors import TrustError
 from helpers.trust import TestFederation, a_federation
+from helpers.trust_admin import run
 
 HOST = "node.example.org"
 NAME = "federation.example.org"
 PASSPHRASE = b"six random words of a list"
-
-
-@attrs.frozen
-class Ran:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def error(self) -> str:
-        """The code in the error line."""
-        return self.err.partition("[")[2].partition("]")[0]
-
-
-def run(*arguments: object, stdin: str | None = None) -> Ran:
-    """Run trust-admin in this process."""
-    result = CliRunner().invoke(program, [str(argument) for argument in arguments], input=stdin)
-    return Ran(result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.fixture

@@ -28,13 +28,15 @@ TIMEOUT_S: Final = 10.0
 
 
 class NoDaemonError(CommandError):
-    """Report that no daemon listens on a control socket."""
+    """Report that no daemon listens on a control socket, or none any more."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, has_ended: bool = False) -> None:
         super().__init__(
-            f"no daemon is running on {path}",
+            f"the daemon has ended on {path}" if has_ended else f"no daemon is running on {path}",
             "",
-            "start it with: esgf-gossip run --config FILE, or give the --config of the node that runs",
+            "its log says why"
+            if has_ended
+            else "start it with: esgf-gossip run --config FILE, or give the --config of the node that runs",
             ExitCode.NO_DAEMON,
         )
 
@@ -150,7 +152,7 @@ class Conversation:
         except OSError as error:
             raise _explained(error, self._path) from None
         if not part:
-            raise NoDaemonError(self._path)
+            raise NoDaemonError(self._path, has_ended=True)
         self._unread += part
         if len(self._unread) > LINE_BYTES:
             raise CommandError(

@@ -6,6 +6,7 @@ Only the course of a demo lives here: prepare, start, show, stop, say where to l
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 import tempfile
@@ -153,7 +154,8 @@ def _conclude(federation: DemoFederation, watching: Watching, *, kept: bool, jso
         click.echo(
             f"Look at {federation.directory / 'nodes'}: node.toml, daemon.log and state/ of every node."
         )
-        click.echo(f"Start one again: esgf-gossip run --config {federation.config_path(federation.hosts[0])}")
+        config = shlex.quote(str(federation.config_path(federation.hosts[0])))
+        click.echo(f"Start one again: esgf-gossip run --config {config}")
     else:
         click.echo(
             "Everything is removed; give --dir DIR to keep configuration, logs and files of the nodes."

@@ -74,6 +74,9 @@ def _addresses(config: Config) -> Iterator[Finding]:
             f"listen is {format_address(listen)}, where only this machine connects, but advertise is "
             f"{format_address((host, port))}; write another [gossip] listen unless something forwards there",
         )
+    elif port != listen[1]:
+        text = f"others dial port {port}, this node listens on {listen[1]}: see that something forwards"
+        yield Finding(Level.GOOD, "gossip", text)
     if not config.gossip.seeds:
         yield Finding(
             Level.ATTENTION,
@@ -87,6 +90,9 @@ def _addresses(config: Config) -> Iterator[Finding]:
             f"listen is {format_address(config.http.listen)}: anybody who reaches it may read; "
             "put a web server with TLS before it, or listen on 127.0.0.1",
         )
+    if config.services.probe:
+        text = "probe = true does nothing in this version: the health of services is shown as unknown"
+        yield Finding(Level.ATTENTION, "services", text)
 
 
 def _folders(config: Config) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ and change, the folders, the key and the request for a certificate.
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
@@ -88,26 +89,27 @@ def _checked(check: Callable[[str], Any]) -> Callable[[click.Context, click.Para
 @click.option(
     "--federation", metavar="F", callback=_checked(check_host), help="The federation's name, a DNS name."
 )
-@click.option("--host", metavar="H", callback=_checked(check_host), help="The node's one name, a DNS name.")
+@click.option("--host", metavar="H", callback=_checked(check_host), help="The node's one name, a DNS name: its esgf.host.")
 @click.option(
     "--seed",
     "seeds",
     multiple=True,
     metavar="HOST:PORT",
     callback=_checked(parse_address),
-    help="A node to dial first; may be repeated.",
+    help="A node to dial first; may be repeated. The first node of a federation has none.",
 )
 @click.option(
     "--advertise",
     metavar="HOST:PORT",
     callback=_checked(lambda text: parse_address(text, 0)),
-    help="Where others reach this node; port 0: it only dials out. Default: H:8951.",
+    help="Where others dial this node; port 0: it only dials out. Default: H:8951. It listens on "
+    "[gossip] listen of node.toml, whatever stands here.",
 )
 @click.option(
     "--from-esgf",
     metavar="FOLDER",
     type=click.Path(path_type=Path),
-    help="Take over esgf.properties and config_type of an ESGF site.",
+    help="Copy esgf.properties and config_type of an ESGF site from there.",
 )
 @json_option
 @common_options
@@ -125,6 +127,7 @@ def init(
     Make the folder of a new node: node.toml, state, trust, its key and the request for its certificate.
 
     Nothing that exists is overwritten. A missing name is asked for where stdin is a terminal.
+    Run it as the user the daemon will run as: it owns the key.
     """
     copies = _site_files(from_esgf) if from_esgf else {}
     federation = federation or _ask("--federation", "Name of the federation")
@@ -197,8 +200,17 @@ def _ask(option: str, question: str) -> str:
 def _site_files(folder: Path) -> dict[str, bytes]:
     copies = {}
     for name in _SITE_FILES:
-        with (folder / name).open("rb") as file:
-            copies[name] = file.read(_SITE_FILE_BYTES + 1)
+        try:
+            with (folder / name).open("rb") as file:
+                copies[name] = file.read(_SITE_FILE_BYTES + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            raise CommandError(
+                "the site has no such file",
+                str(folder / name),
+                "give --from-esgf the folder that holds esgf.properties and config_type, or leave it out "
+                "and put both into DIR later",
+                ExitCode.FILES,
+            ) from None
         if len(copies[name]) > _SITE_FILE_BYTES:
             raise CommandError(
                 "is too large for a site's file", str(folder / name), "see --from-esgf", ExitCode.USAGE
@@ -239,6 +251,9 @@ def _write(directory: Path, text: str, copies: dict[str, bytes], host: str, fede
     try:
         request = make_request(directory / "trust", host, federation, [host], [], [])
     except TrustError as error:
+        # Made a moment ago, by us: the next try must not find them in its way.
+        for name in copies:
+            (directory / name).unlink()
         known = error.exit_code in (ExitCode.REFUSED, ExitCode.EXISTS, ExitCode.FILES)
         raise CommandError(
             error.text, "", "", ExitCode(error.exit_code) if known else ExitCode.INTERNAL
@@ -249,8 +264,9 @@ def _write(directory: Path, text: str, copies: dict[str, bytes], host: str, fede
 
 
 def _say_next_steps(directory: Path, request: Any, *, has_site_data: bool) -> None:
-    config = directory / "node.toml"
-    click.echo(f"configuration  {config}")
+    # For a shell: the folder may have a blank in its name.
+    config = shlex.quote(str(directory / "node.toml"))
+    click.echo(f"configuration  {directory / 'node.toml'}")
     click.echo(f"request        {request.path}")
     click.echo(f"fingerprint    {request.fingerprint}")
     click.echo(f"  in words     {request.words}")
@@ -259,9 +275,10 @@ def _say_next_steps(directory: Path, request: Any, *, has_site_data: bool) -> No
     steps = [
         "send the request to the administrator of the federation's trust, and tell the fingerprint by voice;",
         f"there: trust-admin cert import {request.path.name}, then trust-admin cert approve ID --fingerprint ...",
-        f"here: trust-admin cert install FILE --config {config} --root-fingerprint X, with the root as you were told it;",
-        *([] if has_site_data else [f"put esgf.properties and config_type of the site into {directory}"]),
-        f"esgf-gossip check --config {config}",
+        f"here: trust-admin cert install BUNDLE --config {config} --root-fingerprint X, with the file that "
+        "comes back and the root's SHA-256 as you are told it by voice;",
+        *([] if has_site_data else [f"put esgf.properties and config_type of the site into {directory};"]),
+        f"esgf-gossip check --config {config}, and mend what it says;",
         f"esgf-gossip run --config {config}",
     ]
     for number, step in enumerate(steps, 1):

@@ -116,6 +116,8 @@ def program() -> None:
     """
     Take part in an Earth System Grid Federation: signed digests, gossiped over mutual TLS.
 
+    Certificates are the business of the command trust-admin.
+
     Example, a federation of five nodes on this machine: esgf-gossip demo
     """
 

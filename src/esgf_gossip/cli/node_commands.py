@@ -32,7 +32,11 @@ def _daemon(config_path: Path, timeout_s: float = 10.0) -> ControlClient:
 @json_option
 @common_options
 def status(config_path: Path, *, json_output: bool) -> None:
-    """Show the state of this node."""
+    """
+    Show the state of this node: what it holds, its links, its certificate.
+
+    The root is equal on all nodes that hold the same set.
+    """
     answer = _daemon(config_path).ask("status")
     if json_output:
         print_json(answer)
@@ -74,8 +78,8 @@ def show(host: str, config_path: Path, *, json_output: bool) -> None:
     except CommandError as error:
         if error.code is not ExitCode.REFUSED:
             raise
-        # The one thing a daemon refuses here is a name it does not hold.
-        raise CommandError(str(error), "", "see esgf-gossip nodes", ExitCode.NOT_FOUND) from None
+        # The one thing a daemon refuses here is a name it does not hold; it says where to look.
+        raise CommandError(str(error), "", "", ExitCode.NOT_FOUND) from None
     if json_output:
         print_json(answer)
         return
@@ -115,7 +119,12 @@ def watch(config_path: Path, *, json_output: bool) -> int:
 @json_option
 @common_options
 def reload(config_path: Path, *, json_output: bool) -> None:
-    """Read properties, trust and configuration again, without a restart."""
+    """
+    Read properties, trust and configuration again, without a restart.
+
+    What is wrong, and what needs a restart, is told on stderr; what was in force stays.
+    kill -HUP does the same and tells it in the log.
+    """
     answer = _daemon(config_path, STOP_TIMEOUT_S).ask("reload")
     if json_output:
         print_json(answer)
@@ -130,17 +139,21 @@ def reload(config_path: Path, *, json_output: bool) -> None:
 @config_option
 @common_options
 def stop(config_path: Path) -> None:
-    """Stop the daemon in good order: it tells its peers, so that nobody calls it unreachable at once."""
+    """Stop the daemon in good order: it tells its peers, and this command ends when its process has."""
     _end(config_path, "stop")
     click.echo("stopped")
 
 
 @click.command(epilog="Example: esgf-gossip leave --yes")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask. Without a terminal nothing is asked either.")
 @config_option
 @common_options
 def leave(config_path: Path, *, yes: bool) -> None:
-    """Leave the federation: every node drops this one from its lists; then the daemon stops."""
+    """
+    Leave the federation: every node drops this one from its lists; then the daemon stops.
+
+    A later start joins again.
+    """
     if not yes and sys.stdin.isatty():
         click.confirm(
             "Leave the federation? Every node will drop this one from its lists.", abort=True, err=True

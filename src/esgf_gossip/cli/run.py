@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from esgf_gossip.cli.failures import CommandError, ExitCode
 from esgf_gossip.cli.options import common_options, config_option
 from esgf_gossip.config import load
 
@@ -21,7 +22,11 @@ from esgf_gossip.config import load
 @config_option
 @common_options
 def run(config_path: Path) -> int:
-    """Run the daemon in the foreground until SIGTERM or Ctrl-C."""
+    """
+    Run the daemon in the foreground until SIGTERM or Ctrl-C; the log goes to stdout.
+
+    SIGHUP reads properties, trust and configuration again. Exit code 11: it cannot run, and says why.
+    """
     path = config_path.absolute()
     # Read first: a fault is told before the process is replaced.
     config = load(path)
@@ -43,7 +48,15 @@ def replace_process(command: Sequence[str]) -> None:
     """Become another program, with our process id; does not return."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(command[0], list(command))  # noqa: S606 - our own interpreter, no shell
+    try:
+        os.execv(command[0], list(command))  # noqa: S606 - our own interpreter, no shell
+    except OSError as error:
+        raise CommandError(
+            f"cannot run Python ({error.strerror})",
+            command[0],
+            "see that this user may execute it and read the folders above it",
+            ExitCode.FILES,
+        ) from None
 
 
 def _names(arguments: Sequence[str], path: Path) -> bool:

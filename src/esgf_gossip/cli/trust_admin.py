@@ -104,7 +104,7 @@ def cert() -> None:
 @program.group(epilog="Example: trust-admin crl show --dir trust")
 @options("dir", "config", "json", "yes", "passphrase")
 def crl() -> None:
-    """Inspect certificate revocation lists."""
+    """Publish, import and inspect certificate revocation lists."""
 
 
 @program.group(epilog="Example: trust-admin log verify --dir trust")
@@ -126,6 +126,8 @@ for command in (
     trust_inspect.verify,
 ):
     cert.add_command(command)
+crl.add_command(trust_admin_side.crl_publish)
+crl.add_command(trust_node_side.crl_import)
 crl.add_command(trust_inspect.crl_show)
 log.add_command(trust_inspect.log_show)
 log.add_command(trust_inspect.log_verify)

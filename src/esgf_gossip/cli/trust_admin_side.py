@@ -1,7 +1,7 @@
 """
-The commands of the trust administrator: init, and what becomes of requests.
+The commands of the trust administrator: init, what becomes of requests, fresh CRLs.
 
-Each is a few lines around esgf_gossip.trust.authority.
+Each is a few lines around esgf_gossip.trust.authority and esgf_gossip.trust.publish.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Final
 
 import click
 
@@ -20,11 +21,16 @@ from esgf_gossip.cli.trust_options import (
     settings,
     table,
     unlocked,
+    unlocked_root,
 )
-from esgf_gossip.trust import keys, pem
-from esgf_gossip.trust.authority import ISSUER_DAYS, ROOT_DAYS, create_authority
+from esgf_gossip.trust import issue, keys, pem, revocation
+from esgf_gossip.trust.authority import ISSUER_DAYS, ROOT_DAYS, Authority, create_authority
 from esgf_gossip.trust.errors import TrustError
+from esgf_gossip.trust.issue import CertificateAuthority
 from esgf_gossip.trust.policy import DAYS_DEFAULT
+from esgf_gossip.trust.publish import DAYS_MAX, publish, root_is_due
+
+_CRL_DAYS: Final = click.IntRange(1, DAYS_MAX)
 
 
 @click.command(
@@ -179,3 +185,64 @@ def deny(request_id: str, reason: str) -> None:
     given = settings()
     request = given.authority().deny(request_id, reason, given.now_ms)
     print_result([request.request_id], {"id": request.request_id, "node": request.names.host})
+
+
+@click.command("publish", epilog="Example: trust-admin crl publish --dir trust --private keys")
+@click.option(
+    "--days", default=issue.CRL_DAYS, type=_CRL_DAYS, show_default=True, help="When the next CRL is due."
+)
+@click.option(
+    "--root-days",
+    default=issue.ROOT_CRL_DAYS,
+    type=_CRL_DAYS,
+    show_default=True,
+    help="The same, for the root's CRL.",
+)
+@click.option(
+    "--root", "with_root", is_flag=True, help="Sign the root's CRL too, before half of its life is over."
+)
+@options("dir", "passphrase", "json")
+def crl_publish(days: int, root_days: int, *, with_root: bool) -> None:
+    """Sign the CRLs anew: the issuing CA's, and the root's past half of its life; every week at least."""
+    given = settings()
+    authority = given.authority()
+    root, notes = _root_if_due(authority, forced=with_root)
+    published = publish(unlocked(authority), given.now_ms, days=days, root=root, root_days=root_days)
+    data: list[dict[str, Any]] = [
+        {
+            "issuer": revocation.issuer_name(one.crl),
+            "number": revocation.number(one.crl),
+            "next_update": rfc3339(issue.moment(revocation.next_update_ms(one.crl))),
+            "revoked": len(revocation.serials(one.crl)),
+            "file": str(one.path),
+        }
+        for one in published
+    ]
+    rows = [("ISSUER", "NUMBER", "NEXT", "REVOKED", "FILE")]
+    rows.extend(
+        (one["issuer"], str(one["number"]), one["next_update"], str(one["revoked"]), one["file"])
+        for one in data
+    )
+    names = " ".join(one.path.name for one in published)
+    print_result(
+        [
+            *table(rows),
+            *(f"note  {text}" for text in notes),
+            f"next  send the file to every node; there: trust-admin crl import {names} --config node.toml",
+        ],
+        {"published": data, "notes": notes},
+    )
+
+
+def _root_if_due(authority: Authority, *, forced: bool) -> tuple[CertificateAuthority | None, list[str]]:
+    if not forced and not root_is_due(authority, settings().now_ms):
+        return None, []
+    try:
+        return unlocked_root(authority), []
+    except TrustError as error:
+        # The root's key is meant to be offline: the weekly CRL must not wait for it.
+        if forced or error.code != "E-NOTFOUND":
+            raise
+        return None, [
+            "the root's CRL is past half of its life and its key is not here: bring it, then crl publish --root"
+        ]

@@ -1,5 +1,5 @@
 """
-The commands of a node's administrator: ask for a certificate, install it.
+The commands of a node's administrator: ask for a certificate, install it, take fresh CRLs.
 
 They need no CA key and no administration. Each is a few lines around
 esgf_gossip.trust.requests and esgf_gossip.trust.install.
@@ -11,14 +11,15 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 from cryptography import x509
 
 from esgf_gossip.cli.trust_options import NodePlace, node_place, options, print_result, rfc3339, settings
-from esgf_gossip.trust import pem
+from esgf_gossip.trust import issue, pem, revocation
 from esgf_gossip.trust.errors import TrustError
-from esgf_gossip.trust.install import install, read_bundle, unknown_roots
+from esgf_gossip.trust.install import import_crls, install, read_bundle, unknown_roots
 from esgf_gossip.trust.material import read_crls, read_roots
 from esgf_gossip.trust.requests import make_request
 
@@ -129,6 +130,43 @@ def install_(
             "findings": findings,
         },
     )
+
+
+@click.command("import", epilog="Example: trust-admin crl import issuing-g1.crl.pem --config node.toml")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="The trust directory, without --config."
+)
+@options("config", "json")
+def crl_import(files: Sequence[Path], out: Path | None) -> None:
+    """Take newer CRLs, or those of a bundle, into this node's trust; all of them or none."""
+    config = settings().config
+    if (config is None) == (out is None):
+        raise TrustError("E-USAGE", "which node?", remedy="give --config node.toml, or --out DIR")
+    directory = out if config is None else node_place(config).trust_directory
+    assert directory is not None
+    offered = [crl for file in files for crl in pem.revocation_lists(pem.read(file), str(file))]
+    done = import_crls(directory, offered, now_ms=settings().now_ms)
+    data: list[dict[str, Any]] = [
+        {
+            "issuer": revocation.issuer_name(crl),
+            "number": revocation.number(crl),
+            "next_update": rfc3339(issue.moment(revocation.next_update_ms(crl))),
+            "revoked": [f"{serial:x}" for serial in sorted(revocation.serials(crl))],
+            "file": str(path),
+        }
+        for crl, path in done.taken
+    ]
+    notes = ["this node's own certificate is revoked"] if done.revokes_this_node else []
+    reload = "esgf-gossip reload" + (f" --config {config}" if config is not None else "")
+    lines = [
+        f"in force  CRL {one['number']} of {one['issuer']}, next due {one['next_update']}, "
+        f"{len(one['revoked'])} revoked"
+        for one in data
+    ]
+    lines.extend(f"note      {text}" for text in notes)
+    lines.append(f"next      {reload}" if data else "nothing to do: held already")
+    print_result(lines, {"imported": data, "held": len(done.known), "notes": notes})
 
 
 def _confirm(root: x509.Certificate, told: str | None) -> None:

@@ -24,6 +24,7 @@ from esgf_gossip import __version__
 from esgf_gossip.trust import names, pem
 from esgf_gossip.trust.authority import Authority
 from esgf_gossip.trust.errors import TrustError
+from esgf_gossip.trust.issue import CertificateAuthority
 
 PROGRAM: Final = "trust-admin"
 _PASSPHRASE_BYTES: Final = 1024
@@ -41,6 +42,7 @@ class Settings:
     passphrase_file: Path | None = None
     passphrase_fd: int | None = None
     now: datetime | None = None
+    _passphrase: bytes | None = attrs.field(default=None, repr=False)
 
     @property
     def now_ms(self) -> int:
@@ -72,11 +74,16 @@ class Settings:
 
     def passphrase(self) -> bytes | None:
         """
-        Return the passphrase given by file or descriptor, if any.
+        Return the passphrase given by file or descriptor, if any; read once, a pipe has it only once.
 
         Raises:
             TrustError: E-PASSPHRASE: unreadable, empty; E-MODE: a file that others can read.
         """
+        if self._passphrase is None:
+            self._passphrase = self._read_passphrase()
+        return self._passphrase
+
+    def _read_passphrase(self) -> bytes | None:
         try:
             if self.passphrase_fd is not None:
                 with os.fdopen(self.passphrase_fd, "rb", closefd=False) as stream:
@@ -235,6 +242,17 @@ def unlocked(authority: Authority) -> Authority:
         if error.code != "E-PASSPHRASE" or given is not None or not sys.stdin.isatty():
             raise
     return authority.unlocked(ask_passphrase("the issuing CA's key", confirm=False))
+
+
+def unlocked_root(authority: Authority) -> CertificateAuthority:
+    """Unlock the root in the same way; on a terminal its passphrase may be another than the issuing CA's."""
+    given = settings().passphrase()
+    try:
+        return authority.root(given)
+    except TrustError as error:
+        if error.code != "E-PASSPHRASE" or given is not None or not sys.stdin.isatty():
+            raise
+    return authority.root(ask_passphrase("the root's key", confirm=False))
 
 
 def print_result(lines: Sequence[str], data: Any) -> None:

@@ -143,6 +143,11 @@ def _host(value: object) -> str:
     return _text(value, _HOST, "a host name (lower case, RFC 1123)")
 
 
+def is_entry_name(name: str) -> bool:
+    """Tell whether every peer takes this as the name of an entry."""
+    return _NAME.fullmatch(name) is not None
+
+
 def _free_text(value: object) -> str:
     if type(value) is not str or len(value) > limits.TEXT_CHARACTERS:
         raise WireError(f"a text of at most {limits.TEXT_CHARACTERS} characters was expected")

@@ -155,6 +155,7 @@ class Node:
         Raises:
             PublicationError: the entries are out of bounds; nothing was begun.
         """
+        self.origin.publication.check(entries)
         self.origin.begin(self._stored_epoch, at)
         self.origin.publication.set_entries(entries, at)
         self.origin.publish(at)

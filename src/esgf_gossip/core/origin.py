@@ -25,7 +25,7 @@ from esgf_gossip.core.effects import (
 )
 from esgf_gossip.core.errors import DigestRefused
 from esgf_gossip.core.model import Moment, VerifiedDigest
-from esgf_gossip.core.publication import Publication, next_epoch
+from esgf_gossip.core.publication import EPOCH_HONEST_MAX, Publication, next_epoch
 from esgf_gossip.core.registry import Change, Registry
 from esgf_gossip.core.sessions import Session, Sessions
 from esgf_gossip.core.verification import Verifier
@@ -72,7 +72,10 @@ class Origin:
     def begin(self, stored_epoch: int, at: Moment) -> None:
         """Take the epoch of a new start, above the one on disk and above our own remembered digest."""
         remembered = self._registry.table.line(self.name)
-        shown = 0 if remembered is None else remembered.order.epoch
+        shown = 0
+        if remembered is not None and remembered.order.certificate == self.publication.signer.rank:
+            # An epoch that a thief burned is not followed: it ends with the certificate, and ours would with it.
+            shown = min(remembered.order.epoch, EPOCH_HONEST_MAX)
         self._take_epoch(next_epoch(stored_epoch, shown, at.wall_ms, self._random), remembered)
 
     def _take_epoch(self, epoch: int, remembered: VerifiedDigest | None) -> None:
@@ -96,7 +99,7 @@ class Origin:
         before = self._registry.table.line(self.name)
         change = self._registry.accept(line, self.publication.bodies)
         if change is None:
-            self._stop("a newer certificate of this node has been in use; install that one")
+            self._stop("a digest of this node that is above this one is in use; it needs a new certificate")
             return
         self._out.extend(notes_of(change))
         for session in self._sessions:
@@ -136,6 +139,9 @@ class Origin:
         self._out.append(PersistLine(line, change.added, change.dropped))
         if line.order.certificate > self.publication.signer.rank:
             self._stop("a newer certificate of this node is in use elsewhere")
+            return
+        if line.order.epoch > EPOCH_HONEST_MAX:
+            self._stop("a thief of this node's key has used up its epochs; it needs a new certificate")
             return
         seen = self._own_head_seen_at_s
         self._own_head_seen_at_s = at.mono_s

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from random import Random
 from typing import Final
 
-from esgf_gossip.core.codec import encode_digest
+from esgf_gossip.core.codec import encode_digest, is_entry_name
 from esgf_gossip.core.limits import (
     COUNTER_MAX,
     DIGEST_BYTES,
@@ -26,6 +26,8 @@ from esgf_gossip.core.registry import sha256
 from esgf_gossip.core.verification import Signer
 
 EPOCH_RANDOM_BITS: Final = 20
+# The clock of the year 2514: above it an epoch was burned by a thief, and nobody follows it.
+EPOCH_HONEST_MAX: Final = 2**34 << EPOCH_RANDOM_BITS
 
 
 class PublicationError(ValueError):
@@ -81,16 +83,18 @@ class Publication:
             name: sha256(body) for name, body in entries.items()
         }
 
-    def set_entries(self, entries: Mapping[str, bytes], at: Moment) -> None:
+    def check(self, entries: Mapping[str, bytes]) -> None:
         """
-        Take the bodies that the next digest, signed at this same Moment, will list.
+        Tell entries that could be published from others.
 
         Raises:
-            PublicationError: an entry or their sum is above the protocol's bounds; the old ones stay.
+            PublicationError: a name, an entry or their sum is out of the protocol's bounds.
         """
         if len(entries) > DIGEST_ENTRIES:
             raise PublicationError(f"{len(entries)} entries are more than {DIGEST_ENTRIES}")
         for name, body in entries.items():
+            if not is_entry_name(name):
+                raise PublicationError(f"{name!r} is no name of an entry")
             if len(body) > ENTRY_BYTES:
                 raise PublicationError(f"entry {name!r} has {len(body)} bytes, {ENTRY_BYTES} are allowed")
         total = sum(len(body) for body in entries.values())
@@ -98,6 +102,15 @@ class Publication:
             raise PublicationError(
                 f"the entries together have {total} bytes, {ENTRIES_TOTAL_BYTES} are allowed"
             )
+
+    def set_entries(self, entries: Mapping[str, bytes], at: Moment) -> None:
+        """
+        Take the bodies that the next digest, signed at this same Moment, will list.
+
+        Raises:
+            PublicationError: out of the protocol's bounds; the old entries stay.
+        """
+        self.check(entries)
         number = (self.epoch, self.sequence + 1)
         refs = {}
         for name, body in entries.items():

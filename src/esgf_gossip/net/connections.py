@@ -6,6 +6,7 @@ How connections are made, never whether: the core decides whom to dial.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -24,10 +25,11 @@ from esgf_gossip.net.link import LinkConnection
 from esgf_gossip.trust.tls import ConnectionCreator
 
 BACKLOG: Final = 256
+TOO_MANY: Final = "too many connections at the door"
 
 
 class _LinkFactory(Factory):
-    """Makes the LinkConnections of one direction."""
+    """Makes the LinkConnections of one direction; ``made`` are those that are not over, in order."""
 
     noisy = False
 
@@ -35,17 +37,46 @@ class _LinkFactory(Factory):
         self._driver = driver
         self._clock = clock
         self._dialled = dialled
-        self._made: set[LinkConnection] = set()
+        self._made: list[LinkConnection] = []
 
-    def buildProtocol(self, addr: IAddress | None) -> LinkConnection | None:  # noqa: ARG002 - Twisted's signature
-        """Make a connection, or none where too many strangers are at the door already."""
-        if self._dialled is None:
-            self._made = {connection for connection in self._made if connection.is_pending}
-            if len(self._made) >= PENDING_HANDSHAKES:
-                return None
+    def buildProtocol(self, addr: IAddress | None) -> LinkConnection:  # noqa: ARG002 - Twisted's signature
+        """Make a connection."""
         connection = LinkConnection(self._driver, self._clock, self._dialled)
-        self._made.add(connection)
+        self._made.append(connection)
         return connection
+
+    def unsettled(self) -> list[LinkConnection]:
+        """Return the connections on their way up or down, the oldest first."""
+        self._made = [connection for connection in self._made if not connection.is_over]
+        return [connection for connection in self._made if connection.is_unsettled]
+
+
+class _Door(TLSMemoryBIOFactory):  # type: ignore[misc]
+    """
+    Lets strangers in, not more than PENDING_HANDSHAKES of them at a time.
+
+    The bound is kept here, below TLS: TLSMemoryBIOFactory cannot bear a wrapped
+    factory that makes no protocol.
+    """
+
+    def __init__(self, creator: ConnectionCreator, links: _LinkFactory, driver: Driver) -> None:
+        super().__init__(creator, False, links)
+        self.noisy = False
+        self._links = links
+        self._driver = driver
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Make a connection, or none where too many strangers are at the door already."""
+        unsettled = self._links.unsettled()
+        if len(unsettled) >= PENDING_HANDSHAKES:
+            crowd, count = Counter(one.remote_host for one in unsettled).most_common(1)[0]
+            if count == 1:
+                # Everybody at once, after a blackout say: who came first is nearly in.
+                self._driver.refused(str(getattr(addr, "host", "?")), TOO_MANY)
+                return None
+            # One address that stalls: it makes room itself, and keeps nobody else out.
+            next(one for one in unsettled if one.remote_host == crowd).abort(TOO_MANY)
+        return super().buildProtocol(addr)
 
 
 class Connections:
@@ -59,6 +90,7 @@ class Connections:
         self._reactor = reactor
         self._port: Any = None
         self._dials: set[Deferred[Any]] = set()
+        self._links = _LinkFactory(driver, reactor, None)
         driver.dial = self.dial
 
     def listen(self, address: Address) -> None:
@@ -68,10 +100,7 @@ class Connections:
         Raises:
             CannotListenError: the port is in use or the address not ours.
         """
-        factory: Any = TLSMemoryBIOFactory(
-            self._creator, False, _LinkFactory(self._driver, self._reactor, None)
-        )
-        factory.noisy = False
+        factory = _Door(self._creator, self._links, self._driver)
         self._port = self._reactor.listenTCP(address[1], factory, backlog=BACKLOG, interface=address[0])
 
     def dial(self, address: Address) -> None:
@@ -95,6 +124,9 @@ class Connections:
         """Stop listening and dialling."""
         for attempt in list(self._dials):
             attempt.cancel()
+        for connection in self._links.unsettled():
+            if connection.link is None:
+                connection.abort("this node stops")
         port, self._port = self._port, None
         return None if port is None else port.stopListening()
 

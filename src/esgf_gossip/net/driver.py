@@ -22,6 +22,7 @@ from esgf_gossip.core.messages import Message
 from esgf_gossip.core.model import Address, Link, Moment
 from esgf_gossip.core.node import Node
 from esgf_gossip.net.link import LinkConnection
+from esgf_gossip.net.sparing import Sparing
 from esgf_gossip.storage.database import Database, Persist, StorageError
 from esgf_gossip.trust.tls import PeerIdentity
 
@@ -69,6 +70,9 @@ class Driver:
         self._owed: list[Persist] = []
         self._timers: set[Any] = set()
         self._stopped = False
+        # Links whose peer has not said hello: the core tells nothing of them.
+        self._unopened: dict[Link, str] = {}
+        self._sparing = Sparing(clock, self._tell_left_out)
 
     def at(self) -> Moment:
         """Return this instant on both clocks."""
@@ -164,6 +168,7 @@ class Driver:
         else:
             # Its loss is no news to the core any more.
             del self._connections[order.link]
+            self._tell_unopened(order.link, connection, order.reason)
             connection.close(order.reason)
 
     def _start_timer(self, order: fx.StartTimer) -> None:
@@ -185,8 +190,10 @@ class Driver:
 
     def stop(self) -> None:
         """Say goodbye on every link, close them, forget all timers."""
+        self._stopped = True
         self.perform(self.node.stop())
         self._forget_timers()
+        self._sparing.stop()
 
     def _forget_timers(self) -> None:
         self._stopped = True
@@ -201,6 +208,7 @@ class Driver:
         """Number a connection and show it to the core."""
         link = Link(next(self._numbers))
         self._connections[link] = connection
+        self._unopened[link] = identity.host
         # The connection must know its number before the core answers.
         connection.link = link
         self.perform(self.node.peer_connected(link, identity.host, connection.dialled, self.at()))
@@ -208,7 +216,10 @@ class Driver:
 
     def link_message(self, link: Link, message: Message) -> None:
         """Hand a message to the core."""
-        self.perform(self.node.handle_message(link, message, self.at()))
+        outputs = self.node.handle_message(link, message, self.at())
+        if link in self._unopened and any(isinstance(output, fx.PeerJoined) for output in outputs):
+            del self._unopened[link]
+        self.perform(outputs)
 
     def link_garbled(self, link: Link, error: WireError) -> None:
         """Tell the core that a peer's bytes are not our protocol."""
@@ -216,15 +227,37 @@ class Driver:
 
     def link_down(self, link: Link, reason: str) -> None:
         """Tell the core that a link has ended, unless it ended it itself."""
-        if self._connections.pop(link, None) is not None:
+        connection = self._connections.pop(link, None)
+        if connection is not None:
+            self._tell_unopened(link, connection, reason)
             self.perform(self.node.peer_lost(link, reason, self.at()))
 
     def link_refused(self, connection: LinkConnection, reason: str) -> None:
         """Report a connection that never came up."""
         if connection.dialled is not None:
             self.dial_failed(connection.dialled, reason)
-        elif not self._stopped:
-            self.log.warn("refused {remote}: {reason}", remote=connection.remote, reason=reason)
+        else:
+            self.refused(connection.remote, reason, connection.remote_host)
+
+    def refused(self, remote: str, reason: str, counted_as: str = "") -> None:
+        """Tell of a stranger that was not let in; not more often than a log can bear."""
+        if not self._stopped and self._sparing.allows(counted_as or remote):
+            self.log.warn("refused {remote}: {reason}", remote=remote, reason=reason)
+
+    def _tell_unopened(self, link: Link, connection: LinkConnection, reason: str) -> None:
+        peer = self._unopened.pop(link, None)
+        if peer is not None and not self._stopped and self._sparing.allows(peer):
+            self.log.warn(
+                "no link with {peer} at {remote}: {reason}",
+                peer=peer,
+                remote=connection.remote,
+                reason=reason,
+            )
+
+    def _tell_left_out(self, subject: str, count: int) -> None:
+        self.log.warn(
+            "{count} more connections of {subject} were refused within a minute", count=count, subject=subject
+        )
 
     def dial_failed(self, address: Address, reason: str) -> None:
         """Tell the core that a dial came to nothing."""

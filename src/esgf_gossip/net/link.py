@@ -74,6 +74,8 @@ class LinkConnection(Protocol):
         self._refusal = ""
         self._closing = ""
         self._is_over = False
+        self._is_aborted = False
+        self._has_heard = False
         self._closed: Deferred[None] | None = None
         self._deadline: IDelayedCall | None = None
         self._paused = False
@@ -87,9 +89,26 @@ class LinkConnection(Protocol):
         return f"{peer.host}:{peer.port}" if hasattr(peer, "host") else "?"
 
     @property
-    def is_pending(self) -> bool:
-        """Tell whether the connection is neither up nor over."""
-        return self.link is None and not self._is_over
+    def remote_host(self) -> str:
+        """The address at the other end without its port: whom a flood is counted against."""
+        peer: Any = self.transport.getPeer() if self.transport is not None else None
+        return str(getattr(peer, "host", "?"))
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether the connection has ended."""
+        return self._is_over
+
+    @property
+    def is_unsettled(self) -> bool:
+        """
+        Tell whether the connection is on its way up or down: TLS or first message outstanding, or closing.
+
+        Each costs a file descriptor, and no session of the core accounts for it.
+        """
+        if self._is_over or self._is_aborted:
+            return False
+        return bool(self._closing) or not self._has_heard
 
     # ----------------------------------------------------------------- up
 
@@ -126,6 +145,7 @@ class LinkConnection(Protocol):
             for payload in self._frames.feed(data):
                 if self._closing or self.link is None:
                     return
+                self._has_heard = True
                 self._owner.link_message(self.link, decode(payload))
         except WireError as error:
             if self.link is not None:
@@ -177,12 +197,19 @@ class LinkConnection(Protocol):
         if self._closing:
             return
         self._closing = reason
-        self.resumeProducing()
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
         self._set_deadline(CLOSE_S, reason)
+        # Before the queue: a peer that reads slowly would pause us again, and the goodbye at its end be lost.
+        self.transport.unregisterProducer()
+        self.resumeProducing()
+        self.transport.loseConnection()
+
+    def abort(self, reason: str) -> None:
+        """End the connection now, whatever is still to be sent."""
+        if not self._is_over:
+            self._abort(reason)
 
     def _abort(self, reason: str) -> None:
+        self._is_aborted = True
         self._closing = self._closing or reason
         self._refusal = self._refusal or reason
         self.transport.abortConnection()

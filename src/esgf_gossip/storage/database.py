@@ -89,6 +89,7 @@ class Database:
         """
         self.path: Final = path
         self._connection = self._connect()
+        self._identity = self._identify()
 
     def _connect(self) -> sqlite3.Connection:
         try:
@@ -127,6 +128,13 @@ class Database:
         for number, step in enumerate(_MIGRATIONS[version:], start=version + 1):
             connection.executescript(f"BEGIN; {step} PRAGMA user_version = {number}; COMMIT;")
 
+    def _identify(self) -> tuple[int, int] | None:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
     def close(self) -> None:
         """Close the file; everything persisted is in it."""
         self._connection.close()
@@ -147,7 +155,7 @@ class Database:
                 ).fetchall()
                 bodies = dict(cursor.execute("SELECT sha256, body FROM bodies"))
             lines = tuple(
-                StoredLine(SignedDigest(payload, signature), tuple(msgpack.unpackb(chain)))
+                StoredLine(SignedDigest(payload, signature), _chain(chain))
                 for payload, signature, chain in rows
             )
         except sqlite3.Error as error:
@@ -178,6 +186,11 @@ class Database:
         Raises:
             StorageError: nothing of the batch is on the disk.
         """
+        if self._identify() != self._identity:
+            # SQLite goes on writing into a file that has no name any more, and reports success.
+            raise StorageError(
+                f"{self.path}: removed or replaced under the running daemon; restart it: the peers give the rest back"
+            )
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             for effect in effects:
@@ -232,6 +245,13 @@ class Database:
         self._connection.executemany(
             "DELETE FROM bodies WHERE sha256 = ?", ((content,) for content in hashes)
         )
+
+
+def _chain(packed: bytes) -> tuple[bytes, ...]:
+    chain = msgpack.unpackb(packed)
+    if not isinstance(chain, list) or not all(isinstance(certificate, bytes) for certificate in chain):
+        raise ValueError("a chain is not a list of certificates")
+    return tuple(chain)
 
 
 def _explained(path: Path, error: sqlite3.Error) -> StorageError:

@@ -98,13 +98,28 @@ class Authority:
         Raises:
             TrustError: E-PASSPHRASE, or as ``keys.read_key``; E-KEYPAIR.
         """
-        certificate = self.issuing_certificate
-        key = keys.read_key(self.private / f"{ISSUING_NAME}.key", passphrase)
-        if key.public_key() != certificate.public_key():
-            raise TrustError(
-                "E-KEYPAIR", f"{self.private / ISSUING_NAME}.key does not belong to {ISSUING_NAME}.pem"
-            )
-        return attrs.evolve(self, signing=CertificateAuthority(certificate, key))
+        return attrs.evolve(self, signing=self._read_ca(ISSUERS_FOLDER, ISSUING_NAME, passphrase))
+
+    @property
+    def issuing(self) -> CertificateAuthority:
+        """
+        The issuing CA with its key, once unlocked.
+
+        Raises:
+            TrustError: E-PASSPHRASE.
+        """
+        if self._signing is None:
+            raise TrustError("E-PASSPHRASE", "the key of the issuing CA is locked")
+        return self._signing
+
+    def root(self, passphrase: bytes | None) -> CertificateAuthority:
+        """
+        Return the root with its key.
+
+        Raises:
+            TrustError: as ``unlocked``; E-NOTFOUND where its key is kept offline.
+        """
+        return self._read_ca(ROOTS_FOLDER, ROOT_NAME, passphrase)
 
     @property
     def issuing_certificate(self) -> x509.Certificate:
@@ -239,7 +254,7 @@ class Authority:
         )
         with self._locked():
             self._refuse_key(request, granted, now_ms, replace=replace)
-            ca = self._ca()
+            ca = self.issuing
             certificate = issue.leaf(granted, request.public_key, ca, now_ms, days)
             # What we sign must pass our own check; a fault here must not leave this host.
             profile.leaf_names(certificate, self.policy.federation)
@@ -314,10 +329,11 @@ class Authority:
                     "is it really the same node with a new key? then approve with --replace",
                 )
 
-    def _ca(self) -> CertificateAuthority:
-        if self._signing is None:
-            raise TrustError("E-PASSPHRASE", "the key of the issuing CA is locked")
-        return self._signing
+    def _read_ca(self, folder: str, name: str, passphrase: bytes | None) -> CertificateAuthority:
+        path = self.directory / folder / f"{name}.pem"
+        certificate = pem.certificate(pem.read(path), str(path))
+        key = keys.read_ca_key(self.private / f"{name}.key", certificate, passphrase)
+        return CertificateAuthority(certificate, key)
 
     def _pending_path(self, request_id: str) -> Path:
         return self.directory / PENDING_FOLDER / f"{request_id}.csr.pem"

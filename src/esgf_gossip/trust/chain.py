@@ -28,7 +28,14 @@ from OpenSSL.crypto import (
 from esgf_gossip.trust import profile
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.pem import certificate_der
-from esgf_gossip.trust.revocation import CrlSet, issuer_name, milliseconds, next_update_ms, number
+from esgf_gossip.trust.revocation import (
+    STALE_REMEDY,
+    CrlSet,
+    issuer_name,
+    milliseconds,
+    next_update_ms,
+    number,
+)
 
 NO_CRL: Final = 3
 NOT_YET_VALID: Final = 9
@@ -46,7 +53,7 @@ _TEXTS: Final[Mapping[int, tuple[str, str]]] = {
     NOT_YET_VALID: ("certificate not yet valid, only from {before}", "see that both hosts' clocks are right"),
     EXPIRED: ("certificate expired on {after}", "renew it"),
     11: ("the CRL of issuer '{issuer}' is dated in the future", "see that this host's clock is right"),
-    STALE_CRL: ("the CRL of issuer '{issuer}' is too old", "get the newest from the trust administrator"),
+    STALE_CRL: ("the CRL of issuer '{issuer}' is too old", STALE_REMEDY),
     18: (
         "self-signed certificate '{subject}' is not trusted",
         "a member's certificate comes from the federation",
@@ -165,7 +172,7 @@ class TrustAnchors:
                 raise TrustError(
                     "E-CRL-STALE",
                     f"CRL {number(crl)} of {issuer_name(crl)} was due for renewal on {due:%Y-%m-%d}",
-                    remedy="get the newest CRL from the trust administrator",
+                    remedy=STALE_REMEDY,
                 )
 
     def judge(

@@ -1,5 +1,5 @@
 """
-Installing a certificate on its node: judged as a whole first, then written.
+Installing a certificate or newer CRLs on a node: judged as a whole first, then written.
 
 The only module that changes roots/, crl/ and chain.pem of a trust directory.
 A root that is not trusted yet is never taken from a file alone: somebody must
@@ -18,6 +18,7 @@ from cryptography import x509
 
 from esgf_gossip.files import replace_file
 from esgf_gossip.trust import keys, pem, profile, revocation
+from esgf_gossip.trust.chain import TrustAnchors
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.folders import locked, public_folder
 from esgf_gossip.trust.material import (
@@ -28,6 +29,7 @@ from esgf_gossip.trust.material import (
     ROOT_SUFFIXES,
     ROOTS_FOLDER,
     TrustMaterial,
+    read_chain,
     read_crls,
     read_roots,
 )
@@ -128,6 +130,86 @@ def install(
     return material
 
 
+@attrs.frozen
+class ImportedCrls:
+    """What an import of CRLs did: those new in force, with their files, and those held before."""
+
+    taken: tuple[tuple[x509.CertificateRevocationList, Path], ...]
+    known: tuple[x509.CertificateRevocationList, ...]
+    revokes_this_node: bool
+
+
+def import_crls(
+    trust_directory: Path, offered: Sequence[x509.CertificateRevocationList], *, now_ms: int
+) -> ImportedCrls:
+    """
+    Put newer CRLs in force on a node; of one issuer the newest of those offered.
+
+    Neither the node's own certificate nor the CRLs of other issuers need be in
+    order: what revokes this node, and what mends only half, must come in too.
+
+    Args:
+        trust_directory: the node's, with a certificate installed.
+        offered: CRLs that nobody has checked.
+        now_ms: now.
+
+    Raises:
+        TrustError: E-CRL-SIG, E-CRL-FORM, E-CRL-FUTURE, E-CRL-STALE, E-CRL-ROLLBACK, E-CRL-FORK,
+            E-CRL-SHRINK of what is offered; whatever is wrong with what is held; E-FILE.
+            Nothing is written unless all offered are good.
+    """
+    folder = trust_directory / CRL_FOLDER
+    leaf, issuers = _held_issuers(trust_directory, now_ms)
+    for crl in offered:
+        revocation.check_crl(crl, issuers, "the offered CRL", now_ms)
+    with locked(trust_directory):
+        held = CrlSet.choose(_signed_by(issuers, _held_crls(trust_directory), str(folder), now_ms))
+        chosen = list(held.crls)
+        for crl in sorted(offered, key=revocation.number):
+            known = next((one for one in chosen if one.issuer == crl.issuer), None)
+            if known is None:
+                chosen.append(crl)
+            else:
+                chosen[chosen.index(known)] = revocation.newer(known, crl)
+        taken = [crl for crl in chosen if crl not in held.crls]
+        try:
+            if taken:
+                public_folder(folder)
+                _write_crls(folder, CrlSet(tuple(chosen)))
+        except OSError as error:
+            raise TrustError(
+                "E-FILE", f"{error.filename or folder} cannot be written: {error.strerror}"
+            ) from None
+    return ImportedCrls(
+        tuple((crl, folder / _crl_file_name(crl)) for crl in taken),
+        tuple(crl for crl in held.crls if crl in offered),
+        CrlSet(tuple(chosen)).revoked(leaf),
+    )
+
+
+def _held_issuers(trust_directory: Path, now_ms: int) -> tuple[x509.Certificate, list[x509.Certificate]]:
+    leaf, *others = read_chain(trust_directory / CHAIN_FILE)
+    roots = read_roots(trust_directory / ROOTS_FOLDER)
+    bare = TrustAnchors(tuple(roots), CrlSet(()))
+    for issuer in others:
+        profile.check_issuer(issuer)
+        bare.chain_to_root(issuer, others, now_ms)
+    return leaf, [*roots, *others]
+
+
+def _signed_by(
+    issuers: Sequence[x509.Certificate],
+    crls: Sequence[x509.CertificateRevocationList],
+    where: str,
+    now_ms: int,
+) -> list[x509.CertificateRevocationList]:
+    # Those of other issuers are not in force here, and not ours to judge.
+    found = [crl for crl in crls if any(issuer.subject == crl.issuer for issuer in issuers)]
+    for crl in found:
+        revocation.check_signed(crl, issuers, where, now_ms)
+    return found
+
+
 def _merge(
     held: Sequence[x509.CertificateRevocationList], offered: Sequence[x509.CertificateRevocationList]
 ) -> list[x509.CertificateRevocationList]:
@@ -155,12 +237,16 @@ def _write_all(trust_directory: Path, material: TrustMaterial) -> None:
         _file_name(root.subject, pem.fingerprint(root), ".pem"): pem.certificate_pem(root)
         for root in material.roots
     }
-    crls = {_file_name(crl.issuer, "", ".crl.pem"): pem.crl_pem(crl) for crl in material.crls}
-    _write_folder(trust_directory / CRL_FOLDER, crls)
+    _write_crls(trust_directory / CRL_FOLDER, material.anchors.crls)
     _write_folder(trust_directory / ROOTS_FOLDER, roots)
-    _remove_superseded(trust_directory / CRL_FOLDER, material, set(crls))
     chain = b"".join(map(pem.certificate_pem, (material.leaf, *material.issuers)))
     replace_file(trust_directory / CHAIN_FILE, chain)
+
+
+def _write_crls(folder: Path, crls: CrlSet) -> None:
+    files = {_crl_file_name(crl): pem.crl_pem(crl) for crl in crls.crls}
+    _write_folder(folder, files)
+    _remove_superseded(folder, crls, set(files))
 
 
 def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
@@ -170,13 +256,17 @@ def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
             replace_file(path, content)
 
 
-def _remove_superseded(folder: Path, material: TrustMaterial, written: set[str]) -> None:
+def _remove_superseded(folder: Path, crls: CrlSet, written: set[str]) -> None:
     # Older CRLs of issuers whose newest was just written; those of other issuers are not ours to judge.
     for path in folder.iterdir():
         if path.suffix in CRL_SUFFIXES and path.name not in written and not path.name.startswith("."):
             found = pem.revocation_lists(pem.read(path), str(path))
-            if all(material.anchors.crls.of_issuer(crl.issuer) is not None for crl in found):
+            if all(crls.of_issuer(crl.issuer) is not None for crl in found):
                 path.unlink()
+
+
+def _crl_file_name(crl: x509.CertificateRevocationList) -> str:
+    return _file_name(crl.issuer, "", ".crl.pem")
 
 
 def _file_name(name: x509.Name, unique: str, suffix: str) -> str:

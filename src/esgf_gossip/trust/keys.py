@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -108,6 +109,25 @@ def read_key(path: Path, passphrase: bytes | None = None) -> ec.EllipticCurvePri
         raise TrustError(
             "E-KEYTYPE", f"{path} is not a P-256 key", remedy="make one with trust-admin cert request"
         )
+    return key
+
+
+def read_ca_key(
+    path: Path, certificate: x509.Certificate, passphrase: bytes | None
+) -> ec.EllipticCurvePrivateKey:
+    """
+    Read the private key of a CA's certificate.
+
+    Raises:
+        TrustError: as ``read_key``; E-KEYPAIR if it is another's.
+    """
+    if not os.path.lexists(path):
+        raise TrustError(
+            "E-NOTFOUND", f"{path} does not exist", remedy="name the folder of the CA keys with --private"
+        )
+    key = read_key(path, passphrase)
+    if key.public_key() != certificate.public_key():
+        raise TrustError("E-KEYPAIR", f"{path} does not belong to {certificate.subject.rfc4514_string()}")
     return key
 
 

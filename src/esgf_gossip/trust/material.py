@@ -194,17 +194,24 @@ def _read(
             "E-NOTFOUND", f"{directory} is not a folder", remedy="make it with trust-admin cert request"
         )
     key = keys.read_key(directory / KEY_FILE)
-    chain_file = directory / CHAIN_FILE
-    if not chain_file.exists():
-        raise TrustError(
-            "E-NOTFOUND",
-            f"{chain_file} does not exist",
-            remedy="install the certificate: trust-admin cert install",
-        )
-    chain = pem.certificates(pem.read(chain_file), str(chain_file))
+    chain = read_chain(directory / CHAIN_FILE)
     roots = read_roots(directory / ROOTS_FOLDER)
     crls = read_crls(directory / CRL_FOLDER)
     return key, chain, roots, crls
+
+
+def read_chain(path: Path) -> list[x509.Certificate]:
+    """
+    Read the chain of a node, leaf first; it is not judged yet.
+
+    Raises:
+        TrustError: E-NOTFOUND, or as ``pem.certificates``.
+    """
+    if not path.exists():
+        raise TrustError(
+            "E-NOTFOUND", f"{path} does not exist", remedy="install the certificate: trust-admin cert install"
+        )
+    return pem.certificates(pem.read(path), str(path))
 
 
 def read_roots(folder: Path) -> list[x509.Certificate]:
@@ -299,4 +306,10 @@ def _crl_age(crl: x509.CertificateRevocationList, now_ms: int) -> list[Finding]:
     if now_ms > end_ms:
         return [Finding(CRITICAL, f"{name} is too old: nothing of this issuer has passed since {end}")]
     level = CRITICAL if end_ms - now_ms < _EXPIRY_CRITICAL_DAYS * _DAY_MS else ATTENTION
-    return [Finding(level, f"{name} is past its nextUpdate; from {end} on nobody is let in: get the newest")]
+    return [
+        Finding(
+            level,
+            f"{name} is past its nextUpdate; from {end} on nobody is let in: "
+            "get the newest, then trust-admin crl import",
+        )
+    ]

@@ -22,6 +22,10 @@ from esgf_gossip.trust.errors import TrustError
 # crl-stale = warn: known revocations stay enforced that long after nextUpdate, then nothing passes.
 STALE_GRACE_MS: Final = 14 * 24 * 3600 * 1000
 
+STALE_REMEDY: Final = (
+    "get the newest CRL from the trust administrator, then trust-admin crl import and esgf-gossip reload"
+)
+
 _KNOWN: Final = (x509.CRLNumber, x509.AuthorityKeyIdentifier)
 
 
@@ -72,7 +76,25 @@ def check_crl(
     Check one CRL before it comes near a store: one bad one there would refuse everybody.
 
     Raises:
-        TrustError: E-CRL-SIG, E-CRL-FORM, E-CRL-FUTURE, E-CRL-STALE.
+        TrustError: as ``check_signed``; E-CRL-STALE.
+    """
+    check_signed(crl, issuers, where, now_ms)
+    if now_ms > next_update_ms(crl) + STALE_GRACE_MS:
+        raise TrustError(
+            "E-CRL-STALE",
+            f"{where}: CRL {number(crl)} of {issuer_name(crl)} was due for renewal on {crl.next_update_utc:%Y-%m-%d}",
+            remedy=STALE_REMEDY,
+        )
+
+
+def check_signed(
+    crl: x509.CertificateRevocationList, issuers: Sequence[x509.Certificate], where: str, now_ms: int
+) -> None:
+    """
+    Check signature and form of a CRL, however old it is: one that is replaced may be.
+
+    Raises:
+        TrustError: E-CRL-SIG, E-CRL-FORM, E-CRL-FUTURE.
     """
     name = issuer_name(crl)
     try:
@@ -105,12 +127,6 @@ def check_crl(
         raise TrustError(
             "E-CRL-FORM", f"{where}: the CRL cannot be read: {type(error).__name__}: {error}"
         ) from error
-    if now_ms > next_update_ms(crl) + STALE_GRACE_MS:
-        raise TrustError(
-            "E-CRL-STALE",
-            f"{where}: CRL {number(crl)} of {name} was due for renewal on {crl.next_update_utc:%Y-%m-%d}",
-            remedy="get the newest CRL from the trust administrator",
-        )
 
 
 def newer(

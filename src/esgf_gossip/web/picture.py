@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from esgf_gossip.core import effects as fx
+from esgf_gossip.net.sparing import Sparing
 from esgf_gossip.storage.outputs import RegistrationFile
 from esgf_gossip.views.federation import FederationView, OwnState
 from esgf_gossip.views.judgement import Judge
@@ -75,6 +76,8 @@ class Picture:
         self._started_at_s = clock.seconds()
         self._is_ready = False
         self._statuses: dict[str, str] | None = None
+        self._is_started = False
+        self._sparing = Sparing(clock, self._tell_left_out)
 
     # ----------------------------------------------------------------- reading
 
@@ -102,11 +105,15 @@ class Picture:
 
     def start(self) -> None:
         """Draw the first picture, from what the disk gave back."""
+        self._is_started = True
         self._draw()
 
     def stop(self) -> None:
         """Draw a last time and be still."""
-        self._draw()
+        if self._is_started:
+            # Never before the first picture: a start that failed would empty the file of the last run.
+            self._draw()
+        self._sparing.stop()
         if self._redraw is not None and self._redraw.active():
             self._redraw.cancel()
         self._redraw = None
@@ -130,13 +137,14 @@ class Picture:
     def _draw(self) -> None:
         self._moved_at_s = None
         self._view = None
+        # First of all: a fault in what follows must not end the drawing.
+        self._draw_in(REDRAW_EVERY_S)
         view = self.view()
         if self._document.update(view) or self.documents.get("registration.xml") is None:
             self.documents.keep("registration.xml", self._document.content)
         self._tell_statuses(view)
         for callback in tuple(self._callbacks.values()):
             callback()
-        self._draw_in(REDRAW_EVERY_S)
 
     def _tell_statuses(self, view: FederationView) -> None:
         statuses = {node.host: node.status.value for node in view.nodes}
@@ -159,22 +167,26 @@ class Picture:
             case fx.LineWithdrawn():
                 self.log.warn("{origin} is out: {reason}", origin=notice.origin, reason=notice.reason)
             case fx.DigestTurnedAway():
-                self.log.warn(
-                    "refused a digest of {origin}, sent by {peer}: {reason}",
-                    origin=notice.origin,
-                    peer=notice.peer,
-                    reason=notice.reason,
-                )
+                if self._sparing.allows(f"digests sent by {notice.peer}"):
+                    self.log.warn(
+                        "refused a digest of {origin}, sent by {peer}: {reason}",
+                        origin=notice.origin,
+                        peer=notice.peer,
+                        reason=notice.reason,
+                    )
             case fx.ForkSeen():
                 self._forked |= {notice.origin}
-                self.log.critical(
-                    "{origin} signed two digests with one number: a cloned machine or a stolen key",
-                    origin=notice.origin,
-                )
+                if self._sparing.allows(f"two digests of {notice.origin} with one number"):
+                    self.log.critical(
+                        "{origin} signed two digests with one number: a cloned machine or a stolen key",
+                        origin=notice.origin,
+                    )
             case fx.PeerJoined():
-                self.log.info("linked to {peer}", peer=notice.peer)
+                if self._sparing.allows(f"links to {notice.peer}"):
+                    self.log.info("linked to {peer}", peer=notice.peer)
             case fx.PeerParted():
-                self.log.info("link to {peer} ended: {reason}", peer=notice.peer, reason=notice.reason)
+                if self._sparing.allows(f"links to {notice.peer}"):
+                    self.log.info("link to {peer} ended: {reason}", peer=notice.peer, reason=notice.reason)
             case fx.DialFailed():
                 self._dial_failed(notice)
                 return
@@ -186,6 +198,9 @@ class Picture:
             case fx.PublishingStopped():
                 self.log.critical("this node publishes no more: {reason}", reason=notice.reason)
         self.moved()
+
+    def _tell_left_out(self, subject: str, count: int) -> None:
+        self.log.warn("{count} more lines on {subject} within a minute", count=count, subject=subject)
 
     def _dial_failed(self, notice: fx.DialFailed) -> None:
         if notice.attempts == 1 or notice.attempts % DIAL_NEWS_EVERY == 0:

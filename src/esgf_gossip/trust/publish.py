@@ -1,0 +1,118 @@
+"""
+Publishing CRLs: the administration signs them anew before the old ones are due.
+
+Each has the next number and revokes whatever the one before revoked. How a CRL
+looks is issue.py's, which of two is newer revocation.py's, how it comes to a
+node install.py's. Source: docs/trust.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import attrs
+from cryptography import x509
+
+from esgf_gossip.trust import issue, pem, revocation
+from esgf_gossip.trust.authority import ISSUING_NAME, ROOT_NAME, Authority
+from esgf_gossip.trust.errors import TrustError
+from esgf_gossip.trust.folders import locked, write_public
+from esgf_gossip.trust.issue import CertificateAuthority
+from esgf_gossip.trust.material import CRL_FOLDER
+
+# Longer, and a node that is cut off would believe an old one for too long.
+DAYS_MAX: Final = 366
+
+
+@attrs.frozen
+class PublishedCrl:
+    """A CRL that was just signed, and where it is."""
+
+    crl: x509.CertificateRevocationList
+    path: Path
+
+
+def root_is_due(authority: Authority, now_ms: int) -> bool:
+    """
+    Tell whether the root's CRL is past half of its life.
+
+    Raises:
+        TrustError: E-CRL-MISSING.
+    """
+    held = _held(authority, authority.roots()[0])
+    start_ms = revocation.milliseconds(held.last_update_utc)
+    return now_ms >= (start_ms + revocation.next_update_ms(held)) // 2
+
+
+def publish(
+    authority: Authority,
+    now_ms: int,
+    *,
+    days: int = issue.CRL_DAYS,
+    root: CertificateAuthority | None = None,
+    root_days: int = issue.ROOT_CRL_DAYS,
+) -> list[PublishedCrl]:
+    """
+    Sign the CRL of the issuing CA anew, and the root's if its key is given.
+
+    Args:
+        authority: the administration, unlocked.
+        now_ms: now.
+        days: from now to nextUpdate of the issuing CA's CRL, up to DAYS_MAX.
+        root: the root with its key; None leaves its CRL as it is.
+        root_days: from now to nextUpdate of the root's CRL.
+
+    Raises:
+        TrustError: E-PASSPHRASE; E-CRL-* where the one held is missing, not ours, or from a later
+            time: nothing was written; E-LOG, E-FILE.
+    """
+    plan = [(authority.issuing, ISSUING_NAME, days)]
+    if root is not None:
+        plan.append((root, ROOT_NAME, root_days))
+    with locked(authority.directory):
+        signed = [
+            PublishedCrl(
+                _next(authority, ca, now_ms, life), authority.directory / CRL_FOLDER / f"{name}.crl.pem"
+            )
+            for ca, name, life in plan
+        ]
+        for one in signed:
+            authority.log.append(now_ms, "crl", _about(one.crl))
+        for one in signed:
+            write_public(one.path, pem.crl_pem(one.crl))
+    return signed
+
+
+def _next(
+    authority: Authority, ca: CertificateAuthority, now_ms: int, days: int
+) -> x509.CertificateRevocationList:
+    held = _held(authority, ca.certificate)
+    # Its serial numbers are about to be signed: they must be ours. Stale it may be, that is why we are here.
+    revocation.check_signed(held, [ca.certificate], str(authority.directory / CRL_FOLDER), now_ms)
+    revoked = {one.serial_number: one.revocation_date_utc for one in held}
+    made = issue.crl(ca, revocation.number(held) + 1, revoked, now_ms, days)
+    # What we sign must pass the check of every node; a clock that went back is found here.
+    revocation.check_crl(made, [ca.certificate], "the new CRL", now_ms)
+    return revocation.newer(held, made)
+
+
+def _held(authority: Authority, issuer: x509.Certificate) -> x509.CertificateRevocationList:
+    held = revocation.CrlSet.choose(authority.crls()).of_issuer(issuer.subject)
+    if held is None:
+        # Starting at number 1 again would take every revocation back, and no node would follow.
+        raise TrustError(
+            "E-CRL-MISSING",
+            f"{authority.directory / CRL_FOLDER} holds no CRL of {issuer.subject.rfc4514_string()}",
+            remedy="take the newest from a backup or from any node's crl/",
+        )
+    return held
+
+
+def _about(crl: x509.CertificateRevocationList) -> dict[str, object]:
+    return {
+        "issuer": revocation.issuer_name(crl),
+        "crl": revocation.number(crl),
+        "next_update": issue.moment(revocation.next_update_ms(crl)).isoformat(timespec="seconds"),
+        "revoked": len(revocation.serials(crl)),
+    }

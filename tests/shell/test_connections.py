@@ -17,6 +17,16 @@ from helpers.trust import a_federation
 SERVER = ("127.0.0.1", 8951)
 
 
+class Socket(StringTransport):
+    """A TCP connection from an address of choice."""
+
+    aborting = False
+
+    def abortConnection(self):
+        """Note it."""
+        self.aborting = True
+
+
 class Driver:
     """What Connections asks of a driver; notes what it is told."""
 
@@ -81,7 +91,7 @@ def _knock(reactor, host, number=1):
     protocol = reactor.tcpServers[0][1].buildProtocol(address)
     if protocol is None:
         return None
-    transport = StringTransport(peerAddress=address)
+    transport = Socket(peerAddress=address)
     protocol.makeConnection(transport)
     return transport
 
@@ -118,35 +128,50 @@ def test_the_door_opens_again_after_the_deadline(make):
     assert driver.story == []
 
 
-def test_links_that_are_up_do_not_count_as_strangers(make, federation):
-    """A connection that has said something is the core's affair."""
+def test_a_link_is_a_stranger_until_it_has_spoken(make):
+    """Over real TLS: the server is up after the handshake and settled with the first message of its peer."""
     _, driver, reactor = make()
-    client_side, _ = _dialled(make, "client.example.org")
+    client_side, client_driver, client_reactor = _dialled(make, "client.example.org")
     server_side = reactor.tcpServers[0][1].buildProtocol(IPv4Address("TCP", "192.0.2.1", 1))
-    _talk(client_side, server_side, reactor)
-    assert driver.story == [("up", "client.example.org")]
-    (connection,) = driver.links
-    assert connection.is_unsettled
-    connection.link, link = None, connection.link
-    connection.link = link
-    connection.dataReceived(b"")
-    assert connection.is_unsettled
+    pump = _connect(server_side, client_side)
+    _talk(pump, reactor, client_reactor)
+    assert (driver.story, client_driver.story) == (
+        [("up", "client.example.org")],
+        [("up", "server.example.org"), ("message", Ping(1, 2))],
+    )
+    (server_link,), (client_link,) = driver.links, client_driver.links
+    assert server_link.is_unsettled
+    client_link.send(Ping(3, 4))
+    _talk(pump, reactor, client_reactor)
+    assert driver.story[1:] == [("message", Ping(3, 4))]
+    assert not server_link.is_unsettled
+    server_link.close("enough")
+    _talk(pump, reactor, client_reactor)
+    assert (driver.story[-1], client_driver.story[-1]) == (
+        ("down", "enough"),
+        ("down", "the peer closed the connection"),
+    )
+    assert reactor.getDelayedCalls() == []
 
 
 def _dialled(make, host):
     connections, driver, reactor = make(host)
     connections.dial(("127.0.0.1", 1))
-    factory = reactor.tcpClients[0][2]
-    return factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1)), driver
+    (_, _, factory, *_), *_ = reactor.tcpClients
+    return factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1)), driver, reactor
 
 
-def _talk(client_side, server_side, *reactors):
-    pump = iosim.connect(
+def _connect(server_side, client_side):
+    return iosim.connect(
         server_side,
         iosim.FakeTransport(server_side, isServer=True),
         client_side,
         iosim.FakeTransport(client_side, isServer=False),
     )
+
+
+def _talk(pump, *reactors):
+    # Twisted holds small writes back until the next turn of a reactor.
     for _ in range(4):
         pump.flush()
         for reactor in reactors:
@@ -159,6 +184,7 @@ def test_a_dial_that_is_refused_is_told_with_its_reason(make):
     connections.dial(("127.0.0.1", 1))
     factory = reactor.tcpClients[0][2]
     factory.clientConnectionFailed(None, Failure(RefusedError()))
+    reactor.advance(1)
     assert driver.story == [("dial failed", ("127.0.0.1", 1), "Connection was refused by other side")]
     assert driver.dial == connections.dial
 

@@ -24,6 +24,12 @@ SOCKET_BYTES = 64 * 1024
 class Tls(StringTransport):
     """TLS over a socket whose other end reads only when told to."""
 
+    aborting = False
+
+    def abortConnection(self):
+        """Note it."""
+        self.aborting = True
+
     def __init__(self):
         super().__init__()
         self.unread_bytes = 0

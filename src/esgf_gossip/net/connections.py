@@ -59,8 +59,8 @@ class _Door(TLSMemoryBIOFactory):  # type: ignore[misc]
     factory that makes no protocol.
     """
 
-    def __init__(self, creator: ConnectionCreator, links: _LinkFactory, driver: Driver) -> None:
-        super().__init__(creator, False, links)
+    def __init__(self, creator: ConnectionCreator, links: _LinkFactory, driver: Driver, reactor: Any) -> None:
+        super().__init__(creator, False, links, reactor)
         self.noisy = False
         self._links = links
         self._driver = driver
@@ -100,13 +100,13 @@ class Connections:
         Raises:
             CannotListenError: the port is in use or the address not ours.
         """
-        factory = _Door(self._creator, self._links, self._driver)
+        factory = _Door(self._creator, self._links, self._driver, self._reactor)
         self._port = self._reactor.listenTCP(address[1], factory, backlog=BACKLOG, interface=address[0])
 
     def dial(self, address: Address) -> None:
         """Connect to an address; the driver hears of it as a link or as a failed dial."""
         factory: Any = TLSMemoryBIOFactory(
-            self._creator, True, _LinkFactory(self._driver, self._reactor, address)
+            self._creator, True, _LinkFactory(self._driver, self._reactor, address), self._reactor
         )
         factory.noisy = False
         endpoint = HostnameEndpoint(self._reactor, address[0], address[1], timeout=HANDSHAKE_S)

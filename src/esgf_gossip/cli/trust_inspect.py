@@ -7,14 +7,12 @@ where it makes sense, on a node's (--config).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-from cryptography import x509
 
 from esgf_gossip.cli.trust_options import (
     duration,
@@ -25,16 +23,13 @@ from esgf_gossip.cli.trust_options import (
     settings,
     table,
 )
-from esgf_gossip.trust import names as naming
 from esgf_gossip.trust import pem, profile, revocation
 from esgf_gossip.trust.authority import Authority
-from esgf_gossip.trust.chain import TrustAnchors
 from esgf_gossip.trust.errors import EXIT_VERIFICATION, TrustError
-from esgf_gossip.trust.install import read_bundle
-from esgf_gossip.trust.material import CHAIN_FILE, CRL_FOLDER, ROOTS_FOLDER, read_crls, read_roots
+from esgf_gossip.trust.inspection import describe, describe_crl, find_faults
+from esgf_gossip.trust.material import CHAIN_FILE, CRL_FOLDER, read_crls
 from esgf_gossip.trust.policy import DAYS_DEFAULT
 from esgf_gossip.trust.requests import Request, read_request
-from esgf_gossip.trust.revocation import CrlSet
 
 
 @click.command("list", epilog="Example: trust-admin cert list --expires-in 30d --dir trust")
@@ -72,7 +67,7 @@ def show(what: str) -> None:
         if any("CERTIFICATE REQUEST" in label for label in pem.labels(content)):
             _show_request(read_request(content, what), _authority_or_none())
         else:
-            _show_certificates(pem.certificates(content, what))
+            _show_certificates([describe(one) for one in pem.certificates(content, what)])
         return
     authority = settings().authority()
     found = [
@@ -85,7 +80,7 @@ def show(what: str) -> None:
     except TrustError as error:
         if error.code != "E-NOTFOUND" or not found:
             raise
-        _show_certificates(found)
+        _show_certificates([describe(one) for one in found])
 
 
 def _authority_or_none() -> Authority | None:
@@ -130,8 +125,8 @@ def _show_request(request: Request, authority: Authority | None) -> None:
     )
 
 
-def _show_certificates(found: Sequence[x509.Certificate]) -> None:
-    data = [_describe(one) for one in found]
+def _show_certificates(described: Sequence[Mapping[str, Any]]) -> None:
+    data = [_dated(one) for one in described]
     lines = [
         f"{key:12} {', '.join(value) if isinstance(value, list) else value}"
         for one in data
@@ -140,26 +135,16 @@ def _show_certificates(found: Sequence[x509.Certificate]) -> None:
     print_result(lines, data)
 
 
-def _describe(one: x509.Certificate) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        "subject": one.subject.rfc4514_string(),
-        "issuer": one.issuer.rfc4514_string(),
-        "serial": f"{one.serial_number:x}",
-        "not_before": rfc3339(one.not_valid_before_utc),
-        "not_after": rfc3339(one.not_valid_after_utc),
-        "fingerprint": pem.fingerprint(one),
+def _dated(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the times of what trust describes as people read them."""
+    return {
+        key.removesuffix("_ms"): _when(value) if key.endswith("_ms") else value
+        for key, value in described.items()
     }
-    try:
-        profile.check_issuer(one)
-        described["profile"] = "CA"
-    except TrustError:
-        try:
-            names = profile.leaf_names(one)
-            described["profile"] = "node"
-            described["names"] = [*names.dns, *names.uris]
-        except TrustError as error:
-            described["profile"] = str(error)
-    return described
+
+
+def _when(time_ms: int | None) -> str | None:
+    return None if time_ms is None else rfc3339(datetime.fromtimestamp(time_ms / 1000, UTC))
 
 
 @click.command(
@@ -191,45 +176,12 @@ def verify(file: Path | None, host: str | None, kind: str, at: datetime | None) 
     if file is None:
         raise TrustError("E-USAGE", "which file?", remedy="name one, or give --config")
     now_ms = given.now_ms if at is None else revocation.milliseconds(at.replace(tzinfo=UTC))
-    chain = _chain(pem.read(file), str(file), kind)
-    roots = read_roots(folder / ROOTS_FOLDER)
-    problems: list[str] = []
-    known = [*roots, *chain]
-    crls = [
-        crl
-        for crl in read_crls(folder / CRL_FOLDER)
-        if any(issuer.subject == crl.issuer for issuer in known)
-        and _passes(problems, partial(revocation.check_crl, crl, known, "crl", now_ms))
-    ]
-    anchors = TrustAnchors(tuple(roots), CrlSet.choose(crls))
-    _passes(problems, lambda: anchors.judge(chain[0], chain[1:], now_ms))
-    if kind == "issuer":
-        _passes(problems, lambda: profile.check_issuer(chain[0]))
-    elif _passes(problems, lambda: profile.leaf_names(chain[0], federation)) and host is not None:
-        _passes(problems, lambda: _is_host(chain[0], host))
+    problems = find_faults(
+        pem.read(file), str(file), folder, federation=federation, host=host, kind=kind, now_ms=now_ms
+    )
     print_result(problems or ["OK"], {"ok": not problems, "reasons": problems})
     if problems:
         click.get_current_context().exit(EXIT_VERIFICATION)
-
-
-def _chain(content: bytes, where: str, kind: str) -> list[x509.Certificate]:
-    return pem.certificates(content, where) if kind == "issuer" else list(read_bundle(content, where).chain)
-
-
-def _is_host(leaf: x509.Certificate, host: str) -> None:
-    found = profile.leaf_names(leaf).host
-    if found != naming.check_dns(host):
-        raise TrustError("E-HOST", f"the certificate is of node '{found}', not '{host}'")
-
-
-def _passes(problems: list[str], check: Callable[[], object]) -> bool:
-    try:
-        check()
-    except TrustError as error:
-        if str(error) not in problems:
-            problems.append(str(error))
-        return False
-    return True
 
 
 @click.command(
@@ -248,21 +200,8 @@ def crl_show(file: Path | None) -> None:
         crls = given.authority().crls()
     data: list[dict[str, Any]] = []
     for crl in crls:
-        try:
-            number = revocation.number(crl)
-        except x509.ExtensionNotFound:
-            raise TrustError("E-CRL-FORM", "the CRL has no number", revocation.issuer_name(crl)) from None
-        due = crl.next_update_utc
-        data.append(
-            {
-                "issuer": revocation.issuer_name(crl),
-                "number": number,
-                "this_update": rfc3339(crl.last_update_utc),
-                "next_update": None if due is None else rfc3339(due),
-                "age_s": max(0, given.now_ms - revocation.milliseconds(crl.last_update_utc)) // 1000,
-                "revoked": [f"{serial:x}" for serial in sorted(revocation.serials(crl))],
-            }
-        )
+        one = describe_crl(crl)
+        data.append({**_dated(one), "age_s": max(0, given.now_ms - one["this_update_ms"]) // 1000})
     rows = [("ISSUER", "NUMBER", "FROM", "NEXT", "REVOKED")]
     rows.extend(
         (

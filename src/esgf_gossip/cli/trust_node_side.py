@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from cryptography import x509
 
 from esgf_gossip.cli.trust_options import NodePlace, node_place, options, print_result, rfc3339, settings
 from esgf_gossip.trust import issue, pem, revocation
@@ -169,7 +168,7 @@ def crl_import(files: Sequence[Path], out: Path | None) -> None:
     print_result(lines, {"imported": data, "held": len(done.known), "notes": notes})
 
 
-def _confirm(root: x509.Certificate, told: str | None) -> None:
+def _confirm(root: pem.Certificate, told: str | None) -> None:
     digest = pem.fingerprint(root)
     name = root.subject.rfc4514_string()
     if told is not None:

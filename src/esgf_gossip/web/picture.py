@@ -26,6 +26,8 @@ REDRAW_AFTER_S: Final = 0.1
 REDRAW_LATEST_S: Final = 0.5
 # Expiry changes a view without any message.
 REDRAW_EVERY_S: Final = 30.0
+# What moves without a notice, the age of a CRL or the state of the disk, is at most so old when somebody asks.
+VIEW_AGE_S: Final = 1.0
 # Until that many peers showed our root, or this long after the start, the picture may still fill.
 READY_PEERS: Final = 2
 READY_AFTER_S: Final = 30.0
@@ -70,6 +72,7 @@ class Picture:
         self._now_ms = now_ms
         self._forked: frozenset[str] = frozenset()
         self._view: FederationView | None = None
+        self._viewed_at_s = 0.0
         self._callbacks: dict[object, Callable[[], object]] = {}
         self._redraw: IDelayedCall | None = None
         self._moved_at_s: float | None = None
@@ -82,9 +85,11 @@ class Picture:
     # ----------------------------------------------------------------- reading
 
     def view(self) -> FederationView:
-        """Return the view of this instant; made anew only where something moved."""
-        if self._view is None:
+        """Return the view of this instant; made anew where something moved, and after a second: ages go on."""
+        now_s = self._clock.seconds()
+        if self._view is None or now_s - self._viewed_at_s >= VIEW_AGE_S:
             self._view = self._judge.view(self._own_state(), self._now_ms(), self._expiry_ms(), self._forked)
+            self._viewed_at_s = now_s
         return self._view
 
     def is_ready(self) -> bool:

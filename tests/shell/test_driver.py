@@ -148,7 +148,10 @@ def test_what_an_effect_causes_is_carried_out_after_its_batch(driver, story):
     again.dial = lambda address: again.dial_failed(address, "refused")
     again.perform(node.start({"registration": b"one"}, again.at()))
     assert story[0][1] == ["PersistEpoch", "PersistLine"]
-    assert [one for one in story if one[0] == "notice"] == [("notice", "DigestAccepted"), ("notice", "DialFailed")]
+    assert [one for one in story if one[0] == "notice"] == [
+        ("notice", "DigestAccepted"),
+        ("notice", "DialFailed"),
+    ]
 
 
 def test_timers_reach_the_core_at_their_time(driver):

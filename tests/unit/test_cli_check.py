@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import tomllib
 from pathlib import Path
 
+import attrs
 import pytest
 from click.testing import CliRunner
 
 from esgf_gossip.cli import findings as findings_module
 from esgf_gossip.cli.findings import Finding, Level, bind_error
 from esgf_gossip.cli.main import program
-from esgf_gossip.config import from_document, load
+from esgf_gossip.config import Config, from_document, load
 from esgf_gossip.demo.site_data import site_hosts, write_site
 from helpers.config import a_node_toml
 
@@ -193,3 +195,12 @@ def test_nothing_is_written(tmp_path, good):
     check(tmp_path, good)
     assert before == sorted(tmp_path.rglob("*"))
     assert not (tmp_path / "state").exists()
+
+
+def test_every_setting_is_explained():
+    """docs/operations.md has a row for each key of node.toml, and for no other."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()
+    settings = text.partition("## Settings")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([a-z]+)\.([a-z_]+)` \|", settings, re.MULTILINE)
+    tables = {field.name: field.type for field in attrs.fields(Config)}
+    assert rows == [(name, key.name) for name, kind in tables.items() for key in attrs.fields(kind)]

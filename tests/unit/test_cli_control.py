@@ -134,9 +134,7 @@ def test_show_of_an_unknown_node_ends_with_not_found(config):
     answer = b'{"ok": false, "error": "there is no node \'x.org\'"}\n'
     result, _ = run_against(config, answer, "show", "x.org")
     assert (result.exit_code, result.stdout) == (ExitCode.NOT_FOUND, "")
-    assert result.stderr == (
-        f"esgf-gossip: error: there is no node 'x.org'; {load(config).control_socket}\n"
-    )
+    assert result.stderr == (f"esgf-gossip: error: there is no node 'x.org'; {load(config).control_socket}\n")
 
 
 def test_a_refusal_ends_with_refused(config):

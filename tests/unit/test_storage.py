@@ -4,6 +4,7 @@ import os
 import re
 import sqlite3
 import stat
+from contextlib import closing
 
 import pytest
 
@@ -145,3 +146,26 @@ def test_orphaned_bodies_are_dropped(tmp_path):
     database.apply([PersistLine(_a_line(), {sha256(b"body"): b"body", sha256(b"orphan"): b"orphan"})])
     database.apply([DropBodies(frozenset([sha256(b"orphan")]))])
     assert database.load().bodies == {sha256(b"body"): b"body"}
+
+
+def test_a_chain_that_is_none_is_damage(tmp_path):
+    """Bytes that no version wrote are told as damage, not as a fault of the program."""
+    path = tmp_path / FILE_NAME
+    Database(path).close()
+    for chain in (b"\x05", b"\x91\x05", b"\xa1x"):
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO lines VALUES (?, ?, ?, ?)", ("a.example.org", b"p", b"s", chain)
+            )
+        with closing(Database(path)) as database, pytest.raises(StorageError, match="is damaged"):
+            database.load()
+
+
+def test_a_file_that_is_gone_is_written_no_more(tmp_path):
+    """SQLite reports success for a file without a name; what was not kept must be told."""
+    path = tmp_path / FILE_NAME
+    with closing(Database(path)) as database:
+        database.apply([PersistEpoch(1)])
+        path.unlink()
+        with pytest.raises(StorageError, match="removed or replaced under the running daemon"):
+            database.apply([PersistEpoch(2)])

@@ -89,7 +89,12 @@ def _checked(check: Callable[[str], Any]) -> Callable[[click.Context, click.Para
 @click.option(
     "--federation", metavar="F", callback=_checked(check_host), help="The federation's name, a DNS name."
 )
-@click.option("--host", metavar="H", callback=_checked(check_host), help="The node's one name, a DNS name: its esgf.host.")
+@click.option(
+    "--host",
+    metavar="H",
+    callback=_checked(check_host),
+    help="The node's one name, a DNS name: its esgf.host.",
+)
 @click.option(
     "--seed",
     "seeds",
@@ -272,13 +277,13 @@ def _say_next_steps(directory: Path, request: Any, *, has_site_data: bool) -> No
     click.echo(f"  in words     {request.words}")
     click.echo()
     click.echo("Next:")
+    install = f"trust-admin cert install BUNDLE --config {config} --root-fingerprint X"
     steps = [
         "send the request to the administrator of the federation's trust, and tell the fingerprint by voice;",
         f"there: trust-admin cert import {request.path.name}, then trust-admin cert approve ID --fingerprint ...",
-        f"here: trust-admin cert install BUNDLE --config {config} --root-fingerprint X, with the file that "
-        "comes back and the root's SHA-256 as you are told it by voice;",
-        *([] if has_site_data else [f"put esgf.properties and config_type of the site into {directory};"]),
-        f"esgf-gossip check --config {config}, and mend what it says;",
+        f"here, with the file that comes back and the root's SHA-256 X as you are told it by voice: {install}",
+        *([] if has_site_data else [f"put esgf.properties and config_type of the site into {directory}"]),
+        f"esgf-gossip check --config {config}",
         f"esgf-gossip run --config {config}",
     ]
     for number, step in enumerate(steps, 1):

@@ -3,7 +3,7 @@ Time a change through a federation of real processes, and what an idle node cost
 
 Measures from the event at the origin to the event at the last other node, by
 the same clock; RSS and CPU of idle daemons from /proc. Prints a table, the
-machine and the commit; writes JSON with --json-file. Seeded: the order in which
+machine and the commit; writes all figures as JSON. Seeded: the order in which
 nodes change is the same in every run.
 
     .venv/bin/python benchmarks/change_time.py --nodes 50 --changes 10
@@ -146,7 +146,7 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, nargs="+", default=[7, 25], help="sizes of the federations")
     parser.add_argument("--changes", type=int, default=10, help="changes timed in each")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json-file", type=Path, help="write the figures there too")
+    parser.add_argument("--json-file", type=Path, default=Path("bench.json"), help="where all figures go")
     options = parser.parse_args()
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
@@ -180,10 +180,7 @@ def main() -> int:
             row["idle_cpu_percent_median"],
         )
         print(" | ".join(str(cell) for cell in cells), flush=True)
-    if options.json_file:
-        options.json_file.write_text(
-            json.dumps({"commit": commit, "machine": machine, "rows": rows}, indent=1)
-        )
+    options.json_file.write_text(json.dumps({"commit": commit, "machine": machine, "rows": rows}, indent=1))
     return 0
 
 

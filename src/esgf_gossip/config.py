@@ -22,6 +22,8 @@ from typing import Any, Final, NewType, get_args, get_origin
 import attrs
 import cattrs
 
+from esgf_gossip.files import read_file
+
 DEFAULT_PATH: Final = Path("/etc/esgf-gossip/node.toml")
 OUTPUT_FILES: Final = ("registration.xml",)
 """The files this version writes."""
@@ -154,8 +156,7 @@ def load(path: Path) -> Config:
     """
     path = path.absolute()
     try:
-        with path.open("rb") as file:
-            content = file.read(FILE_BYTES + 1)
+        content = read_file(path, FILE_BYTES + 1)
     except OSError as error:
         remedy = "give a readable node.toml, or make one with esgf-gossip init"
         raise ConfigError(f"the file cannot be read ({error.strerror})", str(path), remedy) from None

@@ -1,5 +1,5 @@
 """
-Files that are never half-written: temporary file, fsync, rename or link, fsync of the folder.
+Files that are never half-written, and reads that end: temporary file, fsync, rename or link, fsync of the folder.
 
 The only place that knows how a file gets safely onto a disk; every room but
 core and views may use it. Modes hold whatever the umask is.
@@ -8,8 +8,10 @@ core and views may use it. Modes hold whatever the umask is.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 from pathlib import Path
 
 
@@ -44,6 +46,23 @@ def create_file(path: Path, content: bytes, mode: int = 0o600) -> None:
     finally:
         _remove(temporary)
     _sync_folder(path.parent)
+
+
+def read_file(path: Path, most_bytes: int) -> bytes:
+    """
+    Read a file of at most so many bytes; what is longer is cut there.
+
+    Raises:
+        OSError: it cannot be read, or is none: a FIFO or a device would hold up the reader for ever.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "Not a regular file", str(path))
+        return file.read(most_bytes)
 
 
 def _write_beside(path: Path, content: bytes, mode: int) -> Path:

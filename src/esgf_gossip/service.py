@@ -19,6 +19,7 @@ import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from esgf_gossip import __version__
@@ -44,10 +45,21 @@ from esgf_gossip.web.site import make_site
 # A goodbye has that long to leave the host before the process ends.
 STOP_S: Final = 2.0
 CANNOT_RUN: Final = 11
+# Certificates end and CRLs grow old while links stand.
+JUDGE_LINKS_S: Final = 60.0
 
 
 class StartError(Exception):
     """Report why the daemon cannot run: what, where, what to do, in one line."""
+
+
+@attrs.frozen
+class Reload:
+    """What a reload came to: parts now in force, what was wrong, what to look at; one line each."""
+
+    changed: list[str] = attrs.field(factory=list)
+    refused: list[str] = attrs.field(factory=list)
+    findings: list[str] = attrs.field(factory=list)
 
 
 class GossipService(Service):
@@ -91,7 +103,7 @@ class GossipService(Service):
             address = f"{error.interface or '*'}:{error.port}"
             reason = getattr(error.socketError, "strerror", None) or error.socketError
             raise StartError(
-                f"cannot listen on {address}: {reason}; stop what uses it or change [gossip] or [http] listen"
+                f"cannot listen on {address}: {reason}; stop what uses it, or correct listen in [gossip] or [http]"
             ) from None
         except OSError as error:
             self._close_all()
@@ -114,8 +126,8 @@ class GossipService(Service):
         # Cheapest faults first: nothing is written before keys and site data are known to be good.
         self._material = self._load_trust(config)
         site = self._read_site(config)
-        config.node.state.mkdir(mode=0o755, parents=True, exist_ok=True)
-        config.outputs.directory.mkdir(parents=True, exist_ok=True)
+        _make_folder(config.node.state, "[node] state")
+        _make_folder(config.outputs.directory, "[outputs] directory")
         self._database = Database(config.node.state / FILE_NAME)
         self._is_open = True
         self._verifier = DigestVerifier(self._material)
@@ -157,6 +169,9 @@ class GossipService(Service):
         self.picture.start()
         self._driver.perform(self._node.start(_entries(site), at))
         self._driver.on_fatal = self._end
+        self._judging = LoopingCall(self._judge_links)
+        self._judging.clock = self._reactor
+        self._judging.start(JUDGE_LINKS_S, now=False)
 
     def _load_trust(self, config: Config) -> TrustMaterial:
         return TrustMaterial.load(
@@ -199,6 +214,8 @@ class GossipService(Service):
         if not self._is_open:
             return succeed(None)
         connections = self._driver.connections
+        if self._judging.running:
+            self._judging.stop()
         self._driver.stop()
         waits = [maybeDeferred(self._connections.stop), maybeDeferred(self._control.stop)]
         if self._http_port is not None:
@@ -247,58 +264,62 @@ class GossipService(Service):
         """
         Read configuration, trust and site data again; what is wrong leaves the old in force.
 
-        Fires with ``changed`` (parts now in force) and ``findings`` (one line each).
+        Fires with ``changed`` (parts now in force), ``refused`` (what was wrong) and
+        ``findings`` (what to look at), one line each.
         """
-        changed: list[str] = []
-        findings: list[str] = []
+        outcome = Reload()
         config = self.config
         try:
             wanted = load(self._config_path)
         except ConfigError as error:
-            findings.append(str(error))
+            outcome.refused.append(f"{error}; the configuration in force stays")
         else:
-            findings.extend(_need_restart(config, wanted))
+            outcome.findings.extend(_need_restart(config, wanted))
             # What needs a restart stays as it is until then, above all the name: a node that
             # took another node's name and key without a new start would speak for both.
             config = attrs.evolve(
                 wanted, node=config.node, gossip=config.gossip, http=config.http, outputs=config.outputs
             )
-        self._reload_trust(config, changed, findings)
-        self._reload_site(config, changed, findings)
-        for finding in findings:
-            self.log.warn("reload: {finding}", finding=finding)
-        self.log.info("reloaded; changed: {changed}", changed=", ".join(changed) or "nothing")
-        return succeed({"changed": changed, "findings": findings})
+        self._reload_trust(config, outcome)
+        self._reload_site(config, outcome)
+        for line in outcome.refused + outcome.findings:
+            self.log.warn("reload: {line}", line=line)
+        self.log.info("reloaded; changed: {changed}", changed=", ".join(outcome.changed) or "nothing")
+        return succeed(attrs.asdict(outcome))
 
-    def _reload_trust(self, config: Config, changed: list[str], findings: list[str]) -> None:
+    def _reload_trust(self, config: Config, outcome: Reload) -> None:
         try:
             material = self._load_trust(config)
         except TrustError as error:
-            findings.append(f"{error}; the trust in force stays")
+            outcome.refused.append(f"{error}; the trust in force stays")
             return
         if material.fingerprint != self._material.fingerprint:
-            changed.append("trust")
+            outcome.changed.append("trust")
         self._material = material
         self._verifier.replace(material)
         self._creator.replace(material)
+        self._judge_links()
+        self._driver.perform(self._node.trust_changed(material.signer, self._driver.at()))
+
+    def _judge_links(self) -> None:
+        """Close the links that trust no longer carries: TLS judged each when it began, time goes on."""
         for connection in self._driver.connections:
             reason = self._creator.still_trusted(connection.transport)
             if reason:
                 connection.close(reason)
-        self._driver.perform(self._node.trust_changed(material.signer, self._driver.at()))
 
-    def _reload_site(self, config: Config, changed: list[str], findings: list[str]) -> None:
+    def _reload_site(self, config: Config, outcome: Reload) -> None:
         before = self._node.origin.publication.sequence
         try:
             site = self._read_site(config)
             self._driver.perform(self._node.publish(_entries(site), self._driver.at()))
         except (SiteError, PublicationError) as error:
-            findings.append(f"{error}; the registration in force stays")
+            outcome.refused.append(f"{error}; the registration in force stays")
             return
         self.config = config
-        findings.extend(str(finding) for finding in site.findings)
+        outcome.findings.extend(str(finding) for finding in site.findings)
         if self._node.origin.publication.sequence != before:
-            changed.append("registration")
+            outcome.changed.append("registration")
 
     def _on_hangup(self, _number: int, _frame: object) -> None:
         # Not in the signal handler: the reactor may be in the middle of anything.
@@ -328,6 +349,13 @@ class GossipService(Service):
         self.log.info("left the federation")
         self.stop()
         return succeed(None)
+
+
+def _make_folder(folder: Path, setting: str) -> None:
+    try:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise StorageError(f"{folder} is not a folder; name another as {setting} in node.toml") from None
 
 
 def _entries(site: Site) -> dict[str, bytes]:

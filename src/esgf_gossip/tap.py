@@ -6,8 +6,11 @@ Imported only when the command is chosen. No reactor at module level.
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,8 +55,18 @@ class TapService(GossipService):
         try:
             super().startService()
         except StartError as error:
+            if _is_in_background(sys.argv):
+                # Of a twistd that has left the terminal its parent hears by an exception only.
+                raise
             sys.stderr.write(f"esgf-gossip: error: {error}\n")
             raise SystemExit(CANNOT_RUN) from None
+
+
+def _is_in_background(command: Sequence[str]) -> bool:
+    """Tell whether this is ``twistd`` without ``-n``."""
+    options = list(itertools.takewhile(lambda word: word != "esgf-gossip", command[1:]))
+    stays = any(word == "--nodaemon" or re.fullmatch(r"-[a-zA-Z]*n[a-zA-Z]*", word) for word in options)
+    return Path(command[0]).name.startswith("twistd") and not stays
 
 
 def makeService(options: Options) -> IService:

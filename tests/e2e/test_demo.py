@@ -108,13 +108,13 @@ def test_sighup_reloads_like_the_command(tmp_path):
         stamp = root_timestamp_ms(fetch(url, "/registration.xml")[2])
         good = properties.read_bytes()
         properties.write_bytes(b"esgf.host=other.example.org\n")
-        findings = federation.control(host).ask("reload")["findings"]
+        findings = federation.control(host).ask("reload")["refused"]
         assert len(findings) == 1
         assert "esgf.host" in findings[0]
         assert "stays" in findings[0]
         assert fetch_json(url, f"/api/v1/nodes/{host}")["short_name"] == "AFTERHUP"
         properties.write_bytes(good)
-        assert federation.control(host).ask("reload") == {"changed": [], "findings": []}
+        assert federation.control(host).ask("reload") == {"changed": [], "refused": [], "findings": []}
         assert stamp <= root_timestamp_ms(fetch(url, "/registration.xml")[2])
 
 

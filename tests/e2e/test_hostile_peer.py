@@ -281,7 +281,11 @@ def test_a_reload_takes_no_other_name(stage: Stage) -> None:
             assert "[node] changed; restart the daemon for it" in answer["findings"]
     finally:
         config.write_text(before)
-    assert stage.federation.control(stage.host).ask("reload") == {"changed": [], "findings": []}
+    assert stage.federation.control(stage.host).ask("reload") == {
+        "changed": [],
+        "refused": [],
+        "findings": [],
+    }
     assert status_of(stage.federation, stage.host)["host"] == stage.host
     stage.assert_unharmed()
 

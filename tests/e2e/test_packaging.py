@@ -152,3 +152,20 @@ def a_node_folder(tmp_path):
     with DemoFederation(tmp_path / "federation", 1) as federation:
         federation.prepare()
         yield federation.config_path(federation.hosts[0]), federation.control(federation.hosts[0])
+
+
+def test_a_twistd_in_the_background_tells_that_it_cannot_run(a_node_folder, tmp_path):
+    """Its parent ends with a failure and the reason stands in the log; it does not wait for ever."""
+    config, _ = a_node_folder
+    (config.parent / "trust" / "node.key").chmod(0o644)
+    result = _run(
+        Path(sys.executable).parent / "twistd",
+        f"--pidfile={tmp_path / 'pid'}",
+        f"--logfile={tmp_path / 'log'}",
+        "esgf-gossip",
+        "--config",
+        str(config),
+        cwd=tmp_path,
+    )
+    assert result.returncode != 0
+    assert "E-MODE" in result.stdout + result.stderr

@@ -39,7 +39,11 @@ def test_a_revoked_node_is_out_after_reload(tmp_path: Path) -> None:
             assert (ran.code, [one["number"] for one in json.loads(ran.out)["imported"]]) == (0, [2])
             # Nothing happens before the daemon is told.
             assert revoked in _hosts(federation, host)
-            assert federation.control(host).ask("reload") == {"changed": ["trust"], "findings": []}
+            assert federation.control(host).ask("reload") == {
+                "changed": ["trust"],
+                "refused": [],
+                "findings": [],
+            }
         for host in (first, second):
             eventually(
                 lambda host=host: status_of(federation, host).get("links") == 1, f"link of {host} dropped"

@@ -163,3 +163,19 @@ def test_timers_reach_the_core_at_their_time(driver):
     assert fired == []
     driver.clock.advance(0.2)
     assert [(fx.CheckLinks(), 5.1)] == [(timer, round(at, 1)) for timer, at in fired]
+
+
+def test_what_is_owed_does_not_grow_with_the_fault(driver, story):
+    """A fault of any length owes the registry as it is, not everything that happened meanwhile."""
+    driver.perform(driver.node.start({"registration": b"one"}, driver.at()))
+    driver.database.fails = True
+    for number in range(50):
+        driver.perform(driver.node.publish({"registration": b"%d" % number}, driver.at()))
+    driver.perform([fx.RemoveLine("gone.example.org")])
+    driver.database.fails = False
+    story.clear()
+    driver.clock.advance(PERSIST_AGAIN_S)
+    assert story == [("persist", ["RemoveLine", "PersistLine"])]
+    stored = driver.database.real.load()
+    assert driver.node.registry.table.line("a.example.org").signed == stored.lines[0].signed
+    assert b"49" in stored.bodies.values()

@@ -155,9 +155,20 @@ def test_reload_tells_what_changed(config):
     )
 
 
+def test_a_reload_that_was_refused_is_told_by_its_code(config):
+    """Where the old stays in force because the new is wrong, a script can see it."""
+    answer = an_answer({"changed": [], "refused": ["esgf.host is missing"], "findings": ["key: odd"]})
+    result, _ = run_against(config, answer, "reload")
+    assert result.exit_code == ExitCode.REFUSED
+    assert result.stderr.splitlines() == [
+        "esgf-gossip: error: esgf.host is missing",
+        "esgf-gossip: attention: key: odd",
+    ]
+
+
 def test_reload_without_a_change_says_so(config):
     """Reload of what is as it was says that."""
-    result, _ = run_against(config, an_answer({"changed": [], "findings": []}), "reload")
+    result, _ = run_against(config, an_answer({"changed": [], "refused": [], "findings": []}), "reload")
     assert result.stdout == "nothing has changed\n"
 
 

@@ -1,6 +1,5 @@
 """What survives a restart, and what a bad disk does: storage.database and storage.outputs."""
 
-import os
 import re
 import sqlite3
 import stat
@@ -114,9 +113,12 @@ def test_a_full_disk_leaves_the_batch_out_as_a_whole(tmp_path):
 
 
 def test_the_database_is_private(tmp_path):
-    """Nobody but the daemon's user reads the file."""
-    Database(tmp_path / FILE_NAME)
-    assert stat.S_IMODE(os.stat(tmp_path / FILE_NAME).st_mode) == 0o600
+    """Nobody but the daemon's user reads the file or what SQLite writes beside it."""
+    database = Database(tmp_path / FILE_NAME)
+    database.apply([PersistEpoch(1)])
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert set(modes.values()) == {0o600}
+    assert f"{FILE_NAME}-wal" in modes
 
 
 def test_a_folder_that_is_no_folder_is_one_line(tmp_path):

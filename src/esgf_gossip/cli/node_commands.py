@@ -118,21 +118,26 @@ def watch(config_path: Path, *, json_output: bool) -> int:
 @config_option
 @json_option
 @common_options
-def reload(config_path: Path, *, json_output: bool) -> None:
+def reload(config_path: Path, *, json_output: bool) -> int:
     """
     Read properties, trust and configuration again, without a restart.
 
     What is wrong, and what needs a restart, is told on stderr; what was in force stays.
-    kill -HUP does the same and tells it in the log.
+    kill -HUP does the same and tells it in the log. Exit code 4: something was
+    wrong, and what was in force before stays.
     """
     answer = _daemon(config_path, STOP_TIMEOUT_S).ask("reload")
+    refused = answer.get("refused", [])
+    code = ExitCode.REFUSED if refused else ExitCode.DONE
     if json_output:
         print_json(answer)
-        return
+        return code
     changed = [text_of(item) for item in answer.get("changed", [])]
     click.echo(f"changed: {printable(', '.join(changed))}" if changed else "nothing has changed")
-    for finding in answer.get("findings", []):
-        click.echo(f"esgf-gossip: attention: {printable(text_of(finding))}", err=True)
+    for level, lines in (("error", refused), ("attention", answer.get("findings", []))):
+        for line in lines:
+            click.echo(f"esgf-gossip: {level}: {printable(text_of(line))}", err=True)
+    return code
 
 
 @click.command(epilog="Example: esgf-gossip stop")

@@ -7,6 +7,7 @@ Only the way into the daemon lives here; the daemon is ``esgf_gossip.service``.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ def run(config_path: Path) -> int:
 
     SIGHUP reads properties, trust and configuration again. Exit code 11: it cannot run, and says why.
     """
+    # Until the daemon listens to it, a SIGHUP of an eager service manager must not end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     path = config_path.absolute()
     # Read first: a fault is told before the process is replaced.
     config = load(path)

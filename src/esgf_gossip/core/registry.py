@@ -44,6 +44,11 @@ class Registry:
         """Return the body of that SHA-256, or None."""
         return self._bodies.get(content_hash)
 
+    def bodies_of(self, digest: Digest) -> dict[bytes, bytes]:
+        """Return the bodies a digest refers to, those held, by SHA-256."""
+        refs = (ref.sha256 for ref in digest.entries.values())
+        return {content: self._bodies[content] for content in refs if content in self._bodies}
+
     def entry(self, origin: str, name: str) -> bytes | None:
         """Return the body of an origin's entry, or None."""
         line = self.table.line(origin)

@@ -67,7 +67,8 @@ class Driver:
         self._connections: dict[Link, LinkConnection] = {}
         self._batches: deque[list[fx.Output]] = deque()
         self._performing = False
-        self._owed: list[Persist] = []
+        # While the disk fails: origins whose removal is owed. Lines need no list, the registry has them.
+        self._removals_owed: set[str] = set()
         self._timers: set[Any] = set()
         self._stopped = False
         # Links whose peer has not said hello: the core tells nothing of them.
@@ -123,9 +124,8 @@ class Driver:
 
     def _persist(self, persists: list[Persist]) -> bool:
         """Write a batch and what is owed; False where the batch must not go on and the process ends."""
-        self._owed.extend(persists)
         try:
-            self._database.apply(self._owed)
+            self._database.apply([*self._owed(), *persists] if self.storage_error else persists)
         except StorageError as error:
             if any(isinstance(effect, fx.PersistEpoch) for effect in persists):
                 # An epoch that is not durable must never be used: nothing of this batch leaves the process.
@@ -135,9 +135,12 @@ class Driver:
                 self._forget_timers()
                 self.on_fatal(str(error))
                 return False
+            self._removals_owed.update(
+                effect.origin for effect in persists if isinstance(effect, fx.RemoveLine)
+            )
             self._storage_failed(str(error))
         else:
-            self._owed.clear()
+            self._removals_owed.clear()
             if self.storage_error:
                 self.log.info("the disk works again: everything owed is written")
             self.storage_error = ""
@@ -149,8 +152,17 @@ class Driver:
             self._later(PERSIST_AGAIN_S, self._persist_again)
         self.storage_error = reason
 
+    def _owed(self) -> list[Persist]:
+        """Return what makes the disk equal to the registry again: every line whole, however long the fault lasted."""
+        registry = self.node.registry
+        removals = [fx.RemoveLine(origin) for origin in self._removals_owed if origin not in registry.table]
+        return [
+            *removals,
+            *(fx.PersistLine(line, registry.bodies_of(line.digest)) for line in registry.table),
+        ]
+
     def _persist_again(self) -> None:
-        if self._owed:
+        if self.storage_error:
             self._persist([])
             if self.storage_error:
                 self._later(PERSIST_AGAIN_S, self._persist_again)

@@ -21,6 +21,7 @@ from esgf_gossip.esgf.properties import PropertiesError, parse_properties
 from esgf_gossip.esgf.registration import Group, Metrics, Registration
 from esgf_gossip.esgf.services import RULES
 from esgf_gossip.esgf.site_data import Finding, SiteData, SiteError, build_registration, find_problems
+from esgf_gossip.files import read_file
 
 # openssl's text dump and PEM of a chain are a few ten KB.
 CERTIFICATE_BYTES: Final = 256 * 1024
@@ -107,8 +108,7 @@ def read_site(
 
 def _content(path: Path, largest: int) -> bytes:
     try:
-        with path.open("rb") as file:
-            content = file.read(largest + 1)
+        content = read_file(path, largest + 1)
     except OSError as error:
         raise SiteError(f"{path}: {_reason(error)}; see [esgf] in node.toml") from None
     if len(content) > largest:

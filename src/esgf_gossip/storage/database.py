@@ -7,6 +7,7 @@ still true the Verifier's, which judges every line again after a restart.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -93,8 +94,10 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         try:
+            # Made by us, so that it is private from its first instant; SQLite's own files take its mode.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
             connection = sqlite3.connect(self.path, timeout=0.5, isolation_level=None)
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise StorageError(
                 f"{self.path}: cannot be opened ({error}); check the folder and its rights"
             ) from None
@@ -113,7 +116,6 @@ class Database:
         except StorageError:
             connection.close()
             raise
-        self.path.chmod(0o600)
         return connection
 
     def _check(self, connection: sqlite3.Connection) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from twisted.logger import Logger
 
-from esgf_gossip.files import replace_file
+from esgf_gossip.files import read_file, replace_file
 from esgf_gossip.storage.database import Database, StorageError
 from esgf_gossip.views.federation import FederationView
 from esgf_gossip.views.registration_xml import ElementCache, content_key, render, root_timestamp_ms
@@ -55,8 +55,7 @@ class RegistrationFile:
         if self._path is None:
             return b""
         try:
-            with self._path.open("rb") as file:
-                return file.read(FILE_BYTES)
+            return read_file(self._path, FILE_BYTES)
         except OSError:
             return b""
 

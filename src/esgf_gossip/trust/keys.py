@@ -143,7 +143,9 @@ def _read_private(path: Path) -> bytes:
             raise TrustError(
                 "E-LINK", f"{path} is a symbolic link", remedy="put the key itself there"
             ) from None
-        raise TrustError("E-FILE", f"{path} cannot be read: {error.strerror}") from None
+        raise TrustError(
+            "E-FILE", f"{path} cannot be read: {error.strerror}", remedy="run as the user of the daemon"
+        ) from None
     try:
         # Of the open file, not of the name: what is checked is what is read.
         state = os.fstat(descriptor)
@@ -154,7 +156,9 @@ def _read_private(path: Path) -> bytes:
             raise TrustError("E-MODE", f"{path} is {mode:04o}, must be 0600", remedy=f"chmod 600 {path}")
         if state.st_uid not in (0, os.geteuid()):
             raise TrustError(
-                "E-OWNER", f"{path} belongs to user {state.st_uid}", remedy="it must be yours or root's"
+                "E-OWNER",
+                f"{path} belongs to user {state.st_uid}",
+                remedy="run as that user (sudo -u), or chown the key",
             )
         return os.read(descriptor, _KEY_BYTES_MAX)
     except OSError as error:

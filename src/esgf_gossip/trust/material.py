@@ -276,7 +276,7 @@ def _check_pair(key: ec.EllipticCurvePrivateKey, leaf: x509.Certificate) -> None
         shown = " / ".join(f"{hashlib.sha256(part).hexdigest()[:8]}.." for part in (ours, theirs))
         raise TrustError(
             "E-KEYPAIR",
-            f"{KEY_FILE} does not belong to {CHAIN_FILE} (SPKI {shown})",
+            f"{KEY_FILE} does not belong to the certificate (SPKI {shown})",
             remedy="install the certificate that was approved for this key's request",
         )
 

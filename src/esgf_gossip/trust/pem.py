@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from esgf_gossip.files import read_file
 from esgf_gossip.trust.errors import TrustError
 
 # For rooms that only pass one on: cryptography itself is imported in trust alone.
@@ -43,12 +44,15 @@ def read(path: Path) -> bytes:
         TrustError: E-NOTFOUND; E-FILE when it cannot be read or is too large.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(FILE_BYTES + 1)
+        content = read_file(path, FILE_BYTES + 1)
     except FileNotFoundError:
         raise TrustError("E-NOTFOUND", f"{path} does not exist") from None
     except OSError as error:
-        raise TrustError("E-FILE", f"{path} cannot be read: {error.strerror}") from None
+        raise TrustError(
+            "E-FILE",
+            f"{path} cannot be read: {error.strerror}",
+            remedy="run as the user of the daemon, or chmod it",
+        ) from None
     if len(content) > FILE_BYTES:
         raise TrustError("E-FILE", f"{path} has more than {FILE_BYTES} bytes", remedy="give the right file")
     return content
@@ -154,7 +158,8 @@ def _load(
     # OpenSSL wrote "NEW CERTIFICATE REQUEST" for years; the content is the same.
     wanted = [match[0] for match in _BLOCK.finditer(content) if match[1].decode() in (label, f"NEW {label}")]
     if not wanted and found and label not in found:
-        raise TrustError("E-TYPE", f"{where} holds a {found[0]}, a {label} was expected")
+        remedy = "give the bundle that cert approve wrote" if found[0] == REQUEST else ""
+        raise TrustError("E-TYPE", f"{where} holds a {found[0]}, a {label} was expected", remedy=remedy)
     if len(wanted) < sum(name in (label, f"NEW {label}") for name in found) or not wanted:
         raise _damaged(content, where, label)
     try:

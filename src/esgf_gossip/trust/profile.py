@@ -59,6 +59,7 @@ def leaf_names(certificate: x509.Certificate, federation: str | None = None) -> 
         raise TrustError(
             "E-URI",
             f"the certificate is of federation {quoted(found.federation)}, this one is {quoted(federation)}",
+            remedy="install the certificate of this federation, or correct [node] federation in node.toml",
         )
     return found
 

@@ -29,6 +29,7 @@ class NodeSite(Site):
     """
 
     protocol = NodeChannel
+    noisy = False
 
     def __init__(self, root: RootPage, host_names: HostNames, clock: IReactorTime) -> None:
         super().__init__(root, NodeRequest, timeout=IDLE_S, reactor=clock, parsePOSTFormSubmission=False)

@@ -68,6 +68,21 @@ def test_seven_nodes_survive_a_kill_a_change_and_a_restart(tmp_path):
         )[2]
 
 
+def test_any_of_seven_may_be_killed_while_another_changes(tmp_path):
+    """Each node in turn is killed, misses a change of its neighbour, comes back, and has it."""
+    with a_federation_of_processes(tmp_path, 7) as federation:
+        for number, victim in enumerate(federation.hosts):
+            changed = federation.hosts[number - 1]
+            federation.kill(victim)
+            path = federation.config_path(changed).parent / "esgf.properties"
+            set_property(path, "node.short.name", f"CHANGE{number}")
+            assert federation.control(changed).ask("reload")["changed"] == ["registration"]
+            federation.start(victim)
+            eventually(lambda: all_equal(federation, federation.hosts, 7), f"equal after {victim} is back")
+            body = fetch_json(federation.http_url(victim), f"/api/v1/nodes/{changed}")
+            assert body["short_name"] == f"CHANGE{number}"
+
+
 def test_the_federation_outlives_its_seed(tmp_path):
     """With the seed gone for good and the others restarted one by one it is still one federation."""
     with a_federation_of_processes(tmp_path, 5) as federation:

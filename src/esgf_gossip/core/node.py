@@ -4,7 +4,7 @@ The node: the whole protocol of one daemon as a state machine.
 Messages, timers and local changes go in with a Moment; effects and notices
 come out. No socket, no disk, no clock, no global random source: the same node
 runs in the daemon and in a simulation. Parts: origin (what we say), fetching
-(what we take in), links (to whom). Source: docs/protocol.md.
+(what we take in), comparing (what we missed), links (to whom). Source: docs/protocol.md.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import attrs
 from esgf_gossip.core import limits, reconciliation
 from esgf_gossip.core.answering import answer_to, bodies_for
 from esgf_gossip.core.codec import decode_digest
+from esgf_gossip.core.comparing import Comparing
 from esgf_gossip.core.effects import (
     CheckLinks,
     CompareRoots,
@@ -33,7 +34,6 @@ from esgf_gossip.core.effects import (
     RetryFetch,
     Send,
     SignAnew,
-    StartTimer,
     Timer,
 )
 from esgf_gossip.core.errors import DigestRefused, VersionMismatchError, WireError
@@ -62,9 +62,6 @@ from esgf_gossip.core.registry import Registry
 from esgf_gossip.core.sessions import Session
 from esgf_gossip.core.verification import Signer, Verifier
 
-COMPARE_LEAST_S: Final = 30.0
-COMPARE_MOST_S: Final = 60.0
-COMPARE_AGAIN_S: Final = 2.0
 AWAY_S: Final = 30
 
 
@@ -100,8 +97,8 @@ class Node:
         self._fetching = Fetching(
             self.registry, self.links.sessions, verifier, self._out, self._line_is_whole, self._needs_bodies
         )
+        self._comparing = Comparing(self.registry, self.links.sessions, random, self._out)
         self._stored_epoch = 0
-        self._compared: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -111,7 +108,7 @@ class Node:
     @property
     def peers_compared(self) -> int:
         """How many peers have shown a root equal to ours since the start."""
-        return len(self._compared)
+        return len(self._comparing.agreed)
 
     def _drain(self) -> list[Output]:
         # The list itself is shared with the parts, so it is emptied, never replaced.
@@ -160,7 +157,7 @@ class Node:
         self.origin.publication.set_entries(entries, at)
         self.origin.publish(at)
         self.links.start(at)
-        self._out.append(StartTimer(CompareRoots(), self._compare_s()))
+        self._comparing.start()
         return self._drain()
 
     def publish(self, entries: Mapping[str, bytes], at: Moment) -> list[Output]:
@@ -329,11 +326,11 @@ class Node:
             case Want():
                 self._send(session, bodies_for(message, self.registry))
             case Roots():
-                self._roots(session, message)
+                self._comparing.heard(session, message)
             case Heads():
                 for head in message.heads:
                     self._fetching.claim(session, head, at)
-                self._send(session, reconciliation.note_page(session, message, self.registry))
+                self._comparing.page(session, message)
             case Ping():
                 self._out.append(Send(session.link, Pong(message.token, at.wall_ms)))
             case Pong():
@@ -373,36 +370,7 @@ class Node:
         self.links.ping(session, at)
         if hello.head_of_you is not None and hello.head_of_you.origin == self.name:
             self._fetching.claim(session, hello.head_of_you, at)
-        self._compare(session, hello.roots, may_send_vector=session.dialled is not None)
-
-    def _compare(self, session: Session, roots: Mapping[int, bytes], *, may_send_vector: bool) -> None:
-        ours = reconciliation.roots_of(self.registry)
-        if not ours.keys() & roots.keys():
-            return
-        if not reconciliation.differ(ours, dict(roots)):
-            self._compared.add(session.peer)
-            session.compare_wait_s = 0.0
-        elif may_send_vector:
-            self._send(session, reconciliation.vector(self.registry))
-            self._compare_again(session)
-
-    def _compare_again(self, session: Session) -> None:
-        # Two nodes whose trust differs hold different tables for good: one chain of questions a link, slower
-        # each time, then only the comparisons at random.
-        session.compare_wait_s = max(COMPARE_AGAIN_S, 2 * session.compare_wait_s)
-        if not session.compare_pending and session.compare_wait_s <= COMPARE_LEAST_S:
-            session.compare_pending = True
-            self._out.append(StartTimer(CompareRoots(session.link), session.compare_wait_s))
-
-    def _roots(self, session: Session, message: Roots) -> None:
-        if not message.is_reply:
-            self._out.append(Send(session.link, Roots(reconciliation.roots_of(self.registry), is_reply=True)))
-        elif not session.roots_asked:
-            return  # a peer must not make us send all heads at its will
-        else:
-            session.roots_asked = False
-        # One of the two sends the vector: the one that asked, when it hears that the roots differ.
-        self._compare(session, message.roots, may_send_vector=message.is_reply)
+        self._comparing.compare(session, hello.roots, may_send_vector=session.dialled is not None)
 
     def _pong(self, session: Session, pong: Pong, at: Moment) -> None:
         if pong.token == session.ping_token and session.ping_sent_at_s is not None:
@@ -418,7 +386,7 @@ class Node:
             case RetryFetch():
                 self._fetching.retry(timer.origin, timer.request, at)
             case CompareRoots():
-                self._compare_roots(timer.link)
+                self._comparing.due(timer.link)
             case CheckLinks():
                 for session in self.links.check(at):
                     self._fetching.lost(session.link, at)
@@ -431,19 +399,3 @@ class Node:
             case SignAnew():
                 self.origin.renew(timer.token, at)
         return self._drain()
-
-    def _compare_s(self) -> float:
-        return self._random.uniform(COMPARE_LEAST_S, COMPARE_MOST_S)
-
-    def _compare_roots(self, link: Link | None) -> None:
-        if link is None:
-            self._out.append(StartTimer(CompareRoots(), self._compare_s()))
-            candidates = self.links.sessions.open()
-            session = self._random.choice(candidates) if candidates else None
-        else:
-            session = self.links.sessions.get(link)
-            if session is not None:
-                session.compare_pending = False
-        if session is not None:
-            session.roots_asked = True
-            self._send(session, [Roots(reconciliation.roots_of(self.registry), is_reply=False)])

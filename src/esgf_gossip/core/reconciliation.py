@@ -7,6 +7,7 @@ Source: docs/protocol.md, "Reconciliation".
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from esgf_gossip.core.messages import Announce, Heads, LineKind
@@ -23,7 +24,7 @@ def roots_of(registry: Registry) -> dict[int, bytes]:
     return {LineKind.DIGESTS: registry.table.root}
 
 
-def differ(ours: dict[int, bytes], theirs: dict[int, bytes]) -> bool:
+def differ(ours: Mapping[int, bytes], theirs: Mapping[int, bytes]) -> bool:
     """Tell whether a kind that both ends know has different roots."""
     return any(theirs[kind] != root for kind, root in ours.items() if kind in theirs)
 

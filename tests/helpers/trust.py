@@ -26,12 +26,14 @@ from twisted.test import iosim
 from zope.interface import implementer
 
 from esgf_gossip.trust import issue, keys, pem, revocation
-from esgf_gossip.trust.authority import ISSUING_NAME, ROOT_NAME, Authority, create_authority, make_request
+from esgf_gossip.trust.authority import ISSUING_NAME, ROOT_NAME, Authority
 from esgf_gossip.trust.errors import TrustError
+from esgf_gossip.trust.founding import create_authority
 from esgf_gossip.trust.install import install
 from esgf_gossip.trust.issue import CertificateAuthority
 from esgf_gossip.trust.material import TrustMaterial
 from esgf_gossip.trust.names import Names
+from esgf_gossip.trust.requests import make_request
 from esgf_gossip.trust.signing import NodeSigner
 from esgf_gossip.trust.tls import PeerIdentity, peer_identity
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from esgf_gossip.trust import audit, requests
-from esgf_gossip.trust.authority import Authority, create_authority
+from esgf_gossip.trust.authority import Authority
 from esgf_gossip.trust.errors import TrustError
+from esgf_gossip.trust.founding import create_authority
 from esgf_gossip.trust.material import TrustMaterial
 from helpers.trust import TestFederation, a_federation
 from helpers.trust_admin import admin, run

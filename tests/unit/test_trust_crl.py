@@ -13,8 +13,8 @@ import attrs
 import pytest
 
 from esgf_gossip.trust import issue, keys, pem, revocation
-from esgf_gossip.trust.authority import create_authority
 from esgf_gossip.trust.errors import TrustError
+from esgf_gossip.trust.founding import create_authority
 from esgf_gossip.trust.issue import CertificateAuthority
 from esgf_gossip.trust.material import TrustMaterial
 from esgf_gossip.trust.publish import publish

@@ -24,8 +24,9 @@ from esgf_gossip.cli.trust_options import (
     unlocked_root,
 )
 from esgf_gossip.trust import issue, keys, pem, revocation
-from esgf_gossip.trust.authority import ISSUER_DAYS, ROOT_DAYS, Authority, create_authority
+from esgf_gossip.trust.authority import Authority
 from esgf_gossip.trust.errors import TrustError
+from esgf_gossip.trust.founding import ISSUER_DAYS, ROOT_DAYS, create_authority
 from esgf_gossip.trust.issue import CertificateAuthority
 from esgf_gossip.trust.policy import DAYS_DEFAULT
 from esgf_gossip.trust.publish import DAYS_MAX, publish, root_is_due

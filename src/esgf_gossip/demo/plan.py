@@ -182,8 +182,8 @@ def lay_out(
         DemoError: ``refuse_occupied``; what trust refuses.
         OSError: the disk; what was written stays.
     """
-    from esgf_gossip.trust.authority import create_authority  # noqa: PLC0415 - brings cryptography
     from esgf_gossip.trust.errors import TrustError  # noqa: PLC0415
+    from esgf_gossip.trust.founding import create_authority  # noqa: PLC0415 - brings cryptography
 
     refuse_occupied(directory)
     (directory / "nodes").mkdir(parents=True)

@@ -10,7 +10,6 @@ Source: docs/trust.md.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
@@ -20,8 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from esgf_gossip.files import create_file
-from esgf_gossip.trust import issue, keys, names, pem, profile, revocation
+from esgf_gossip.trust import issue, keys, pem, profile, revocation
 from esgf_gossip.trust.audit import FILE_NAME as LOG_FILE
 from esgf_gossip.trust.audit import AuditLog
 from esgf_gossip.trust.errors import TrustError
@@ -32,28 +30,20 @@ from esgf_gossip.trust.folders import (
     PENDING_FOLDER,
     POLICY_FILE,
     locked,
-    public_folder,
     write_public,
 )
 from esgf_gossip.trust.issue import CertificateAuthority
 from esgf_gossip.trust.material import CRL_FOLDER, ROOTS_FOLDER, read_crls, read_roots
 from esgf_gossip.trust.names import Names
-from esgf_gossip.trust.policy import DAYS_DEFAULT, TEMPLATE, Policy
+from esgf_gossip.trust.policy import DAYS_DEFAULT, Policy
 from esgf_gossip.trust.policy import load as load_policy
-from esgf_gossip.trust.requests import Request, RequestFile, make_request, read_request, same_fingerprint
-
-__all__ = ["ApprovedCertificate", "Authority", "RequestFile", "create_authority", "make_request"]
-
+from esgf_gossip.trust.requests import Request, read_request, same_fingerprint
 
 ROOT_NAME: Final = "root-g1"
 ISSUING_NAME: Final = "issuing-g1"
 
-ROOT_DAYS: Final = 3650
-ISSUER_DAYS: Final = 730
 # More requests than that are not waiting for a person: somebody fills the folder.
 PENDING_MAX: Final = 100
-
-_IGNORE: Final = "/private/\n/secrets/\n*.key\n.lock\n"
 
 
 @attrs.frozen
@@ -342,96 +332,6 @@ class Authority:
     def _locked(self) -> Iterator[None]:
         with locked(self.directory):
             yield
-
-
-def create_authority(
-    directory: Path,
-    private: Path,
-    federation: str,
-    now_ms: int,
-    passphrase: bytes | None,
-    *,
-    root_days: int = ROOT_DAYS,
-    issuer_days: int = ISSUER_DAYS,
-) -> Authority:
-    """
-    Found a federation: root, issuing CA, a first CRL of each, policy, log.
-
-    Args:
-        directory: the public folder; made if needed, may hold other files.
-        private: the folder of the two keys (0700).
-        federation: a DNS name.
-        now_ms: now.
-        passphrase: encrypts both keys; None: they are not encrypted.
-        root_days: life of the root.
-        issuer_days: life of the issuing CA.
-
-    Raises:
-        TrustError: E-NAME, E-EXISTS, E-GIT, E-FILE, E-PASSPHRASE. Nothing that exists is
-            changed; after E-FILE some new files may be there.
-    """
-    names.check_dns(federation)
-    if not 1 <= issuer_days <= root_days <= 36500:
-        raise TrustError(
-            "E-USAGE", "the root must live at least as long as the issuing CA, at most 100 years"
-        )
-    for path in (
-        directory / POLICY_FILE,
-        directory / LOG_FILE,
-        directory / ROOTS_FOLDER,
-        directory / ISSUERS_FOLDER,
-    ):
-        if os.path.lexists(path):
-            raise TrustError(
-                "E-EXISTS", f"{path} exists", remedy="name another folder; an administration is made once"
-            )
-    for name in (ROOT_NAME, ISSUING_NAME):
-        keys.refuse_existing(private / f"{name}.key")
-    root_key, issuing_key = keys.new_key(), keys.new_key()
-    root = CertificateAuthority(issue.root(federation, root_key, now_ms, root_days), root_key)
-    issuing_certificate = issue.issuing_ca(federation, issuing_key, root, now_ms, issuer_days)
-    issuing = CertificateAuthority(issuing_certificate, issuing_key)
-    try:
-        public_folder(directory)
-        # Before the keys: it is what makes git ignore a private/ in this folder.
-        if not (directory / ".gitignore").exists():
-            create_file(directory / ".gitignore", _IGNORE.encode(), 0o644)
-        for name in (ROOT_NAME, ISSUING_NAME):
-            keys.refuse_git(private / f"{name}.key")
-        for folder in (
-            ROOTS_FOLDER,
-            ISSUERS_FOLDER,
-            CRL_FOLDER,
-            ISSUED_FOLDER,
-            PENDING_FOLDER,
-            DENIED_FOLDER,
-        ):
-            public_folder(directory / folder)
-        # Keys first: a certificate without its key is of no use to anybody.
-        keys.write_key(private / f"{ROOT_NAME}.key", root_key, passphrase)
-        keys.write_key(private / f"{ISSUING_NAME}.key", issuing_key, passphrase)
-        for name, content in {
-            f"{ROOTS_FOLDER}/{ROOT_NAME}.pem": pem.certificate_pem(root.certificate),
-            f"{ISSUERS_FOLDER}/{ISSUING_NAME}.pem": pem.certificate_pem(issuing_certificate),
-            f"{CRL_FOLDER}/{ROOT_NAME}.crl.pem": pem.crl_pem(
-                issue.crl(root, 1, {}, now_ms, issue.ROOT_CRL_DAYS)
-            ),
-            f"{CRL_FOLDER}/{ISSUING_NAME}.crl.pem": pem.crl_pem(
-                issue.crl(issuing, 1, {}, now_ms, issue.CRL_DAYS)
-            ),
-        }.items():
-            create_file(directory / name, content, 0o644)
-        with locked(directory):
-            details = {"federation": federation, "root_sha256": pem.fingerprint(root.certificate)}
-            AuditLog(directory / LOG_FILE).append(now_ms, "init", details)
-        # Last: a folder with a policy is a complete administration.
-        create_file(directory / POLICY_FILE, TEMPLATE.format(federation=federation).encode(), 0o644)
-    except OSError as error:
-        raise TrustError(
-            "E-FILE", f"{error.filename or directory} cannot be written: {error.strerror}"
-        ) from None
-    made = Authority(directory, private, Policy(federation))
-    return attrs.evolve(made, signing=issuing)
 
 
 def _about(request: Request) -> dict[str, object]:

@@ -113,7 +113,3 @@ class Sessions:
     def of(self, peer: str) -> list[Session]:
         """Return the open sessions with one peer: more than one only until the duplicate is closed."""
         return [session for session in self.open() if session.peer == peer]
-
-    def peers(self) -> set[str]:
-        """Return the names at the other end of open links."""
-        return {session.peer for session in self.open()}

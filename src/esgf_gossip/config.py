@@ -76,7 +76,7 @@ class GossipTable:
 
 @attrs.frozen
 class TrustTable:
-    """``[trust]``: the folder of node.key, chain.pem, roots/, crl/ and bundle/."""
+    """``[trust]``: the folder of node.key, chain.pem and the folders roots/ and crl/."""
 
     directory: Path = attrs.field(metadata={"default": "trust"})
 

@@ -39,6 +39,7 @@ from esgf_gossip.trust.verifier import DigestVerifier
 from esgf_gossip.views.federation import FederationView, OwnState
 from esgf_gossip.views.judgement import REGISTRATION, Judge
 from esgf_gossip.web.control import ControlSocket, ControlSocketError
+from esgf_gossip.web.control_protocol import CommandError
 from esgf_gossip.web.picture import Picture
 from esgf_gossip.web.site import make_site
 
@@ -126,6 +127,8 @@ class GossipService(Service):
         # Cheapest faults first: nothing is written before keys and site data are known to be good.
         self._material = self._load_trust(config)
         site = self._read_site(config)
+        for finding in site.findings:
+            self.log.warn("site data: {finding}", finding=str(finding))
         _make_folder(config.node.state, "[node] state")
         _make_folder(config.outputs.directory, "[outputs] directory")
         self._database = Database(config.node.state / FILE_NAME)
@@ -184,10 +187,7 @@ class GossipService(Service):
     def _read_site(self, config: Config) -> Site:
         esgf = config.esgf
         files = SiteFiles(esgf.properties, esgf.config_type, esgf.groups, esgf.host_certificate)
-        site = read_site(files, config.node.host, publish=esgf.publish, check_app_home=esgf.check_app_home)
-        for finding in site.findings:
-            self.log.warn("site data: {finding}", finding=str(finding))
-        return site
+        return read_site(files, config.node.host, publish=esgf.publish, check_app_home=esgf.check_app_home)
 
     def _own_state(self) -> OwnState:
         publication = self._node.origin.publication
@@ -282,6 +282,8 @@ class GossipService(Service):
             )
         self._reload_trust(config, outcome)
         self._reload_site(config, outcome)
+        if self._node.origin.publication.stopped:
+            outcome.refused.append(f"this node publishes no more: {self._node.origin.publication.stopped}")
         for line in outcome.refused + outcome.findings:
             self.log.warn("reload: {line}", line=line)
         self.log.info("reloaded; changed: {changed}", changed=", ".join(outcome.changed) or "nothing")
@@ -344,7 +346,19 @@ class GossipService(Service):
             self._reactor.stop()
 
     def leave(self) -> Deferred[None]:
-        """Leave the federation and stop; peers know it when this fires."""
+        """
+        Leave the federation and stop; fires when the peers linked have been told.
+
+        Raises:
+            CommandError: nobody would hear it: no peer is linked, or this node publishes no more.
+        """
+        stopped = self._node.origin.publication.stopped
+        if stopped:
+            raise CommandError(f"this node publishes no more ({stopped}), so it cannot say that it leaves")
+        if len(self._node.registry.table) > 1 and not self._node.links.sessions.open():
+            raise CommandError(
+                "no peer is linked, so nobody would hear it; try again when status shows a link"
+            )
         self._driver.perform(self._node.leave(self._driver.at()))
         self.log.info("left the federation")
         self.stop()

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from esgf_gossip.cli.failures import CommandError
 from esgf_gossip.cli.run import daemon_command
 from esgf_gossip.demo.processes import DemoFederation
 from helpers.daemons import (
@@ -261,3 +262,14 @@ def test_a_second_daemon_on_one_state_is_one_line(tmp_path):
         _assert_one_line(second.stderr, "in use by another daemon")
         assert federation.is_running(host)
         assert status_of(federation, host)["nodes"]["total"] == 1
+
+
+def test_a_leave_that_nobody_would_hear_is_refused(tmp_path):
+    """Without a link the others would go on to show the node: the command says so and the daemon stays."""
+    with a_federation_of_processes(tmp_path, 2) as federation:
+        alone, other = federation.hosts
+        federation.kill(other)
+        eventually(lambda: status_of(federation, alone)["links"] == 0, "the link is down")
+        with pytest.raises(CommandError, match="no peer is linked"):
+            federation.control(alone).ask("leave")
+        assert federation.is_running(alone)

@@ -229,3 +229,49 @@ def test_one_peer_cannot_flood_the_log(picture, lines, clock, notice, words):
     assert lines[-1] == "linked to c.example.org"
     clock.advance(WINDOW_S)
     assert lines[-1] == f"{500 - LINES_A_WINDOW} more lines on {words} within a minute"
+
+
+@pytest.fixture
+def old_document(path):
+    """What an earlier run, or the old node manager, left."""
+    document = (
+        b'<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
+        b'<Registration xmlns="http://www.esgf.org/registry" timeStamp="5" version="v0.0.1">\n'
+        b'    <Node hostname="old.example.org"/>\n</Registration>\n'
+    )
+    path.write_bytes(document)
+    return document
+
+
+def test_a_full_document_on_the_disk_outlives_a_start_with_an_empty_memory(
+    old_document, picture, federation, clock, path
+):
+    """Until the picture was compared with peers, readers keep what they had; it is served too."""
+    federation.nodes = [a_node(), a_node("b.example.org")]
+    picture.start()
+    picture.notice(ACCEPTED)
+    clock.advance(5)
+    assert path.read_bytes() == old_document
+    assert picture.documents.get("registration.xml").body == old_document
+    federation.compared = 1
+    clock.advance(1.5)
+    assert path.read_bytes().count(b"<Node ") == 2
+    assert b"old.example.org" not in path.read_bytes()
+
+
+def test_an_old_document_is_replaced_at_the_latest_after_half_a_minute(old_document, picture, clock, path):
+    """A node that stays alone shows what it knows in the end."""
+    picture.start()
+    clock.advance(READY_AFTER_S - 2)
+    assert path.read_bytes() == old_document
+    for _ in range(4):
+        clock.advance(1)
+    assert path.read_bytes() != old_document
+
+
+def test_a_stop_before_readiness_leaves_the_old_document(old_document, picture, clock, path):
+    """A daemon that ends at once has learnt nothing worth writing."""
+    picture.start()
+    clock.advance(1)
+    picture.stop()
+    assert path.read_bytes() == old_document

@@ -26,7 +26,10 @@ def settle(network, seconds=120.0):
 def sizes(network):
     """Return what to print when a federation does not agree."""
     return {
-        host.name: (len(host.node.registry.table), sorted(host.node.links.sessions.peers()))
+        host.name: (
+            len(host.node.registry.table),
+            sorted(session.peer for session in host.node.links.sessions.open()),
+        )
         for host in network.running()
     }
 

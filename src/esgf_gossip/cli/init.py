@@ -47,7 +47,7 @@ state = "state"
 seeds = [{seeds}]
 
 [trust]
-# node.key, chain.pem, roots/, crl/ and bundle/. Nobody but the daemon's user may read the key.
+# node.key, chain.pem and the folders roots/ and crl/. Nobody but the daemon's user may read the key.
 directory = "trust"
 
 [esgf]

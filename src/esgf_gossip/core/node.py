@@ -85,7 +85,6 @@ class Node:
         self, signer: Signer, verifier: Verifier, contact: Address, seeds: Sequence[Address], random: Random
     ) -> None:
         self.registry: Final = Registry()
-        self.messages_unknown = 0
         self._out: list[Output] = []
         self._random = random
         self._verifier = verifier
@@ -206,8 +205,10 @@ class Node:
                 self._out.append(RemoveLine(line.digest.origin, dropped))
                 self._out.append(LineWithdrawn(line.digest.origin, refusal.reason))
                 self.links.roster_moved(at)
-        if renewed or self.origin.publication.stopped or self.name not in self.registry.table:
+        if renewed or self.origin.publication.stopped_by_trust:
+            # Other reasons to stop, a clone above all, are not cured by new roots.
             self.origin.publication.stopped = ""
+        if renewed or self.origin.publication.stopped_by_trust or self.name not in self.registry.table:
             self.origin.publish(at)
         return self._drain()
 
@@ -339,7 +340,7 @@ class Node:
                 self.links.goodbye(session, message, at)
                 self._fetching.lost(session.link, at)
             case Unknown():
-                self.messages_unknown += 1
+                pass  # a newer peer's: it costs nothing and means nothing here
 
     def _send(self, session: Session, messages: Iterable[Message]) -> None:
         self._out.extend(Send(session.link, message) for message in messages)

@@ -94,7 +94,7 @@ class Origin:
         try:
             line = self._verifier.verify(signed, digest, self.publication.signer.chain, at.wall_ms)
         except DigestRefused as refusal:
-            self._stop(f"our own digest would be refused: {refusal.reason}")
+            self._stop(f"our own digest would be refused: {refusal.reason}", by_trust=True)
             return
         before = self._registry.table.line(self.name)
         change = self._registry.accept(line, self.publication.bodies)
@@ -127,8 +127,9 @@ class Origin:
             for part in answer_parts(0, line, self._registry, after=after, with_chain=with_chain)
         )
 
-    def _stop(self, reason: str) -> None:
+    def _stop(self, reason: str, *, by_trust: bool = False) -> None:
         self.publication.stopped = reason
+        self.publication.stopped_by_trust = by_trust
         self._out.append(PublishingStopped(reason))
 
     def own_head_shown(self, line: VerifiedDigest, at: Moment) -> None:

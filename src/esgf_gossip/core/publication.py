@@ -62,6 +62,7 @@ class Publication:
         self.sequence = 0
         self.leaving = False
         self.stopped = ""
+        self.stopped_by_trust = False
         self.bodies: dict[bytes, bytes] = {}
         self._refs: dict[str, EntryRef] = {}
 

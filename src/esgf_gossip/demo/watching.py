@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import attrs
 
-from esgf_gossip.cli.control_client import Conversation, NoDaemonError
+from esgf_gossip.cli.control_client import Conversation
 from esgf_gossip.cli.failures import CommandError
 from esgf_gossip.demo.processes import DemoFederation
 from esgf_gossip.esgf.node_type import node_type_names, parse_node_type
@@ -42,7 +42,6 @@ class NodeRow:
     statuses: dict[str, str] = attrs.field(factory=dict)
     ready_at_s: float | None = None
     exit_code: int | None = None
-    trouble: str = ""
 
     @property
     def is_running(self) -> bool:
@@ -168,12 +167,8 @@ class Watching:
         row = self.rows[host]
         try:
             picture, conversation = self._federation.control(host).watch()
-        except NoDaemonError:
-            return
-        except CommandError as error:
-            row.trouble = str(error)
-            return
-        row.trouble = ""
+        except CommandError:
+            return  # not up yet; its log says why if it never is
         row.own = picture.get("status") or {}
         row.statuses = {node["host"]: node["status"] for node in picture.get("nodes") or []}
         row.ready_at_s = time.monotonic()

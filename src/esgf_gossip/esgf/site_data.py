@@ -147,7 +147,15 @@ def build_registration(site: SiteData) -> Registration:
 
 def find_problems(site: SiteData) -> tuple[Finding, ...]:
     """List what the administrator should know, in the order of the file; nothing here stops the node."""
-    return (*_property_findings(site), *_missing(site), *_group_findings(site))
+    return (*_property_findings(site), *_missing(site), *_group_findings(site), *_no_groups(site))
+
+
+def _no_groups(site: SiteData) -> Iterator[Finding]:
+    services = {service.type for service in build_registration(site).services}
+    if "AttributeService" in services and not site.groups:
+        yield Finding(
+            site.groups_name, "an AttributeService without groups is of no use; name them, see [esgf] groups"
+        )
 
 
 def _published(site: SiteData) -> Iterator[tuple[str, str]]:

@@ -47,9 +47,15 @@ class RegistrationFile:
         self._database = database
         self._cache = ElementCache()
         self.content = self._written = self._read()
+        self._is_updated = False
         self._stamp_ms = max(database.fact(STAMP), root_timestamp_ms(self.content))
         if root_timestamp_ms(self.content) == 0:
             self.content = b""
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether ``content`` is still what was found at the start."""
+        return bool(self.content) and not self._is_updated
 
     def _read(self) -> bytes:
         if self._path is None:
@@ -65,6 +71,7 @@ class RegistrationFile:
 
         Where the disk fails, the file before stays whole and the next call tries again.
         """
+        self._is_updated = True
         newest_ms = max((node.issued_at_ms for node in view.nodes), default=0)
         stamp_ms = max(newest_ms, self._stamp_ms + 1)
         document = render(view.nodes, stamp_ms, self._cache)

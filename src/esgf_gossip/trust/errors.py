@@ -52,8 +52,14 @@ class TrustError(Exception):
 
     def __init__(self, code: str, what: str, where: str = "", remedy: str = "") -> None:
         self.code: Final = code
+        self._parts: Final = (what, where, remedy)
         self.text: Final = "; ".join(_one_line(part) for part in (what, where, remedy) if part)
         super().__init__(f"{code}: {self.text}")
+
+    def found_in(self, where: str) -> TrustError:
+        """Return the same error with the place where it was found, if it names none yet."""
+        what, named, remedy = self._parts
+        return self if named or "/" in what else TrustError(self.code, what, where, remedy)
 
     @property
     def exit_code(self) -> int:

@@ -78,7 +78,10 @@ class TrustMaterial:
             raise TrustError(
                 "E-FILE", f"{error.filename or directory} cannot be read: {error.strerror}"
             ) from None
-        return cls.assemble(key, chain, roots, crls, host=host, federation=federation, now_ms=now_ms)
+        try:
+            return cls.assemble(key, chain, roots, crls, host=host, federation=federation, now_ms=now_ms)
+        except TrustError as error:
+            raise error.found_in(str(directory / CHAIN_FILE)) from None
 
     @classmethod
     def assemble(

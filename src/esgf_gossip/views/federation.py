@@ -7,7 +7,6 @@ neighbours' work. Who builds it: esgf_gossip.views.judgement.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import Enum
 
 import attrs
@@ -48,7 +47,6 @@ class NodeView:
     registration_issued_at_ms: int
     registration_error: str = ""
     forked: bool = False
-    entries: Mapping[str, bytes] = attrs.field(factory=dict, repr=False)
 
     @property
     def is_listed(self) -> bool:

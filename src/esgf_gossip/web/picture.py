@@ -26,6 +26,8 @@ REDRAW_AFTER_S: Final = 0.1
 REDRAW_LATEST_S: Final = 0.5
 # Expiry changes a view without any message.
 REDRAW_EVERY_S: Final = 30.0
+# Until then readiness, which no notice tells, is looked at so often.
+REDRAW_UNREADY_S: Final = 1.0
 # What moves without a notice, the age of a CRL or the state of the disk, is at most so old when somebody asks.
 VIEW_AGE_S: Final = 1.0
 # Until that many peers showed our root, or this long after the start, the picture may still fill.
@@ -79,6 +81,7 @@ class Picture:
         self._started_at_s = clock.seconds()
         self._is_ready = False
         self._statuses: dict[str, str] | None = None
+        self._unreadable: dict[str, str] = {}
         self._is_started = False
         self._sparing = Sparing(clock, self._tell_left_out)
 
@@ -143,11 +146,14 @@ class Picture:
         self._moved_at_s = None
         self._view = None
         # First of all: a fault in what follows must not end the drawing.
-        self._draw_in(REDRAW_EVERY_S)
+        self._draw_in(REDRAW_EVERY_S if self._is_ready else REDRAW_UNREADY_S)
         view = self.view()
-        if self._document.update(view) or self.documents.get("registration.xml") is None:
-            self.documents.keep("registration.xml", self._document.content)
+        # What an earlier run, or another program, left on the disk is better than a picture that may still fill.
+        if self.is_ready() or not self._document.is_inherited:
+            self._document.update(view)
+        self.documents.keep("registration.xml", self._document.content)
         self._tell_statuses(view)
+        self._tell_unreadable(view)
         for callback in tuple(self._callbacks.values()):
             callback()
 
@@ -158,6 +164,13 @@ class Picture:
                 if self._statuses.get(host) != status:
                     self.events.publish("node-status", {"host": host, "status": status})
         self._statuses = statuses
+
+    def _tell_unreadable(self, view: FederationView) -> None:
+        errors = {node.host: node.registration_error for node in view.nodes if node.registration_error}
+        for host, error in errors.items():
+            if self._unreadable.get(host) != error and view.node(host) is not None:
+                self.log.warn("{host} is not in the documents: {error}", host=host, error=error)
+        self._unreadable = errors
 
     # ----------------------------------------------------------------- notices
 

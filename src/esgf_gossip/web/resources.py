@@ -8,6 +8,7 @@ their speed, sends no Content-Length and turns 404 and 405 into 500.
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any, Final
 
 from twisted.logger import Logger
@@ -123,7 +124,7 @@ def send_problem(request: Request, problem: Problem) -> bytes:
     """Return the body of the problem; set its status and headers."""
     for name in ("ETag", "Content-Encoding", "Vary"):
         request.responseHeaders.removeHeader(name)
-    request.setResponseCode(problem.status)
+    request.setResponseCode(problem.status, HTTPStatus(problem.status).phrase.encode())
     request.setHeader("Content-Type", CONTENT_TYPE)
     request.setHeader("Cache-Control", "no-store")
     for name, value in problem.headers.items():

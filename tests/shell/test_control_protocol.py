@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, globalLogPublisher
 
 from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.views.node_json import node_body, nodes_body, status_body
@@ -104,16 +103,6 @@ def factory(commands, clock):
 def program(factory):
     """A connected program."""
     return Program(factory)
-
-
-@pytest.fixture
-def log():
-    """Collect what is logged as an error."""
-    errors = []
-    observer = lambda event: errors.append(event) if event["log_level"] >= LogLevel.error else None
-    globalLogPublisher.addObserver(observer)
-    yield errors
-    globalLogPublisher.removeObserver(observer)
 
 
 def test_readings_are_the_bodies_of_http(program, commands):

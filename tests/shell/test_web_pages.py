@@ -5,7 +5,6 @@ import sys
 
 import pytest
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, globalLogPublisher
 
 from esgf_gossip.views.federation import FederationView, NodeStatus
 from esgf_gossip.views.node_json import node_body, nodes_body, status_body
@@ -28,16 +27,6 @@ def daemon():
 def client(daemon):
     """A connected client."""
     return Client(a_site(daemon))
-
-
-@pytest.fixture
-def log():
-    """Collect what is logged as an error."""
-    errors = []
-    observer = lambda event: errors.append(event) if event["log_level"] >= LogLevel.error else None
-    globalLogPublisher.addObserver(observer)
-    yield errors
-    globalLogPublisher.removeObserver(observer)
 
 
 def test_api_serves_the_bodies_of_the_view(client, daemon):

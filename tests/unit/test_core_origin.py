@@ -288,3 +288,17 @@ def test_a_peer_is_told_of_a_line_once(bench):
     bench.hear(other, line.answer(0))
     bench.hear(other, line.answer(0))
     assert [Announce((line.head,))] == bench.said(link)
+
+
+def test_a_cured_stop_is_over(bench):
+    """Once new trust lets the node publish again, a reload that changes nothing publishes nothing."""
+    publication = bench.node.origin.publication
+    bench.verifier.revoked.add(publication.signer.chain[0])
+    bench.do(bench.node.trust_changed(publication.signer, bench.at()))
+    assert "certificate revoked" in publication.stopped
+    bench.verifier.revoked.clear()
+    bench.do(bench.node.trust_changed(publication.signer, bench.at()))
+    assert publication.stopped == ""
+    sequence = publication.sequence
+    bench.do(bench.node.trust_changed(publication.signer, bench.at()))
+    assert publication.sequence == sequence

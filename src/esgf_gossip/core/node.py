@@ -205,10 +205,11 @@ class Node:
                 self._out.append(RemoveLine(line.digest.origin, dropped))
                 self._out.append(LineWithdrawn(line.digest.origin, refusal.reason))
                 self.links.roster_moved(at)
-        if renewed or self.origin.publication.stopped_by_trust:
-            # Other reasons to stop, a clone above all, are not cured by new roots.
-            self.origin.publication.stopped = ""
-        if renewed or self.origin.publication.stopped_by_trust or self.name not in self.registry.table:
+        # Other reasons to stop, a clone above all, are not cured by new roots.
+        resumes = renewed or self.origin.publication.stopped_by_trust
+        if resumes:
+            self.origin.publication.resume()
+        if resumes or self.name not in self.registry.table:
             self.origin.publish(at)
         return self._drain()
 

@@ -128,8 +128,7 @@ class Origin:
         )
 
     def _stop(self, reason: str, *, by_trust: bool = False) -> None:
-        self.publication.stopped = reason
-        self.publication.stopped_by_trust = by_trust
+        self.publication.stop(reason, by_trust=by_trust)
         self._out.append(PublishingStopped(reason))
 
     def own_head_shown(self, line: VerifiedDigest, at: Moment) -> None:

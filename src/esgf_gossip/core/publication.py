@@ -78,6 +78,14 @@ class Publication:
         if remembered is not None and not self._refs:
             self._refs = dict(remembered.digest.entries)
 
+    def stop(self, reason: str, *, by_trust: bool) -> None:
+        """Publish no more; ``by_trust``: new trust may cure it."""
+        self.stopped, self.stopped_by_trust = reason, by_trust
+
+    def resume(self) -> None:
+        """Publish again."""
+        self.stopped, self.stopped_by_trust = "", False
+
     def has_entries(self, entries: Mapping[str, bytes]) -> bool:
         """Tell whether exactly these entries are published already."""
         return {name: ref.sha256 for name, ref in self._refs.items()} == {

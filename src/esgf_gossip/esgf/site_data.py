@@ -18,7 +18,7 @@ from esgf_gossip.esgf import reader_rules, registration
 from esgf_gossip.esgf.node_type import NodeType
 from esgf_gossip.esgf.properties import Properties
 from esgf_gossip.esgf.registration import Group, Metrics, Registration
-from esgf_gossip.esgf.services import RULES
+from esgf_gossip.esgf.services import RULES, services_of
 
 # The keys that formats.md names: what the Java node manager told the federation, and no other.
 _NODE_KEYS: Final = (
@@ -139,7 +139,7 @@ def build_registration(site: SiteData) -> Registration:
         groups=tuple(group for group in site.groups if not _group_stays_home(group)),
         certificate=site.certificate,
         metrics=site.metrics,
-        withheld=frozenset(rule.type for rule in RULES if rule.home_key in site.absent_homes),
+        withheld=_withheld(site),
     )
     _check_size(site, built)
     return built
@@ -150,9 +150,13 @@ def find_problems(site: SiteData) -> tuple[Finding, ...]:
     return (*_property_findings(site), *_missing(site), *_group_findings(site), *_no_groups(site))
 
 
+def _withheld(site: SiteData) -> frozenset[str]:
+    return frozenset(rule.type for rule in RULES if rule.home_key in site.absent_homes)
+
+
 def _no_groups(site: SiteData) -> Iterator[Finding]:
-    services = {service.type for service in build_registration(site).services}
-    if "AttributeService" in services and not site.groups:
+    services = services_of(site.node_type, site.properties, _withheld(site))
+    if not site.groups and any(service.type == "AttributeService" for service in services):
         yield Finding(
             site.groups_name, "an AttributeService without groups is of no use; name them, see [esgf] groups"
         )

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from esgf_gossip.core import effects as fx
 from esgf_gossip.net.sparing import Sparing
 from esgf_gossip.storage.outputs import RegistrationFile
-from esgf_gossip.views.federation import FederationView, OwnState
+from esgf_gossip.views.federation import FederationView, NodeStatus, OwnState
 from esgf_gossip.views.judgement import Judge
 from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.kept import KeptDocuments
@@ -166,9 +166,13 @@ class Picture:
         self._statuses = statuses
 
     def _tell_unreadable(self, view: FederationView) -> None:
-        errors = {node.host: node.registration_error for node in view.nodes if node.registration_error}
+        errors = {
+            node.host: node.registration_error
+            for node in view.nodes
+            if node.registration_error and node.status is not NodeStatus.LEFT
+        }
         for host, error in errors.items():
-            if self._unreadable.get(host) != error and view.node(host) is not None:
+            if self._unreadable.get(host) != error:
                 self.log.warn("{host} is not in the documents: {error}", host=host, error=error)
         self._unreadable = errors
 

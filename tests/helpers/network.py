@@ -273,6 +273,8 @@ class VirtualNetwork:
                     self._timer(host, run, output)
                 case fx.PersistEpoch() | fx.PersistLine() | fx.RemoveLine() | fx.DropBodies():
                     pass
+                case fx.PauseReading():
+                    pass  # these links have no flood to hold back
                 case _:
                     host.notices.append(output)
 

@@ -27,6 +27,13 @@ class RetryFetch:
 
 
 @attrs.frozen
+class FetchDue:
+    """Ask for the newest line of an origin that had published too much to be asked for at once."""
+
+    origin: str
+
+
+@attrs.frozen
 class CompareRoots:
     """Compare roots with a random peer, or once more with one whose roots differed."""
 
@@ -64,7 +71,7 @@ class SignAnew:
     token: int
 
 
-Timer = RetryFetch | CompareRoots | CheckLinks | DrawRings | DialNext | DrawPartner | SignAnew
+Timer = RetryFetch | FetchDue | CompareRoots | CheckLinks | DrawRings | DialNext | DrawPartner | SignAnew
 
 # ----------------------------------------------------------------- effects
 
@@ -117,6 +124,14 @@ class Disconnect:
 
 
 @attrs.frozen
+class PauseReading:
+    """Read nothing from a link for so many seconds: its peer makes more work than it may. Never an error."""
+
+    link: Link
+    for_s: float
+
+
+@attrs.frozen
 class Dial:
     """Connect to an address and answer with ``peer_connected`` or ``dial_failed``."""
 
@@ -131,7 +146,17 @@ class StartTimer:
     after_s: float
 
 
-Effect = PersistEpoch | PersistLine | RemoveLine | DropBodies | Send | Disconnect | Dial | StartTimer
+Effect = (
+    PersistEpoch
+    | PersistLine
+    | RemoveLine
+    | DropBodies
+    | Send
+    | Disconnect
+    | PauseReading
+    | Dial
+    | StartTimer
+)
 
 # ----------------------------------------------------------------- notices
 

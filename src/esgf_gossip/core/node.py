@@ -27,6 +27,7 @@ from esgf_gossip.core.effects import (
     DrawPartner,
     DrawRings,
     DropBodies,
+    FetchDue,
     LineWithdrawn,
     Output,
     PeerJoined,
@@ -387,6 +388,8 @@ class Node:
         match timer:
             case RetryFetch():
                 self._fetching.retry(timer.origin, timer.request, at)
+            case FetchDue():
+                self._fetching.due(timer.origin, at)
             case CompareRoots():
                 self._comparing.due(timer.link)
             case CheckLinks():

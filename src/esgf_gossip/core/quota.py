@@ -46,11 +46,10 @@ class TokenBucket:
         return lacking / self.per_s if lacking > _NOTHING else 0.0
 
     def _count(self, at_s: float) -> None:
-        # A clock that stands still or steps back earns nothing and costs nothing.
+        # A clock that steps back earns nothing and owes nothing: what counts is the time from then on.
         if self._counted_at_s is not None and at_s > self._counted_at_s:
             self._tokens = min(self.at_once, self._tokens + (at_s - self._counted_at_s) * self.per_s)
-        if self._counted_at_s is None or at_s > self._counted_at_s:
-            self._counted_at_s = at_s
+        self._counted_at_s = at_s
 
 
 class OriginQuota:

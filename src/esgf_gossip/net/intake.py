@@ -56,7 +56,7 @@ class Intake:
         self._frames = FrameBuffer()
         self._transport: Any = None
         self._turn: IDelayedCall | None = None
-        self._held_until_s = 0.0
+        self._hold_s = 0.0
         self._is_paused = False
         self._is_stopped = False
         self._is_lost = False
@@ -80,7 +80,7 @@ class Intake:
 
     def hold(self, for_s: float) -> None:
         """Deal with nothing more for so many seconds."""
-        self._held_until_s = max(self._held_until_s, self._clock.seconds() + for_s)
+        self._hold_s = max(self._hold_s, for_s)
         if not self._is_stopped and self._turn is None:
             self._wait(for_s)
 
@@ -115,12 +115,13 @@ class Intake:
             self.budget.take(1, PREFIX_BYTES + len(payload), now_s)
             self._deliver(payload)
             now_s = self._clock.seconds()
-            if self._is_stopped or now_s < self._held_until_s or now_s - began_s >= TURN_S:
+            if self._is_stopped or self._hold_s > 0.0 or now_s - began_s >= TURN_S:
                 break
         if self._is_lost and (is_empty or self._is_stopped):
             self._drained()
         elif not self._is_stopped:
-            wait_s = 0.0 if self._is_lost else max(self.budget.wait_s(now_s), self._held_until_s - now_s, 0.0)
+            wait_s = 0.0 if self._is_lost else max(self.budget.wait_s(now_s), self._hold_s)
+            self._hold_s = 0.0
             if is_empty and wait_s == 0.0:
                 self._resume()
             else:

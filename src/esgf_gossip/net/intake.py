@@ -57,6 +57,7 @@ class Intake:
         self._transport: Any = None
         self._turn: IDelayedCall | None = None
         self._hold_s = 0.0
+        self._is_slicing = False
         self._is_paused = False
         self._is_stopped = False
         self._is_lost = False
@@ -80,8 +81,9 @@ class Intake:
 
     def hold(self, for_s: float) -> None:
         """Deal with nothing more for so many seconds."""
-        self._hold_s = max(self._hold_s, for_s)
-        if not self._is_stopped and self._turn is None:
+        if self._is_slicing or self._turn is not None:
+            self._hold_s = max(self._hold_s, for_s)
+        elif not self._is_stopped:
             self._wait(for_s)
 
     def stop(self) -> None:
@@ -100,32 +102,42 @@ class Intake:
 
     def _slice(self) -> None:
         self._turn = None
+        self._is_slicing = True
+        try:
+            is_empty = self._deal()
+        finally:
+            self._is_slicing = False
+        if self._is_lost and (is_empty or self._is_stopped):
+            self._drained()
+        elif not self._is_stopped:
+            wait_s = max(self.budget.wait_s(self._clock.seconds()), self._hold_s)
+            self._hold_s = 0.0
+            if is_empty and wait_s == 0.0:
+                self._resume()
+            else:
+                self._wait(0.0 if self._is_lost else wait_s)
+
+    def _deal(self) -> bool:
+        """Deliver frames until there are no more, or others should have their turn; tell which."""
         began_s = now_s = self._clock.seconds()
-        is_empty = False
-        for _ in range(FRAMES_A_TURN):
+        frames = 0
+        while frames < FRAMES_A_TURN and now_s - began_s < TURN_S and self._may_deliver():
             try:
                 payload = self._frames.take()
             except WireError as error:
                 self.stop()
                 self._garbled(error)
-                break
+                return False
             if payload is None:
-                is_empty = True
-                break
+                return True
+            frames += 1
             self.budget.take(1, PREFIX_BYTES + len(payload), now_s)
             self._deliver(payload)
             now_s = self._clock.seconds()
-            if self._is_stopped or self._hold_s > 0.0 or now_s - began_s >= TURN_S:
-                break
-        if self._is_lost and (is_empty or self._is_stopped):
-            self._drained()
-        elif not self._is_stopped:
-            wait_s = 0.0 if self._is_lost else max(self.budget.wait_s(now_s), self._hold_s)
-            self._hold_s = 0.0
-            if is_empty and wait_s == 0.0:
-                self._resume()
-            else:
-                self._wait(wait_s)
+        return False
+
+    def _may_deliver(self) -> bool:
+        return not self._is_stopped and (self._is_lost or self._hold_s == 0.0)
 
     def _wait(self, for_s: float) -> None:
         self._cancel_turn()

@@ -78,3 +78,5 @@ PEER_BYTES_AT_ONCE: Final = 64 * 1024 * 1024
 # Connections whose TLS handshake or first message is outstanding, and their deadline.
 PENDING_HANDSHAKES: Final = 64
 HANDSHAKE_S: Final = 10.0
+# Where all of these are taken, who has stalled for so long makes room: two round trips at any distance are enough.
+HANDSHAKE_CROWDED_S: Final = 2.0

@@ -68,6 +68,7 @@ class LinkConnection(Protocol):
 
     def __init__(self, owner: LinkOwner, clock: IReactorTime, dialled: Address | None) -> None:
         self.dialled: Final = dialled
+        self.made_at_s: Final = clock.seconds()
         self.link: Link | None = None
         self._owner = owner
         self._clock = clock

@@ -8,6 +8,7 @@ longer than we know: it only ever grows at its end. Source: docs/protocol.md.
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -52,6 +53,10 @@ T = TypeVar("T")
 
 
 def _unpack(data: bytes) -> object:
+    # A frame of empty arrays makes 130,000 objects: the collector would look through the whole heap again and
+    # again (65 ms in a daemon, 4 ms without). They hold no cycles, so nothing is left for it to find.
+    collects = gc.isenabled()
+    gc.disable()
     try:
         return msgpack.unpackb(
             data,
@@ -64,6 +69,9 @@ def _unpack(data: bytes) -> object:
         )
     except (ValueError, msgpack.exceptions.UnpackException) as error:
         raise WireError(f"not msgpack: {error}") from None
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _pairs(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -203,7 +203,7 @@ def test_a_quarrel_of_trust_causes_no_growing_traffic():
     stern = type(network.verifier)({line.chain[0]})
     for number in (0, 1):
         node = network.hosts[name(number)].node
-        node._verifier = node._fetching._verdicts._verifier = stern
+        node._verifier = node._fetching._judging._verifier = stern
         network._perform(
             network.hosts[name(number)],
             node.trust_changed(node.origin.publication.signer, network.at()),

@@ -32,7 +32,7 @@ from esgf_gossip.core.model import Digest, Head, Link, Moment, SignedDigest, Ver
 from esgf_gossip.core.quota import Quotas
 from esgf_gossip.core.registry import Registry, sha256
 from esgf_gossip.core.sessions import Session, Sessions
-from esgf_gossip.core.verdicts import Verdicts
+from esgf_gossip.core.judging import Judging
 from esgf_gossip.core.verification import Verifier
 
 ANSWER_WAIT_UNKNOWN_S: Final = 0.4
@@ -114,14 +114,14 @@ class Fetching:
         self._resting: set[str] = set()
         self._due: set[str] = set()
         self._assemblies: dict[tuple[Link, int, str], _Assembly] = {}
-        self._verdicts = Verdicts(registry, verifier, out)
+        self._judging = Judging(registry, verifier, out)
         self._questions_to: Counter[Link] = Counter()
         self._request = 0
         self._draining = False
 
     def forget_refusals(self) -> None:
         """Judge everything anew: trust changed."""
-        self._verdicts.forget()
+        self._judging.forget()
 
     # ------------------------------------------------------------- claims
 
@@ -131,7 +131,7 @@ class Fetching:
             return
         if not head.is_above(self._registry.table.head(head.origin)):
             return
-        if self._verdicts.is_settled(head, session.link):
+        if self._judging.is_settled(head, session.link):
             return  # it would be the same answer again
         fetch = self._fetches.get(head.origin)
         if fetch is None:
@@ -325,14 +325,14 @@ class Fetching:
         try:
             digest = decode_digest(assembly.signed.payload)
         except UnknownFormatError as error:
-            self._verdicts.settle(sha256(assembly.signed.payload), session.link)
+            self._judging.settle(sha256(assembly.signed.payload), session.link)
             self._out.append(DigestTurnedAway(origin, session.peer, str(error)))
             self._next_or_nothing(origin, fetch, session.link, at)
             return
         if digest.origin != origin:
             raise WireError(f"asked about {origin}, answered about {digest.origin}")
         too_soon = unasked and self._quotas.wait_s(origin, at.mono_s) > 0.0
-        stated = self._verdicts.stated_head(digest, sha256(assembly.signed.payload))
+        stated = self._judging.stated_head(digest, sha256(assembly.signed.payload))
         held = self._registry.table.head(origin)
         is_fork = held is not None and stated is not None and stated.order == held.order
         if too_soon and stated is not None and not is_fork:
@@ -372,15 +372,15 @@ class Fetching:
         for known in (held, None if fetch is None else fetch.line):
             if known is not None and known.signed.payload == signed.payload:
                 return known
-        line = self._verdicts.judge(session, signed, digest, assembly.chain, at)
+        line = self._judging.judge(session, signed, digest, assembly.chain, at)
         if line is None:
             return None
         if held is not None and held.order == line.order:
             self._out.append(ForkSeen(digest.origin, line.order))
         if not line.head.is_above(None if held is None else held.head):
             # The peer's waste, not the origin's turn: a relay could use that up with what was said long ago.
-            self._verdicts.settle(line.payload_sha256)
-            self._verdicts.waste(session, at)
+            self._judging.settle(line.payload_sha256)
+            self._judging.waste(session, at)
         return line
 
     def _take_bodies(
@@ -430,7 +430,7 @@ class Fetching:
 
     def _refuse(self, line: VerifiedDigest, answerer: Link, reason: str) -> None:
         # The origin signed it, so the verdict belongs to the digest, whoever brings it.
-        self._verdicts.settle(line.payload_sha256)
+        self._judging.settle(line.payload_sha256)
         session = self._sessions.get(answerer)
         self._out.append(
             DigestTurnedAway(line.digest.origin, "" if session is None else session.peer, reason)

@@ -110,7 +110,7 @@ class DigestVerifier:
             self._signed.move_to_end(key)
             return True
         if not signing.is_signed(verdict.public_key, signed.payload, signed.signature):
-            return False  # who sends it pays for it, and remembers it: core.verdicts
+            return False  # who sends it pays for it, and remembers it: core.judging
         self._signed[key] = None
         if len(self._signed) > VERDICTS_REMEMBERED:
             self._signed.popitem(last=False)

@@ -20,7 +20,7 @@ from esgf_gossip.core.sessions import Session
 from esgf_gossip.core.verification import Verifier
 
 
-class Verdicts:
+class Judging:
     """The verdicts of one node, until trust changes."""
 
     def __init__(self, registry: Registry, verifier: Verifier, out: list[Output]) -> None:

@@ -1,4 +1,4 @@
-"""Each distinct bytes are judged once, cheap checks first, and who makes waste is read more slowly (core.verdicts)."""
+"""Each distinct bytes are judged once, cheap checks first, and who makes waste is read more slowly (core.judging)."""
 
 import attrs
 import pytest
@@ -181,7 +181,7 @@ def test_a_later_format_is_asked_of_each_peer_once(bench):
 
 def test_verdicts_are_remembered_up_to_their_bound(bench):
     """The oldest verdict goes first, and what it was about is judged anew."""
-    verdicts = bench.node._fetching._verdicts
+    verdicts = bench.node._fetching._judging
     link = bench.open(A)
     first = a_line(X).head
     verdicts.settle(first.payload_sha256)

@@ -17,7 +17,8 @@ from typing import Any
 import attrs
 
 from esgf_gossip.core import effects as fx
-from esgf_gossip.core.codec import decode, encode, encode_digest
+from esgf_gossip.core.codec import decode, encode
+from esgf_gossip.core.digests import encode_digest
 from esgf_gossip.core.limits import DIGEST_LIFETIME_MS, FRAME_BYTES
 from esgf_gossip.core.messages import Answer, Hello, Message
 from esgf_gossip.core.model import (

@@ -5,7 +5,7 @@ import pytest
 
 from esgf_gossip.core import effects as fx
 from esgf_gossip.core import limits
-from esgf_gossip.core.codec import decode_digest
+from esgf_gossip.core.digests import decode_digest
 from esgf_gossip.core.messages import Announce, Answer, Ask, Hello
 from esgf_gossip.core.model import SignedDigest
 from esgf_gossip.core.publication import PublicationError

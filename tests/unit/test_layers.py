@@ -114,10 +114,10 @@ def test_the_core_has_no_clock_no_disk_no_network():
     assert wrong == []
 
 
-def test_msgpack_stays_in_the_codec():
+def test_msgpack_stays_in_one_module():
     """One module of the core knows how bytes look."""
     users = {path.name for path, room, module, *_ in IMPORTS if room == "core" and "msgpack" in module}
-    assert {"codec.py"} == users
+    assert {"packing.py"} == users
 
 
 def test_only_trust_touches_cryptography():

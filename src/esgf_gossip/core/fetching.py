@@ -15,7 +15,7 @@ from typing import Final
 import attrs
 
 from esgf_gossip.core import limits
-from esgf_gossip.core.codec import decode_digest
+from esgf_gossip.core.digests import decode_digest
 from esgf_gossip.core.effects import DigestTurnedAway, ForkSeen, Output, RetryFetch, Send, StartTimer
 from esgf_gossip.core.errors import DigestRefused, UnknownFormatError, WireError
 from esgf_gossip.core.messages import Answer, Ask, Bodies, Want

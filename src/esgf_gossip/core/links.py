@@ -29,7 +29,7 @@ from esgf_gossip.core.effects import (
 )
 from esgf_gossip.core.limits import HANDSHAKE_S, LINKS_PER_PEER, TEXT_CHARACTERS
 from esgf_gossip.core.membership import draw_partner, roster, wanted_addresses
-from esgf_gossip.core.messages import Farewell, Goodbye, Ping
+from esgf_gossip.core.messages import Farewell, Goodbye, Ping, Pong
 from esgf_gossip.core.model import Address, Link, Moment
 from esgf_gossip.core.sessions import Session, Sessions
 from esgf_gossip.core.table import Table
@@ -342,6 +342,13 @@ class Links:
         session.ping_token += 1
         session.ping_sent_at_s = at.mono_s
         self._out.append(Send(session.link, Ping(session.ping_token, at.wall_ms)))
+
+    def pong(self, session: Session, pong: Pong, at: Moment) -> None:
+        """Take the answer to a ping: it measures the round trip and the peer's clock."""
+        if pong.token == session.ping_token and session.ping_sent_at_s is not None:
+            session.round_trip_s = at.mono_s - session.ping_sent_at_s
+            session.ping_sent_at_s = None
+            session.clock_offset_ms = pong.clock_ms - at.wall_ms
 
     def _give_up(self, session: Session, reason: str) -> None:
         self._out.append(Disconnect(session.link, reason))

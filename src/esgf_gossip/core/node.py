@@ -15,10 +15,10 @@ from typing import Final
 
 import attrs
 
-from esgf_gossip.core import limits, reconciliation
+from esgf_gossip.core import reconciliation
 from esgf_gossip.core.answering import answer_to, bodies_for
-from esgf_gossip.core.codec import decode_digest
 from esgf_gossip.core.comparing import Comparing
+from esgf_gossip.core.digests import decode_digest
 from esgf_gossip.core.effects import (
     CheckLinks,
     CompareRoots,
@@ -38,6 +38,7 @@ from esgf_gossip.core.effects import (
 )
 from esgf_gossip.core.errors import DigestRefused, VersionMismatchError, WireError
 from esgf_gossip.core.fetching import Fetching
+from esgf_gossip.core.greeting import Greeting
 from esgf_gossip.core.links import Links
 from esgf_gossip.core.messages import (
     Announce,
@@ -88,7 +89,6 @@ class Node:
         self._out: list[Output] = []
         self._random = random
         self._verifier = verifier
-        self._instance = random.randbytes(16)
         self.links: Final = Links(signer.origin, contact, seeds, self.registry.table, random, self._out)
         self.origin: Final = Origin(
             Publication(signer, contact), self.registry, self.links.sessions, verifier, random, self._out
@@ -96,6 +96,7 @@ class Node:
         self._fetching = Fetching(
             self.registry, self.links.sessions, verifier, self._out, self._line_is_whole, self._needs_bodies
         )
+        self._greeting = Greeting(self.registry, self.origin.publication, random.randbytes(16), self._out)
         self._comparing = Comparing(self.registry, self.links.sessions, random, self._out)
         self._stored_epoch = 0
 
@@ -254,7 +255,7 @@ class Node:
         """
         session = self.links.connected(link, peer, dialled, at)
         if session is not None and dialled is None:
-            self._greet(session, at)
+            self._greeting.greet(session, at)
         return self._drain()
 
     def peer_lost(self, link: Link, reason: str, at: Moment) -> list[Output]:
@@ -267,20 +268,6 @@ class Node:
         """Note that a dial came to nothing."""
         self.links.dial_failed(address, reason, at)
         return self._drain()
-
-    def _greet(self, session: Session, at: Moment) -> None:
-        session.we_greeted = True
-        hello = Hello(
-            version_min=limits.PROTOCOL_VERSION_MIN,
-            version_max=limits.PROTOCOL_VERSION_MAX,
-            features=(),
-            federation=self.origin.publication.signer.federation,
-            instance=self._instance,
-            clock_ms=at.wall_ms,
-            roots=reconciliation.roots_of(self.registry),
-            head_of_you=self.registry.table.head(session.peer),
-        )
-        self._out.append(Send(session.link, hello))
 
     # ------------------------------------------------------------- messages
 
@@ -336,7 +323,7 @@ class Node:
             case Ping():
                 self._out.append(Send(session.link, Pong(message.token, at.wall_ms)))
             case Pong():
-                self._pong(session, message, at)
+                self.links.pong(session, message, at)
             case Goodbye():
                 self.links.goodbye(session, message, at)
                 self._fetching.lost(session.link, at)
@@ -347,22 +334,7 @@ class Node:
         self._out.extend(Send(session.link, message) for message in messages)
 
     def _hello(self, session: Session, hello: Hello, at: Moment) -> None:
-        if session.is_open:
-            raise WireError("a second hello")
-        version = min(hello.version_max, limits.PROTOCOL_VERSION_MAX)
-        if version < max(hello.version_min, limits.PROTOCOL_VERSION_MIN):
-            raise VersionMismatchError(
-                f"{session.peer} speaks versions {hello.version_min} to {hello.version_max} of the protocol, "
-                f"this node {limits.PROTOCOL_VERSION_MIN} to {limits.PROTOCOL_VERSION_MAX}; upgrade the older one"
-            )
-        if hello.federation != self.origin.publication.signer.federation:
-            raise WireError(f"the peer belongs to federation {hello.federation}")
-        session.is_open = True
-        session.version = version
-        session.instance = hello.instance
-        session.clock_offset_ms = hello.clock_ms - at.wall_ms
-        if session.dialled is not None:
-            self._greet(session, at)
+        self._greeting.hear(session, hello, at)
         self._out.append(PeerJoined(session.peer))
         closed = self.links.drop_duplicates(session, at)
         for duplicate in closed:
@@ -373,12 +345,6 @@ class Node:
         if hello.head_of_you is not None and hello.head_of_you.origin == self.name:
             self._fetching.claim(session, hello.head_of_you, at)
         self._comparing.compare(session, hello.roots, may_send_vector=session.dialled is not None)
-
-    def _pong(self, session: Session, pong: Pong, at: Moment) -> None:
-        if pong.token == session.ping_token and session.ping_sent_at_s is not None:
-            session.round_trip_s = at.mono_s - session.ping_sent_at_s
-            session.ping_sent_at_s = None
-            session.clock_offset_ms = pong.clock_ms - at.wall_ms
 
     # ------------------------------------------------------------- timers
 

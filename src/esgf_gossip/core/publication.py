@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from random import Random
 from typing import Final
 
-from esgf_gossip.core.codec import encode_digest, is_entry_name
+from esgf_gossip.core.digests import encode_digest
 from esgf_gossip.core.limits import (
     COUNTER_MAX,
     DIGEST_BYTES,
@@ -22,6 +22,7 @@ from esgf_gossip.core.limits import (
     ENTRY_BYTES,
 )
 from esgf_gossip.core.model import Address, Digest, EntryRef, Moment, SignedDigest, VerifiedDigest
+from esgf_gossip.core.packing import is_entry_name
 from esgf_gossip.core.registry import sha256
 from esgf_gossip.core.verification import Signer
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from esgf_gossip.core.codec import encode_head
+from esgf_gossip.core.digests import encode_head
 from esgf_gossip.core.model import Head, VerifiedDigest
 
 

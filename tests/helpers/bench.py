@@ -32,8 +32,9 @@ from esgf_gossip.core.model import (
     SignedDigest,
     VerifiedDigest,
 )
-from esgf_gossip.core.node import Node, StoredLine
+from esgf_gossip.core.node import Node
 from esgf_gossip.core.registry import sha256
+from esgf_gossip.core.revision import StoredLine
 from helpers.network import FEDERATION, START_MS, Disk, PlainSigner, PlainVerifier
 
 OWN = "m.example.org"

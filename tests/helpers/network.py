@@ -30,7 +30,8 @@ from esgf_gossip.core.model import (
     SignedDigest,
     VerifiedDigest,
 )
-from esgf_gossip.core.node import Node, StoredLine
+from esgf_gossip.core.node import Node
+from esgf_gossip.core.revision import StoredLine
 
 FEDERATION = "fed.example.org"
 START_MS = 1_790_000_000_000

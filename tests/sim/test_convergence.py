@@ -189,7 +189,8 @@ def test_a_federation_at_rest_says_little_and_no_more_with_time():
     links = sum(len(host.node.links.sessions) for host in network.running()) / 2
     assert min(counts) > 0
     assert max(counts) < 1.1 * min(counts)
-    assert max(counts) / 15 / links < 15, "messages a minute and link"
+    # Five observers ping each of eight nodes every four seconds, and are answered; the rest is comparisons.
+    assert max(counts) / 15 / links < 45, "messages a minute and link"
 
 
 def test_a_quarrel_of_trust_causes_no_growing_traffic():
@@ -203,7 +204,7 @@ def test_a_quarrel_of_trust_causes_no_growing_traffic():
     stern = type(network.verifier)({line.chain[0]})
     for number in (0, 1):
         node = network.hosts[name(number)].node
-        node._verifier = node._fetching._verifier = stern
+        node._revision._verifier = node._fetching._verifier = stern
         network._perform(
             network.hosts[name(number)],
             node.trust_changed(node.origin.publication.signer, network.at()),
@@ -216,7 +217,8 @@ def test_a_quarrel_of_trust_causes_no_growing_traffic():
         network.run(600)
         counts.append(network.delivered - before)
     assert max(counts) < 1.25 * min(counts)
-    assert max(counts) < 10 * 10 * 40
+    beats = 600 * 5 * 4 * 2 / 4
+    assert max(counts) - beats < 10 * 10 * 20
 
 
 def test_a_silent_liar_holds_up_nobody():

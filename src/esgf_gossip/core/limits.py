@@ -65,3 +65,5 @@ SEND_QUEUE_BYTES: Final = 4 * 1024 * 1024
 # Connections whose TLS handshake or first message is outstanding, and their deadline.
 PENDING_HANDSHAKES: Final = 64
 HANDSHAKE_S: Final = 10.0
+# protocol: subjects one observer reports on; five are usual, a few times that after half of all nodes died.
+REPORTS_MOST: Final = 256

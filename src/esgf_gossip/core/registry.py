@@ -39,6 +39,12 @@ class Registry:
         self.table = Table()
         self._bodies: dict[bytes, bytes] = {}
         self._references: Counter[bytes] = Counter()
+        self._moved: set[str] = set()
+
+    def take_moved(self) -> list[str]:
+        """Return the origins whose lines moved since last asked, sorted."""
+        moved, self._moved = self._moved, set()
+        return sorted(moved)
 
     def body(self, content_hash: bytes) -> bytes | None:
         """Return the body of that SHA-256, or None."""
@@ -84,6 +90,7 @@ class Registry:
         before = self.table.line(line.digest.origin)
         if not self.table.merge(line):
             return None
+        self._moved.add(line.digest.origin)
         new_refs = line.digest.entries
         old_refs = {} if before is None else before.digest.entries
         named = {ref.sha256 for ref in new_refs.values()}
@@ -106,6 +113,7 @@ class Registry:
         if line is None:
             return frozenset()
         self.table.remove(origin)
+        self._moved.add(origin)
         return self._release(ref.sha256 for ref in line.digest.entries.values())
 
     def _release(self, hashes: Iterable[bytes]) -> frozenset[bytes]:

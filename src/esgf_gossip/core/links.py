@@ -28,7 +28,7 @@ from esgf_gossip.core.effects import (
     StartTimer,
 )
 from esgf_gossip.core.limits import HANDSHAKE_S, LINKS_PER_PEER, TEXT_CHARACTERS
-from esgf_gossip.core.membership import draw_partner, roster, wanted_addresses
+from esgf_gossip.core.membership import draw_partner, next_expiry_ms, roster, wanted_addresses
 from esgf_gossip.core.messages import Farewell, Goodbye, Ping
 from esgf_gossip.core.model import Address, Link, Moment
 from esgf_gossip.core.sessions import Session, Sessions
@@ -77,6 +77,7 @@ class Links:
         self._own_addresses: set[Address] = {contact}
         self._partner: Address | None = None
         self._members: frozenset[str] = frozenset()
+        self._next_expiry_ms = 0
         self._mesh = True
         self._rings_token = 0
         self._rings_pending_since_s: float | None = None
@@ -125,7 +126,9 @@ class Links:
     def draw(self, at: Moment) -> None:
         """Compute the neighbours from the roster and dial those without a link."""
         self._rings_pending_since_s = None
-        self._members = roster(self._table, self.expiry_ms(at)) | {self._own}
+        now_ms = self.expiry_ms(at)
+        self._members = roster(self._table, now_ms) | {self._own}
+        self._next_expiry_ms = next_expiry_ms(self._table, now_ms)
         self._mesh = overlay.is_mesh(len(self._members), was_mesh=self._mesh)
         self.neighbours = overlay.neighbours(self._own, self._members, mesh=self._mesh)
         self.plan(at)
@@ -309,8 +312,8 @@ class Links:
                 session.wanted_at_s = at.mono_s
             if not stalled:
                 self._check_one(session, at)
-        if roster(self._table, self.expiry_ms(at)) | {self._own} != self._members:
-            self.draw(at)  # somebody expired
+        if self.expiry_ms(at) >= self._next_expiry_ms:
+            self.draw(at)  # somebody expired, or would have, had he not signed again
         else:
             self.plan(at)
         return [session for session in before if self.sessions.get(session.link) is None]

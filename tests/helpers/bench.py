@@ -35,7 +35,8 @@ from esgf_gossip.core.model import (
 from esgf_gossip.core.node import Node
 from esgf_gossip.core.registry import sha256
 from esgf_gossip.core.revision import StoredLine
-from helpers.network import FEDERATION, START_MS, Disk, PlainSigner, PlainVerifier
+from esgf_gossip.sim.disk import Disk
+from esgf_gossip.sim.trust import FEDERATION, START_MS, PlainSigner, PlainVerifier
 
 OWN = "m.example.org"
 

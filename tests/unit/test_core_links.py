@@ -278,9 +278,9 @@ def test_a_silent_peer_that_dialled_us_is_given_up_later(bench):
     link = bench.open(A)
     (ping,) = bench.said(link, Ping)
     bench.hear(link, Pong(ping.token, 0))
-    bench.pass_time(55)
+    bench.pass_time(38)
     assert link not in bench.closed
-    bench.pass_time(15)
+    bench.pass_time(10)
     assert "silent" in bench.closed[link]
 
 

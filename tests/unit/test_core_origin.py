@@ -9,8 +9,9 @@ from esgf_gossip.core.digests import decode_digest
 from esgf_gossip.core.messages import Announce, Answer, Ask, Hello
 from esgf_gossip.core.model import SignedDigest
 from esgf_gossip.core.publication import GIVEN_ENTRIES, PublicationError
+from esgf_gossip.sim.disk import Disk
+from esgf_gossip.sim.trust import START_MS, PlainSigner
 from helpers.bench import OWN, Bench, a_line
-from helpers.network import START_MS, Disk, PlainSigner
 
 A, B, X = "a.example.org", "b.example.org", "x.example.org"
 

@@ -28,7 +28,7 @@ from esgf_gossip.core.effects import (
     StartTimer,
 )
 from esgf_gossip.core.limits import HANDSHAKE_S, LINKS_PER_PEER, TEXT_CHARACTERS
-from esgf_gossip.core.membership import draw_partner, roster, wanted_addresses
+from esgf_gossip.core.membership import draw_partner, next_expiry_ms, roster, wanted_addresses
 from esgf_gossip.core.messages import Farewell, Goodbye, Ping, Pong
 from esgf_gossip.core.model import Address, Link, Moment
 from esgf_gossip.core.sessions import Session, Sessions
@@ -38,8 +38,7 @@ CHECK_S: Final = 5.0
 # Watched links hear a beat every few seconds (watching); these are for the others, and to end a dead one.
 # A link is cheap to keep: a peer that stood still for a while answers on it at once.
 PING_AFTER_S: Final = 20.0
-PONG_WAIT_S: Final = 20.0
-SILENT_S: Final = 60.0
+SILENT_S: Final = 40.0
 # A check this late means that our own loop stood still: the silence is ours, not the peers'.
 STALL_S: Final = 2.0
 RINGS_STILL_S: Final = 0.5
@@ -79,6 +78,7 @@ class Links:
         self._own_addresses: set[Address] = {contact}
         self._partner: Address | None = None
         self.members: frozenset[str] = frozenset()
+        self._next_expiry_ms = 0
         self._ring_neighbours: frozenset[str] = frozenset()
         self._watch_partners: frozenset[str] = frozenset()
         self._mesh = True
@@ -129,7 +129,9 @@ class Links:
     def draw(self, at: Moment) -> None:
         """Compute the neighbours from the roster and dial those without a link."""
         self._rings_pending_since_s = None
-        self.members = roster(self._table, self.expiry_ms(at)) | {self._own}
+        now_ms = self.expiry_ms(at)
+        self.members = roster(self._table, now_ms) | {self._own}
+        self._next_expiry_ms = next_expiry_ms(self._table, now_ms)
         self._mesh = overlay.is_mesh(len(self.members), was_mesh=self._mesh)
         self._ring_neighbours = overlay.neighbours(self._own, self.members, mesh=self._mesh)
         self.neighbours = self._ring_neighbours | self._watch_partners
@@ -332,8 +334,8 @@ class Links:
                 session.wanted_at_s = at.mono_s
             if not stalled:
                 self._check_one(session, at)
-        if roster(self._table, self.expiry_ms(at)) | {self._own} != self.members:
-            self.draw(at)  # somebody expired
+        if self.expiry_ms(at) >= self._next_expiry_ms:
+            self.draw(at)  # somebody expired, or would have, had he not signed again
         else:
             self.plan(at)
         return [session for session in before if self.sessions.get(session.link) is None]
@@ -353,18 +355,13 @@ class Links:
                 self._give_up(session, "no hello in time")
         elif session.ping_sent_at_s is not None and session.heard_at_s > session.ping_sent_at_s:
             session.ping_sent_at_s = None
-        elif self._is_dead(session, silent_s, at):
+        elif silent_s > SILENT_S:
             self._give_up(session, f"silent for {silent_s:.0f} s")
         elif session.dialled is not None and at.mono_s - session.wanted_at_s > NOT_NEEDED_AFTER_S:
             # Only who dialled knows what the link is for: to a node behind a wall it may be the only one.
             self.close(session, Farewell.NOT_NEEDED, "not needed any more")
         elif session.dialled is not None and silent_s > PING_AFTER_S and session.ping_sent_at_s is None:
             self.ping(session, at)
-
-    def _is_dead(self, session: Session, silent_s: float, at: Moment) -> bool:
-        if session.ping_sent_at_s is not None:
-            return at.mono_s - session.ping_sent_at_s > PONG_WAIT_S
-        return session.dialled is None and silent_s > SILENT_S
 
     def ping(self, session: Session, at: Moment) -> None:
         """Ask for a sign of life; its answer measures the round trip."""

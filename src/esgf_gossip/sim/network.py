@@ -15,7 +15,6 @@ from random import Random
 from esgf_gossip.core import effects as fx
 from esgf_gossip.core.codec import decode, encode
 from esgf_gossip.core.errors import WireError
-from esgf_gossip.core.framing import PREFIX_BYTES
 from esgf_gossip.core.limits import FRAME_BYTES, HANDSHAKE_S
 from esgf_gossip.core.messages import Message
 from esgf_gossip.core.model import Address, Moment
@@ -332,8 +331,7 @@ class VirtualNetwork:
         for payload in payloads:
             assert 0 < len(payload) <= FRAME_BYTES
             if self.traffic is not None:
-                kind = type(order.message).__name__
-                self.traffic.note(host.machine, end.other.host.machine, kind, PREFIX_BYTES + len(payload))
+                self.traffic.note(host.machine, end.other.host.machine, order.message, len(payload))
             self.wires.carry(end, payload)
 
     def _payload(self, end: End, payload: bytes) -> None:

@@ -6,26 +6,38 @@ from collections import Counter
 
 import attrs
 
+from esgf_gossip.core.framing import PREFIX_BYTES
+from esgf_gossip.core.messages import Answer, Bodies, Message
+
 
 @attrs.define
 class Traffic:
-    """What was put on the wires. ``by_pair`` is kept only where it is given: it costs memory per link."""
+    """
+    What was put on the wires; ``bodies`` counts each body of each answer.
+
+    ``by_pair`` (sender, receiver) is kept only where it is given: it costs memory per link.
+    """
 
     messages: Counter[str] = attrs.field(factory=Counter)
     size_bytes: Counter[str] = attrs.field(factory=Counter)
+    bodies: int = 0
     by_pair: Counter[tuple[str, str]] | None = None
 
-    def note(self, sender: str, receiver: str, kind: str, frame_bytes: int) -> None:
+    def note(self, sender: str, receiver: str, message: Message, payload_bytes: int) -> None:
         """Count one frame."""
+        kind = type(message).__name__
         self.messages[kind] += 1
-        self.size_bytes[kind] += frame_bytes
+        self.size_bytes[kind] += PREFIX_BYTES + payload_bytes
+        if isinstance(message, Answer | Bodies):
+            self.bodies += len(message.bodies)
         if self.by_pair is not None:
-            self.by_pair[sender, receiver] += frame_bytes
+            self.by_pair[sender, receiver] += PREFIX_BYTES + payload_bytes
 
     def clear(self) -> None:
         """Begin at zero."""
         self.messages.clear()
         self.size_bytes.clear()
+        self.bodies = 0
         if self.by_pair is not None:
             self.by_pair.clear()
 

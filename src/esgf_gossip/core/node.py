@@ -127,10 +127,10 @@ class Node:
 
     def _assign(self, at: Moment) -> None:
         observers, unreachable = self.standing.observers, self.standing.unreachable
-        subjects = observers.subjects(self.name, unreachable)
+        duties = observers.duties(self.name, unreachable)
         watchers = {holder for seat in observers.seats(self.name, unreachable) for holder in seat}
-        self.links.link_to_watch(frozenset(subjects) | watchers, at)
-        self._watching.assign(subjects, at)
+        self.links.link_to_watch(frozenset(duties) | watchers, at)
+        self._watching.assign(duties, at)
 
     def _say(self, statement: Reachability, at: Moment) -> None:
         body = None if statement.is_empty else encode_reachability(statement)

@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterator
 from functools import lru_cache
 from typing import Final
 
+import attrs
+
 from esgf_gossip.core.overlay import RINGS_MIN, ring
 
 # One seat in each of the first rings; every federation has at least so many rings.
@@ -19,6 +21,15 @@ SEATS: Final = RINGS_MIN
 
 Seat = tuple[str, ...]
 """Who holds one seat: the observer, then those who stand in while all before them are unreachable."""
+
+
+@attrs.frozen
+class Duty:
+    """What one observer does for one subject: its seat, of how many, and whether it only stands in there."""
+
+    seat: int
+    seats: int
+    stands_in: bool
 
 
 class Observers:
@@ -89,20 +100,20 @@ class Observers:
                 break
         return tuple(holders)
 
-    def subjects(self, observer: str, unreachable: Collection[str]) -> dict[str, tuple[int, int]]:
+    def duties(self, observer: str, unreachable: Collection[str]) -> dict[str, Duty]:
         """
-        Return whom a member watches now, with its seat there and how many seats there are.
+        Return whom a member watches now, and how.
 
         Cost: a walk along each ring as far as its seat could reach, past unreachable nodes only.
         """
         if observer not in self._members:
             return {}
-        found: dict[str, tuple[int, int]] = {}
+        found: dict[str, Duty] = {}
         for subject in self._candidates(observer, unreachable):
             seats = self.seats(subject, unreachable)
             for number, seat in enumerate(seats):
                 if observer in seat:
-                    found[subject] = (number, len(seats))
+                    found[subject] = Duty(number, len(seats), stands_in=seat[0] != observer)
                     break
         return found
 

@@ -26,6 +26,7 @@ from esgf_gossip.core.effects import (
 from esgf_gossip.core.limits import REPORTS_MOST
 from esgf_gossip.core.links import Links
 from esgf_gossip.core.model import Address, Moment
+from esgf_gossip.core.observers import Duty
 from esgf_gossip.core.reachability import Reachability, Report
 from esgf_gossip.core.standing import is_about
 from esgf_gossip.core.table import Table
@@ -39,8 +40,8 @@ REPEAT_FIRST_S: Final = 4.0
 REPEAT_MOST_S: Final = 600.0
 # A stop for longer is no restart: whoever says more is believed this much.
 AWAY_MOST_S: Final = 3600.0
-# A node that cannot be dialled has so long to dial us before it is missed.
-MUTE_WAIT_S: Final = 10.0
+# So long may a link take that a node which cannot be dialled owes us, or that we owe standing in for another.
+LINK_WAIT_S: Final = 3.0
 # What happens in one moment, many links ending say, is said in one digest.
 SAY_AFTER_S: Final = 0.05
 # Digests about others: so many at once, then one a second; the federation's quota for an origin is twice that.
@@ -52,8 +53,7 @@ SAY_EVERY_S: Final = 1.0
 class _Watched:
     """One node we watch; ``silent_since_ms`` is None while it is heard, or never tried."""
 
-    seat: int
-    seats: int
+    duty: Duty
     token: int
     silent_since_ms: int | None = None
     excused_until_s: float = 0.0
@@ -104,17 +104,17 @@ class Watching:
 
     # ------------------------------------------------------------- whom
 
-    def assign(self, subjects: Mapping[str, tuple[int, int]], at: Moment) -> None:
-        """Watch these nodes from now on; each with our seat there and how many seats there are."""
-        for gone in self._watched.keys() - subjects.keys():
+    def assign(self, duties: Mapping[str, Duty], at: Moment) -> None:
+        """Watch these nodes from now on, by subject."""
+        for gone in self._watched.keys() - duties.keys():
             del self._watched[gone]
-        for subject, (seat, seats) in sorted(subjects.items()):
+        for subject, duty in sorted(duties.items()):
             watched = self._watched.get(subject)
             if watched is not None:
-                watched.seat, watched.seats = seat, seats
+                watched.duty = duty
                 continue
             self._tokens += 1
-            watched = self._watched[subject] = _Watched(seat, seats, self._tokens)
+            watched = self._watched[subject] = _Watched(duty, self._tokens)
             kept = self.reports.get(subject)
             if kept is not None:
                 watched.silent_since_ms = kept.since_ms
@@ -145,7 +145,7 @@ class Watching:
     def _until_beat_s(self, watched: _Watched, offset_ms: int | None, at: Moment) -> float:
         # The observers of one node take turns by its own clock: a silence is noticed by three of five within
         # 2.4 s and the wait for an answer, and a pause of 3 s by two at most, which are no majority.
-        phase_s = watched.seat * BEAT_S / watched.seats
+        phase_s = watched.duty.seat * BEAT_S / watched.duty.seats
         now_s = (at.wall_ms + (offset_ms or 0)) / 1000
         after_s = (phase_s - now_s) % BEAT_S
         return after_s if after_s >= BEAT_S / 2 else after_s + BEAT_S
@@ -201,9 +201,15 @@ class Watching:
 
     def _expect_link(self, subject: str, watched: _Watched, at: Moment) -> None:
         line = self._table.line(subject)
-        if line is not None and line.digest.contact[1] == 0 and not self._links.sessions.of(subject):
-            timer = MissAnswer(subject, watched.token, at.mono_s, at.mono_s + MUTE_WAIT_S, by_link=True)
-            self._out.append(StartTimer(timer, MUTE_WAIT_S))
+        if line is None or self._links.sessions.of(subject):
+            return
+        # A failed dial tells sooner, but a host that is gone answers no dial. Who is only on duty because a node
+        # joined waits for the dial: at a start everybody is busy.
+        if line.digest.contact[1] == 0 or watched.duty.stands_in:
+            timer = MissAnswer(subject, watched.token, at.mono_s, at.mono_s + LINK_WAIT_S, by_link=True)
+            self._out.append(StartTimer(timer, LINK_WAIT_S))
+        if watched.duty.stands_in:
+            self._links.hasten(line.digest.contact, at)
 
     def dial_failed(self, address: Address, at: Moment) -> None:
         """Miss the watched nodes that should answer at this address and have no link to us."""

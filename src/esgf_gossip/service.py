@@ -148,7 +148,7 @@ class GossipService(Service):
             else config.outputs.directory / "registration.xml"
         )
         self.picture = Picture(
-            Judge(self._node.registry),
+            Judge(self._node.registry, self._node.standing),
             self._own_state,
             lambda: self._node.peers_compared,
             lambda: self._node.links.expiry_ms(self._driver.at()),
@@ -255,6 +255,10 @@ class GossipService(Service):
     def view(self) -> FederationView:
         """Return the current view."""
         return self.picture.view()
+
+    def explain(self, host: str) -> dict[str, Any] | None:
+        """Return why a node has its status, or None where there is no such node."""
+        return self.picture.explain(host)
 
     def on_view_changed(self, callback: Any) -> Any:
         """Call back whenever the view may have changed; the result ends it."""

@@ -17,7 +17,8 @@ from typing import Any
 import attrs
 
 from esgf_gossip.core import effects as fx
-from esgf_gossip.core.codec import decode, encode, encode_digest
+from esgf_gossip.core.codec import decode, encode
+from esgf_gossip.core.digests import encode_digest
 from esgf_gossip.core.limits import DIGEST_LIFETIME_MS, FRAME_BYTES
 from esgf_gossip.core.messages import Answer, Hello, Message
 from esgf_gossip.core.model import (
@@ -31,9 +32,11 @@ from esgf_gossip.core.model import (
     SignedDigest,
     VerifiedDigest,
 )
-from esgf_gossip.core.node import Node, StoredLine
+from esgf_gossip.core.node import Node
 from esgf_gossip.core.registry import sha256
-from helpers.network import FEDERATION, START_MS, Disk, PlainSigner, PlainVerifier
+from esgf_gossip.core.revision import StoredLine
+from esgf_gossip.sim.disk import Disk
+from esgf_gossip.sim.trust import FEDERATION, START_MS, PlainSigner, PlainVerifier
 
 OWN = "m.example.org"
 

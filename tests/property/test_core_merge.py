@@ -7,7 +7,7 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esgf_gossip.core.codec import encode_head
+from esgf_gossip.core.digests import encode_head
 from esgf_gossip.core.registry import Registry
 from esgf_gossip.core.table import Table
 from helpers.bench import a_line

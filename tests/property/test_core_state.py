@@ -26,8 +26,8 @@ from esgf_gossip.core.messages import (
 from esgf_gossip.core.model import CertificateRank, Head, Order, SignedDigest
 from esgf_gossip.core.publication import next_epoch
 from esgf_gossip.core.table import Table
+from esgf_gossip.sim.disk import Disk
 from helpers.bench import OWN, Bench, a_hello, a_line
-from helpers.network import Disk
 
 ADDRESSES = [(f"n{number}", 1) for number in range(12)]
 

@@ -7,7 +7,8 @@ from random import Random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from esgf_gossip.core.codec import decode, decode_digest, encode
+from esgf_gossip.core.codec import decode, encode
+from esgf_gossip.core.digests import decode_digest
 from esgf_gossip.core.errors import WireError
 from esgf_gossip.core.framing import PREFIX_BYTES, FrameBuffer, frame
 from esgf_gossip.core.limits import FRAME_BYTES

@@ -9,9 +9,9 @@ from esgf_gossip.core import effects as fx
 from esgf_gossip.core.messages import Goodbye, Hello
 from esgf_gossip.core.node import Node
 from esgf_gossip.net.driver import PERSIST_AGAIN_S, Driver
+from esgf_gossip.sim.trust import START_MS, PlainSigner, PlainVerifier
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.trust.tls import PeerIdentity
-from helpers.network import START_MS, PlainSigner, PlainVerifier
 
 
 class RecordingDatabase:

@@ -7,7 +7,8 @@ import msgpack
 import pytest
 
 from esgf_gossip.core import codec, limits
-from esgf_gossip.core.codec import decode, decode_digest, encode, encode_digest
+from esgf_gossip.core.codec import decode, encode
+from esgf_gossip.core.digests import decode_digest, encode_digest
 from esgf_gossip.core.errors import WireError
 from esgf_gossip.core.messages import (
     Announce,

@@ -6,7 +6,8 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esgf_gossip.core.codec import decode, encode, encode_head
+from esgf_gossip.core.codec import decode, encode
+from esgf_gossip.core.digests import encode_head
 from esgf_gossip.core.framing import FrameBuffer, frame
 from esgf_gossip.core.limits import FRAME_BYTES
 from esgf_gossip.core.messages import Announce, Answer, Ask, Bodies, Goodbye, Hello, Ping, Pong, Roots

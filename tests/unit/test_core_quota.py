@@ -9,8 +9,8 @@ from esgf_gossip.core import effects as fx
 from esgf_gossip.core import limits
 from esgf_gossip.core.messages import Announce, Ask, Bodies, Want
 from esgf_gossip.core.quota import OriginQuota, Quotas, TokenBucket
+from esgf_gossip.sim.network import a_network
 from helpers.bench import Bench, a_line
-from helpers.network import a_network
 
 A, B, X = "a.example.org", "b.example.org", "x.example.org"
 BURST = limits.ORIGIN_DIGESTS_AT_ONCE

@@ -18,9 +18,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from esgf_gossip.core import codec, limits, messages, overlay
-from esgf_gossip.core.codec import decode, decode_digest
+from esgf_gossip.core.codec import decode
+from esgf_gossip.core.digests import decode_digest, encode_digest, encode_head, read_head
 from esgf_gossip.core.framing import FrameBuffer
 from esgf_gossip.core.messages import Farewell, Unknown
+from esgf_gossip.core.reachability import decode_reachability, encode_reachability
 from esgf_gossip.trust.signing import DIGEST_CONTEXT
 from esgf_gossip.trust.tls import ALPN_GOSSIP
 
@@ -227,6 +229,13 @@ def test_a_message_reads_as_the_text_says(data, text):
         assert codec.encode(message) == data
 
 
+def test_the_statement_of_an_observer_reads_as_the_text_says():
+    """The body of the example is what an observer publishes."""
+    ((data, text),) = _examples("reachability")
+    assert _reading(decode_reachability(data)) == text
+    assert encode_reachability(decode_reachability(data)) == data
+
+
 def test_no_example_is_left_out():
     """Every block of hex has its reading under it, so that all of them are checked."""
     kinds = re.findall(r"^```hex (.*)$", PROTOCOL.read_text(), re.MULTILINE)
@@ -244,7 +253,7 @@ def test_the_digest_reads_as_the_text_says():
     """The digest of the example is a digest, and its bytes are what this codec writes."""
     ((data, text),) = _examples("digest")
     assert _reading(decode_digest(data)) == text
-    assert codec.encode_digest(decode_digest(data)) == data
+    assert encode_digest(decode_digest(data)) == data
 
 
 def test_the_digest_table_has_every_field_on_the_wire():
@@ -283,8 +292,8 @@ def test_the_root_is_the_hash_of_the_heads():
     assert text == f"root: h'{hashlib.sha256(data).hexdigest()}'"
     unpacker = msgpack.Unpacker()
     unpacker.feed(data)
-    heads = [codec._head(head) for head in unpacker]
-    assert b"".join(codec.encode_head(head) for head in sorted(heads, key=lambda head: head.origin)) == data
+    heads = [read_head(head) for head in unpacker]
+    assert b"".join(encode_head(head) for head in sorted(heads, key=lambda head: head.origin)) == data
     assert hashlib.sha256(b"").hexdigest() in _section("10. The root")
 
 

@@ -14,6 +14,7 @@ import attrs
 
 from esgf_gossip.core.messages import Message
 from esgf_gossip.core.model import Address, Link, Order, VerifiedDigest
+from esgf_gossip.core.verdicts import Verdict
 
 # ----------------------------------------------------------------- timers
 
@@ -71,7 +72,63 @@ class SignAnew:
     token: int
 
 
-Timer = RetryFetch | FetchDue | CompareRoots | CheckLinks | DrawRings | DialNext | DrawPartner | SignAnew
+@attrs.frozen
+class SendBeat:
+    """Ping a watched node; ``due_s`` tells our own lateness, ``token`` an assignment that ended."""
+
+    subject: str
+    token: int
+    due_s: float
+
+
+@attrs.frozen
+class MissAnswer:
+    """
+    Miss a watched node of which nothing was heard since ``since_s``.
+
+    ``by_link``: it cannot be dialled and should have dialled us.
+    """
+
+    subject: str
+    token: int
+    since_s: float
+    due_s: float
+    by_link: bool = False
+
+
+@attrs.frozen
+class RepeatReport:
+    """Report a watched node again that answered, or stayed away longer than it said."""
+
+    subject: str
+    token: int
+
+
+@attrs.frozen
+class CountAgain:
+    """End the abstention after a stall of our own loop."""
+
+
+@attrs.frozen
+class SayReachability:
+    """Publish what we have to say of the nodes we watch."""
+
+
+Timer = (
+    RetryFetch
+    | FetchDue
+    | CompareRoots
+    | CheckLinks
+    | DrawRings
+    | DialNext
+    | DrawPartner
+    | SignAnew
+    | SendBeat
+    | MissAnswer
+    | RepeatReport
+    | CountAgain
+    | SayReachability
+)
 
 # ----------------------------------------------------------------- effects
 
@@ -198,6 +255,14 @@ class ForkSeen:
 
 
 @attrs.frozen
+class VerdictChanged:
+    """The reports on a node come to something else than before."""
+
+    host: str
+    verdict: Verdict
+
+
+@attrs.frozen
 class PeerJoined:
     """A link is up: both sides have said hello."""
 
@@ -240,6 +305,7 @@ Notice = (
     | LineWithdrawn
     | DigestTurnedAway
     | ForkSeen
+    | VerdictChanged
     | PeerJoined
     | PeerParted
     | DialFailed

@@ -16,7 +16,7 @@ from typing import Final
 import attrs
 
 from esgf_gossip.core import limits
-from esgf_gossip.core.codec import decode_digest
+from esgf_gossip.core.digests import decode_digest
 from esgf_gossip.core.effects import (
     DigestTurnedAway,
     FetchDue,
@@ -27,12 +27,12 @@ from esgf_gossip.core.effects import (
     StartTimer,
 )
 from esgf_gossip.core.errors import UnknownFormatError, WireError
+from esgf_gossip.core.judging import Judging
 from esgf_gossip.core.messages import Answer, Ask, Bodies, Want
 from esgf_gossip.core.model import Digest, Head, Link, Moment, SignedDigest, VerifiedDigest
 from esgf_gossip.core.quota import Quotas
 from esgf_gossip.core.registry import Registry, sha256
 from esgf_gossip.core.sessions import Session, Sessions
-from esgf_gossip.core.judging import Judging
 from esgf_gossip.core.verification import Verifier
 
 ANSWER_WAIT_UNKNOWN_S: Final = 0.4

@@ -80,3 +80,5 @@ PENDING_HANDSHAKES: Final = 64
 HANDSHAKE_S: Final = 10.0
 # Where all of these are taken, who has stalled for so long makes room: two round trips at any distance are enough.
 HANDSHAKE_CROWDED_S: Final = 2.0
+# protocol: subjects one observer reports on; five are usual, a few times that after half of all nodes died.
+REPORTS_MOST: Final = 256

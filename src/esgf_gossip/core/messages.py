@@ -21,6 +21,14 @@ class LineKind(IntEnum):
     DIGESTS = 1
 
 
+class Feature(IntEnum):
+    """Abilities that need both ends, told in the hello: the messages that go with one are sent only where both have it."""
+
+    BUCKETS = 1
+    FORKS = 2
+    LOGS = 3
+
+
 class Farewell(IntEnum):
     """Why a link is closed on purpose."""
 

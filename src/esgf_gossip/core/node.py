@@ -13,32 +13,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Final
 
-import attrs
-
-from esgf_gossip.core import limits, reconciliation
+from esgf_gossip.core import reconciliation
 from esgf_gossip.core.answering import answer_to, bodies_for
-from esgf_gossip.core.codec import decode_digest
 from esgf_gossip.core.comparing import Comparing
 from esgf_gossip.core.effects import (
     CheckLinks,
     CompareRoots,
+    CountAgain,
     DialNext,
-    DigestTurnedAway,
     DrawPartner,
     DrawRings,
-    DropBodies,
     FetchDue,
-    LineWithdrawn,
+    MissAnswer,
     Output,
     PeerJoined,
-    RemoveLine,
+    RepeatReport,
     RetryFetch,
+    SayReachability,
     Send,
+    SendBeat,
     SignAnew,
     Timer,
 )
-from esgf_gossip.core.errors import DigestRefused, VersionMismatchError, WireError
+from esgf_gossip.core.errors import VersionMismatchError, WireError
 from esgf_gossip.core.fetching import Fetching
+from esgf_gossip.core.greeting import Greeting
 from esgf_gossip.core.links import Links
 from esgf_gossip.core.messages import (
     Announce,
@@ -56,22 +55,19 @@ from esgf_gossip.core.messages import (
     Unknown,
     Want,
 )
-from esgf_gossip.core.model import Address, Digest, Head, Link, Moment, SignedDigest, VerifiedDigest
+from esgf_gossip.core.model import Address, Head, Link, Moment, VerifiedDigest
 from esgf_gossip.core.origin import Origin, notes_of
 from esgf_gossip.core.publication import Publication
+from esgf_gossip.core.reachability import REACHABILITY, Reachability, encode_reachability
 from esgf_gossip.core.registry import Registry
+from esgf_gossip.core.revision import Revision, StoredLine
 from esgf_gossip.core.sessions import Session
+from esgf_gossip.core.standing import Standing
+from esgf_gossip.core.verdicts import Verdict
 from esgf_gossip.core.verification import Signer, Verifier
+from esgf_gossip.core.watching import Watching
 
 AWAY_S: Final = 30
-
-
-@attrs.frozen
-class StoredLine:
-    """One line as a disk gives it back: bytes to be verified again."""
-
-    signed: SignedDigest
-    chain: tuple[bytes, ...]
 
 
 class Node:
@@ -88,16 +84,19 @@ class Node:
         self.registry: Final = Registry()
         self._out: list[Output] = []
         self._random = random
-        self._verifier = verifier
-        self._instance = random.randbytes(16)
         self.links: Final = Links(signer.origin, contact, seeds, self.registry.table, random, self._out)
         self.origin: Final = Origin(
             Publication(signer, contact), self.registry, self.links.sessions, verifier, random, self._out
         )
+        self._revision = Revision(self.registry, verifier, self._out)
         self._fetching = Fetching(
             self.registry, self.links.sessions, verifier, self._out, self._line_is_whole, self._needs_bodies
         )
+        self._greeting = Greeting(self.registry, self.origin.publication, random.randbytes(16), self._out)
         self._comparing = Comparing(self.registry, self.links.sessions, random, self._out)
+        self.standing: Final = Standing(self.registry, self._out)
+        self._watching = Watching(signer.origin, self.registry.table, self.links, self._out, self._say)
+        self._drawn: frozenset[str] = frozenset()
         self._stored_epoch = 0
 
     @property
@@ -109,6 +108,35 @@ class Node:
     def peers_compared(self) -> int:
         """How many peers have shown a root equal to ours since the start."""
         return len(self._comparing.agreed)
+
+    def _finish(self, at: Moment) -> list[Output]:
+        """Bring verdicts and watching in step with what happened, and return all there is to do and tell."""
+        for origin in self.registry.take_moved():
+            self.standing.line_moved(origin)
+            self._watching.line_moved(origin, at)
+        self._watching.links_changed(at)
+        is_redrawn = self.links.members != self._drawn
+        if is_redrawn:
+            self._drawn = self.links.members
+            self.standing.roster_drawn(self._drawn, self.links.mute())
+        has_judged = self.standing.needs_judging and self.standing.judge()
+        if is_redrawn or has_judged:
+            self._assign(at)
+        if self.standing.verdict(self.name) is Verdict.UNREACHABLE:
+            self._watching.answer(at)
+        return self._drain()
+
+    def _assign(self, at: Moment) -> None:
+        observers, unreachable = self.standing.observers, self.standing.unreachable
+        duties = observers.duties(self.name, unreachable)
+        watchers = {holder for seat in observers.seats(self.name, unreachable) for holder in seat}
+        self.links.link_to_watch(frozenset(duties) | watchers, at)
+        self._watching.assign(duties, at)
+
+    def _say(self, statement: Reachability, at: Moment) -> None:
+        body = None if statement.is_empty else encode_reachability(statement)
+        self.origin.publication.say(REACHABILITY, body, at)
+        self.origin.publish(at)
 
     def _drain(self) -> list[Output]:
         # The list itself is shared with the parts, so it is emptied, never replaced.
@@ -123,27 +151,8 @@ class Node:
     ) -> list[Output]:
         """Take back what a disk holds, verified anew: what trust no longer carries stays out."""
         self._stored_epoch = epoch
-        for stored in lines:
-            try:
-                digest = decode_digest(stored.signed.payload)
-                line = self._verified_again(stored.signed, digest, stored.chain, at)
-            except WireError as error:
-                self._out.append(DigestTurnedAway("?", "the disk", str(error)))
-            except DigestRefused as refusal:
-                self._out.append(LineWithdrawn(digest.origin, refusal.reason))
-                self._out.append(RemoveLine(digest.origin))
-            else:
-                self.registry.accept(line, bodies)
-        orphans = frozenset(content for content in bodies if self.registry.body(content) is None)
-        if orphans:
-            self._out.append(DropBodies(orphans))
-        return self._drain()
-
-    def _verified_again(
-        self, signed: SignedDigest, digest: Digest, chain: tuple[bytes, ...], at: Moment
-    ) -> VerifiedDigest:
-        # It was not dated ahead when it was taken in: a clock set back since then must not empty the table.
-        return self._verifier.verify(signed, digest, chain, max(at.wall_ms, digest.issued_at_ms))
+        self._revision.restore(lines, bodies, at)
+        return self._finish(at)
 
     def start(self, entries: Mapping[str, bytes], at: Moment) -> list[Output]:
         """
@@ -153,12 +162,17 @@ class Node:
             PublicationError: the entries are out of bounds; nothing was begun.
         """
         self.origin.publication.check(entries)
+        remembered = self.standing.statement(self.name)
         self.origin.begin(self._stored_epoch, at)
+        if remembered.reports:
+            kept = Reachability(remembered.reports)
+            self._watching.restore(kept)
+            self.origin.publication.say(REACHABILITY, encode_reachability(kept), at)
         self.origin.publication.set_entries(entries, at)
         self.origin.publish(at)
         self.links.start(at)
         self._comparing.start()
-        return self._drain()
+        return self._finish(at)
 
     def publish(self, entries: Mapping[str, bytes], at: Moment) -> list[Output]:
         """
@@ -170,14 +184,15 @@ class Node:
         if not self.origin.publication.has_entries(entries):
             self.origin.publication.set_entries(entries, at)
             self.origin.publish(at)
-        return self._drain()
+        return self._finish(at)
 
     def leave(self, at: Moment) -> list[Output]:
         """Tell the federation that this node leaves it for good; ``stop`` comes next."""
         self.origin.publication.leaving = True
+        self.origin.publication.say(REACHABILITY, None, at)
         self.origin.publication.set_entries({}, at)
         self.origin.publish(at)
-        return self._drain()
+        return self._finish(at)
 
     def stop(self, away_s: int = AWAY_S) -> list[Output]:
         """Say goodbye on every link and close it; ``away_s`` is how long we expect to be away."""
@@ -198,21 +213,15 @@ class Node:
         self._fetching.forget_refusals()
         renewed = signer.certificate_sha256 != self.origin.publication.signer.certificate_sha256
         self.origin.publication.signer = signer
-        for line in list(self.registry.table):
-            try:
-                self._verified_again(line.signed, line.digest, line.chain, at)
-            except DigestRefused as refusal:
-                dropped = self.registry.withdraw(line.digest.origin)
-                self._out.append(RemoveLine(line.digest.origin, dropped))
-                self._out.append(LineWithdrawn(line.digest.origin, refusal.reason))
-                self.links.roster_moved(at)
+        if self._revision.again(at):
+            self.links.roster_moved(at)
         # Other reasons to stop, a clone above all, are not cured by new roots.
         resumes = renewed or self.origin.publication.stopped_by_trust
         if resumes:
             self.origin.publication.resume()
         if resumes or self.name not in self.registry.table:
             self.origin.publish(at)
-        return self._drain()
+        return self._finish(at)
 
     # ------------------------------------------------------------- lines
 
@@ -255,33 +264,22 @@ class Node:
         """
         session = self.links.connected(link, peer, dialled, at)
         if session is not None and dialled is None:
-            self._greet(session, at)
-        return self._drain()
+            self._greeting.greet(session, at)
+        return self._finish(at)
 
     def peer_lost(self, link: Link, reason: str, at: Moment) -> list[Output]:
         """Note that a link is down; what it owed us is asked of others."""
-        if self.links.lost(link, reason, at) is not None:
+        session = self.links.lost(link, reason, at)
+        if session is not None:
             self._fetching.lost(link, at)
-        return self._drain()
+            self._watching.link_lost(session.peer, at)
+        return self._finish(at)
 
     def dial_failed(self, address: Address, reason: str, at: Moment) -> list[Output]:
         """Note that a dial came to nothing."""
         self.links.dial_failed(address, reason, at)
-        return self._drain()
-
-    def _greet(self, session: Session, at: Moment) -> None:
-        session.we_greeted = True
-        hello = Hello(
-            version_min=limits.PROTOCOL_VERSION_MIN,
-            version_max=limits.PROTOCOL_VERSION_MAX,
-            features=(),
-            federation=self.origin.publication.signer.federation,
-            instance=self._instance,
-            clock_ms=at.wall_ms,
-            roots=reconciliation.roots_of(self.registry),
-            head_of_you=self.registry.table.head(session.peer),
-        )
-        self._out.append(Send(session.link, hello))
+        self._watching.dial_failed(address, at)
+        return self._finish(at)
 
     # ------------------------------------------------------------- messages
 
@@ -291,20 +289,21 @@ class Node:
         if session is None:
             return []  # closed by us a moment ago
         session.heard_at_s = at.mono_s
+        self._watching.heard(session.peer, at)
         try:
             self._take(session, message, at)
         except VersionMismatchError as error:
             self._part(session, Farewell.VERSION, str(error), at)
         except WireError as error:
             self._part(session, Farewell.MISBEHAVIOUR, f"protocol error: {error}", at)
-        return self._drain()
+        return self._finish(at)
 
     def wire_error(self, link: Link, error: WireError, at: Moment) -> list[Output]:
         """Close a link whose bytes were not our protocol."""
         session = self.links.sessions.get(link)
         if session is not None:
             self._part(session, Farewell.MISBEHAVIOUR, f"protocol error: {error}", at)
-        return self._drain()
+        return self._finish(at)
 
     def _part(self, session: Session, farewell: Farewell, reason: str, at: Moment) -> None:
         self.links.close(session, farewell, reason)
@@ -337,8 +336,10 @@ class Node:
             case Ping():
                 self._out.append(Send(session.link, Pong(message.token, at.wall_ms)))
             case Pong():
-                self._pong(session, message, at)
+                self.links.pong(session, message, at)
             case Goodbye():
+                if message.farewell == Farewell.STOPPING:
+                    self._watching.excuse(session.peer, message.away_s, at)
                 self.links.goodbye(session, message, at)
                 self._fetching.lost(session.link, at)
             case Unknown():
@@ -348,22 +349,7 @@ class Node:
         self._out.extend(Send(session.link, message) for message in messages)
 
     def _hello(self, session: Session, hello: Hello, at: Moment) -> None:
-        if session.is_open:
-            raise WireError("a second hello")
-        version = min(hello.version_max, limits.PROTOCOL_VERSION_MAX)
-        if version < max(hello.version_min, limits.PROTOCOL_VERSION_MIN):
-            raise VersionMismatchError(
-                f"{session.peer} speaks versions {hello.version_min} to {hello.version_max} of the protocol, "
-                f"this node {limits.PROTOCOL_VERSION_MIN} to {limits.PROTOCOL_VERSION_MAX}; upgrade the older one"
-            )
-        if hello.federation != self.origin.publication.signer.federation:
-            raise WireError(f"the peer belongs to federation {hello.federation}")
-        session.is_open = True
-        session.version = version
-        session.instance = hello.instance
-        session.clock_offset_ms = hello.clock_ms - at.wall_ms
-        if session.dialled is not None:
-            self._greet(session, at)
+        self._greeting.hear(session, hello, at)
         self._out.append(PeerJoined(session.peer))
         closed = self.links.drop_duplicates(session, at)
         for duplicate in closed:
@@ -374,12 +360,6 @@ class Node:
         if hello.head_of_you is not None and hello.head_of_you.origin == self.name:
             self._fetching.claim(session, hello.head_of_you, at)
         self._comparing.compare(session, hello.roots, may_send_vector=session.dialled is not None)
-
-    def _pong(self, session: Session, pong: Pong, at: Moment) -> None:
-        if pong.token == session.ping_token and session.ping_sent_at_s is not None:
-            session.round_trip_s = at.mono_s - session.ping_sent_at_s
-            session.ping_sent_at_s = None
-            session.clock_offset_ms = pong.clock_ms - at.wall_ms
 
     # ------------------------------------------------------------- timers
 
@@ -403,4 +383,14 @@ class Node:
                 self.links.draw_partner(at)
             case SignAnew():
                 self.origin.renew(timer.token, at)
-        return self._drain()
+            case SendBeat():
+                self._watching.beat_due(timer, at)
+            case MissAnswer():
+                self._watching.answer_due(timer, at)
+            case RepeatReport():
+                self._watching.repeat_due(timer, at)
+            case CountAgain():
+                self._watching.abstain_ended(at)
+            case SayReachability():
+                self._watching.say_due(at)
+        return self._finish(at)

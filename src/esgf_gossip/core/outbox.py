@@ -12,7 +12,8 @@ from collections import OrderedDict, deque
 
 import attrs
 
-from esgf_gossip.core.codec import encode, encode_head
+from esgf_gossip.core.codec import encode
+from esgf_gossip.core.digests import encode_head
 from esgf_gossip.core.framing import frame
 from esgf_gossip.core.messages import Announce, Answer, Message, Ping, Pong, Roots
 from esgf_gossip.core.model import Head

@@ -36,6 +36,7 @@ class Session:
     we_greeted: bool = False
     instance: bytes = b""
     version: int = 0
+    features: frozenset[int] = frozenset()
     round_trip_s: float | None = None
     clock_offset_ms: int | None = None
     ping_token: int = 0

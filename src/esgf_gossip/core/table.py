@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from esgf_gossip.core.codec import encode_head
+from esgf_gossip.core.digests import encode_head
 from esgf_gossip.core.model import Head, VerifiedDigest
 
 
@@ -39,6 +39,11 @@ class Table:
         """Return the short form of a line, or None."""
         line = self._lines.get(origin)
         return None if line is None else line.head
+
+    def adopt(self, other: Table) -> None:
+        """Hold the lines of another table in place of these."""
+        self._lines = dict(other._lines)
+        self._root = other.root
 
     def merge(self, line: VerifiedDigest) -> bool:
         """

@@ -19,7 +19,7 @@ import msgpack
 
 from esgf_gossip.core.effects import DropBodies, PersistEpoch, PersistLine, RemoveLine
 from esgf_gossip.core.model import SignedDigest
-from esgf_gossip.core.node import StoredLine
+from esgf_gossip.core.revision import StoredLine
 
 FILE_NAME: Final = "registry.db"
 

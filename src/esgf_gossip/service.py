@@ -8,6 +8,7 @@ this one service. No reactor is imported at module level (docs/adr/0002).
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -112,6 +113,7 @@ class GossipService(Service):
                 f"{error.filename or self.config.node.state}: {error.strerror}; check the folder"
             ) from None
         super().startService()
+        _spare_the_collector()
         signal.signal(signal.SIGHUP, self._on_hangup)
         self.log.info(
             "{host} of federation {federation} runs: epoch {epoch}, {nodes} nodes known, gossip on {gossip}",
@@ -367,6 +369,16 @@ class GossipService(Service):
         self.log.info("left the federation")
         self.stop()
         return succeed(None)
+
+
+def _spare_the_collector() -> None:
+    """
+    Keep what the start has made, modules above all, out of the garbage collector's rounds.
+
+    It lives as long as the process, and to look through it takes 50 to 90 ms in which nothing else happens.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _make_folder(folder: Path, setting: str) -> None:

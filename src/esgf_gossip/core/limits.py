@@ -69,7 +69,7 @@ ORIGIN_BODY_BYTES_AT_ONCE: Final = 512 * 1024
 WASTED_CHECKS_PER_S: Final = 500
 # Bytes queued to one peer that does not read; beyond, the link is closed and heals by anti-entropy.
 SEND_QUEUE_BYTES: Final = 4 * 1024 * 1024
-# What one peer may make us work, in frames and bytes of both directions; beyond, its links are read more slowly.
+# What one peer may make us work, in frames it sends and bytes of both directions; beyond, its links are read more slowly.
 # At once: a fresh node that fetches 5,000 lines or 100,000 leaves is not slowed. A second: a flood costs some percent.
 PEER_FRAMES_PER_S: Final = 2000
 PEER_FRAMES_AT_ONCE: Final = 20_000

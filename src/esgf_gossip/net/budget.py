@@ -1,5 +1,5 @@
 """
-What one peer may make this node work: frames and bytes, in both directions.
+What one peer may make this node work: frames it sends, and bytes in both directions.
 
 Counting only, over all links of a peer and from one to the next, so that
 nobody gets a new budget by dialling again. Beyond it a link is read more

@@ -239,6 +239,16 @@ def test_a_new_certificate_comes_in_its_turn(bench):
     assert bench.head(X) == renewed.head
 
 
+def test_a_fork_is_seen_though_its_origin_is_over_its_quota(bench):
+    """Evidence that a key is used twice needs no turn: it is checked at once, whichever of the two counts."""
+    link = bench.open(X)
+    spend(bench, link)
+    for entry in (b"1", b"2", b"3"):
+        bench.hear(link, a_line(X, 1, BURST, {"e": entry}).answer(0))
+    assert bench.told(fx.ForkSeen) == [fx.ForkSeen(X, a_line(X, 1, BURST).head.order)] * 3
+    assert accepted(bench) == BURST
+
+
 def test_a_relay_cannot_use_up_the_turns_of_an_origin(bench):
     """What an origin said long ago, replayed, is not counted against it."""
     link, relay = bench.open(X), bench.open(A)
@@ -270,7 +280,7 @@ def test_with_any_quotas_all_end_with_one_root(seed, debts):
         network.publish(names[number % 2], {"registration": b"%d" % number})
         network.run(0.01)
     behind = not network.converged()
-    assert network.run(120, until=network.converged)
+    assert network.run(600, until=network.converged)  # the deepest debt drawn is 480 turns
     assert behind
     for host in network.running():
         assert host.node.registry.entry(names[1], "registration") == b"29"

@@ -24,7 +24,7 @@ from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.kept import KeptDocuments
 
 # Documents follow a burst of changes once, not at each; events are told at once.
-REDRAW_AFTER_S: Final = 0.1
+REDRAW_AFTER_S: Final = 0.25
 REDRAW_LATEST_S: Final = 0.5
 # Expiry changes a view without any message.
 REDRAW_EVERY_S: Final = 30.0

@@ -8,7 +8,6 @@ about the protocol belongs in the core, not here.
 from __future__ import annotations
 
 import itertools
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -22,6 +21,7 @@ from esgf_gossip.core.messages import Message
 from esgf_gossip.core.model import Address, Link, Moment
 from esgf_gossip.core.node import Node
 from esgf_gossip.net.budget import PeerBudgets
+from esgf_gossip.net.clock import wall_clock_ms
 from esgf_gossip.net.link import LinkConnection
 from esgf_gossip.net.sparing import Sparing
 from esgf_gossip.storage.database import Database, Persist, StorageError
@@ -29,11 +29,6 @@ from esgf_gossip.trust.tls import PeerIdentity
 
 # What could not be written is tried again so often; meanwhile everything is in memory.
 PERSIST_AGAIN_S: Final = 5.0
-
-
-def wall_clock_ms() -> int:
-    """Return Unix milliseconds, UTC."""
-    return time.time_ns() // 1_000_000
 
 
 class Driver:

@@ -15,6 +15,7 @@ from esgf_gossip.core.messages import (
     Answer,
     Ask,
     Bodies,
+    Fingerprints,
     Goodbye,
     Heads,
     Ping,
@@ -276,14 +277,17 @@ messages = st.one_of(
     st.builds(Bodies, requests, bodies, st.booleans()),
     st.builds(Ping, requests, requests),
     st.builds(Pong, requests, requests),
-    st.builds(Unknown, st.integers(12, 99)),
+    st.builds(
+        Fingerprints, st.integers(0, 6), st.just(bytes(8)), st.binary(max_size=64), st.binary(max_size=1024)
+    ),
+    st.builds(Unknown, st.integers(20, 99)),
 )
 rare = st.one_of(
     messages,
     messages,
     messages,
     st.builds(Goodbye, st.integers(0, 255), requests, st.just("bye")),
-    st.just(a_hello()),
+    st.sampled_from([a_hello(), a_hello(features=(1, 2, 3))]),
 )
 steps = st.lists(
     st.one_of(

@@ -5,8 +5,9 @@ from random import Random
 
 import pytest
 
+from esgf_gossip.core import comparing, publication
 from esgf_gossip.core import effects as fx
-from esgf_gossip.core import publication
+from esgf_gossip.core.messages import Fingerprints, Goodbye
 from esgf_gossip.sim.faults import HELD
 from esgf_gossip.sim.network import VirtualNetwork, a_network
 
@@ -93,6 +94,30 @@ def test_a_partition_longer_than_the_life_of_digests_heals(monkeypatch):
     settle(network, 900)
     assert network.run(60, until=lambda: served(network, name(2)) == {b"right"})
     assert {b"left"} == served(network, name(0))
+
+
+def test_partitions_heal_by_fingerprints_too(monkeypatch):
+    """Tables too large for a vector are narrowed down over real links: both halves get what the other changed."""
+    monkeypatch.setattr(comparing, "VECTOR_HEADS", 0)
+    network = a_network(6, SEED)
+    settle(network)
+    network.run(60)
+    halves = {name(number): number % 2 for number in range(6)}
+    network.cut = lambda a, b: halves[a] != halves[b]
+    network.run(120)
+    for number in range(4):
+        network.publish(name(number), {"registration": b"changed"})
+    network.run(30)
+    assert len(network.roots()) == 2
+    network.record = True
+    network.cut = lambda a, b: False
+    settle(network)
+    assert network.run(60, until=lambda: served(network, name(2)) == served(network, name(3)) == {b"changed"})
+    levels = {message.level for _, _, message in network.sent if isinstance(message, Fingerprints)}
+    assert levels == {1, 2, 3, 4, 5}
+    assert not [
+        message for _, _, message in network.sent if isinstance(message, Goodbye) and message.farewell == 6
+    ]
 
 
 def test_everybody_restarts_at_once():

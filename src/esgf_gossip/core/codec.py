@@ -12,13 +12,15 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from esgf_gossip.core import limits, packing
-from esgf_gossip.core.digests import pack_head, read_head, read_head_or_none
+from esgf_gossip.core.buckets import HEAD_PRINT_BYTES, SALT_BYTES
+from esgf_gossip.core.digests import read_head, read_head_or_none
 from esgf_gossip.core.errors import WireError
 from esgf_gossip.core.messages import (
     Announce,
     Answer,
     Ask,
     Bodies,
+    Fingerprints,
     Goodbye,
     Heads,
     Hello,
@@ -131,6 +133,15 @@ _READERS: Final[dict[int, tuple[int, Callable[[list[Any]], Message]]]] = {
         3,
         lambda f: Goodbye(packing.number(f[0], 255), packing.number(f[1], 10**9), packing.free_text(f[2])),
     ),
+    12: (
+        4,
+        lambda f: Fingerprints(
+            packing.number(f[0], 255),
+            packing.blob(f[1], SALT_BYTES, SALT_BYTES),
+            packing.blob(f[2], 0, limits.SUMMARY_HEADS // 8),
+            packing.blob(f[3], 0, limits.SUMMARY_HEADS * HEAD_PRINT_BYTES),
+        ),
+    ),
 }
 
 
@@ -157,7 +168,7 @@ def _packed_roots(message: Hello | Roots) -> list[list[object]]:
 
 
 def _packed_head(head: Head | None) -> list[object] | None:
-    return None if head is None else pack_head(head)
+    return None if head is None else head.as_array()
 
 
 def _packed_signed(signed: SignedDigest | None) -> list[bytes] | None:
@@ -169,7 +180,7 @@ _WRITERS: Final[dict[type[Any], Callable[[Any], list[object]]]] = {
         1,
         m.version_min,
         m.version_max,
-        list(m.features),
+        list(map(int, m.features)),
         m.federation,
         m.instance,
         m.clock_ms,
@@ -177,8 +188,8 @@ _WRITERS: Final[dict[type[Any], Callable[[Any], list[object]]]] = {
         _packed_head(m.head_of_you),
     ],
     Roots: lambda m: [2, _packed_roots(m), m.is_reply],
-    Heads: lambda m: [3, [pack_head(head) for head in m.heads], m.is_last],
-    Announce: lambda m: [4, [pack_head(head) for head in m.heads]],
+    Heads: lambda m: [3, [head.as_array() for head in m.heads], m.is_last],
+    Announce: lambda m: [4, [head.as_array() for head in m.heads]],
     Ask: lambda m: [5, m.request, m.origin, _packed_head(m.held), m.certificate_sha256],
     Answer: lambda m: [
         6,
@@ -194,6 +205,7 @@ _WRITERS: Final[dict[type[Any], Callable[[Any], list[object]]]] = {
     Ping: lambda m: [9, m.token, m.clock_ms],
     Pong: lambda m: [10, m.token, m.clock_ms],
     Goodbye: lambda m: [11, int(m.farewell), m.away_s, m.text],
+    Fingerprints: lambda m: [12, int(m.level), m.salt, m.marks, m.prints],
 }
 
 

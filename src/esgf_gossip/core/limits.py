@@ -47,6 +47,8 @@ MESSAGE_BODIES: Final = 64
 MESSAGE_FEATURES: Final = 32
 MESSAGE_KINDS: Final = 16
 TEXT_CHARACTERS: Final = 256
+# Heads whose fingerprints stand in one comparison: 64 KiB of them, half a frame; what is beyond waits for the next.
+SUMMARY_HEADS: Final = 16 * 1024
 
 # A peer may claim heads of so many origins beyond those we hold lines of.
 UNKNOWN_CLAIMS_PER_PEER: Final = 4096

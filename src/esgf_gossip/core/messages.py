@@ -64,7 +64,11 @@ class Hello:
 
 @attrs.frozen
 class Roots:
-    """Compare one root per kind of line; the answer to a request carries ``is_reply``."""
+    """
+    Compare one root per kind of line; the answer to a request carries ``is_reply``.
+
+    Between peers with ``Feature.BUCKETS`` the answer names only the roots that differ.
+    """
 
     roots: Mapping[int, bytes]
     is_reply: bool
@@ -72,7 +76,11 @@ class Roots:
 
 @attrs.frozen
 class Heads:
-    """One page of all heads the sender holds; ``is_last`` marks the end of the vector."""
+    """
+    One page of all heads the sender holds; ``is_last`` marks the end of the vector.
+
+    After ``Fingerprints`` of level LACKING: of those alone that the receiver does not hold.
+    """
 
     heads: tuple[Head, ...]
     is_last: bool
@@ -158,6 +166,30 @@ class Goodbye:
     text: str
 
 
+class Level(IntEnum):
+    """The steps of a comparison by fingerprints: odd ones from the side that began, even ones from the other."""
+
+    BUCKETS = 1
+    SUB_BUCKETS = 2
+    HEADS = 3
+    LACKING = 4
+    ABOVE = 5
+
+
+@attrs.frozen
+class Fingerprints:
+    """
+    Narrow down where two tables differ, one step of ``Level``; ``salt`` (8 bytes) is that of the comparison.
+
+    ``marks`` is a bitmap over what the step before listed, ``prints`` are fingerprints one directly after the other.
+    """
+
+    level: int
+    salt: bytes
+    marks: bytes
+    prints: bytes
+
+
 @attrs.frozen
 class Unknown:
     """A kind that this version does not know: ignored and counted, so that newer peers can be understood."""
@@ -165,4 +197,18 @@ class Unknown:
     kind: int
 
 
-Message = Hello | Roots | Heads | Announce | Ask | Answer | Want | Bodies | Ping | Pong | Goodbye | Unknown
+Message = (
+    Hello
+    | Roots
+    | Heads
+    | Announce
+    | Ask
+    | Answer
+    | Want
+    | Bodies
+    | Ping
+    | Pong
+    | Goodbye
+    | Fingerprints
+    | Unknown
+)

@@ -45,6 +45,7 @@ from esgf_gossip.core.messages import (
     Ask,
     Bodies,
     Farewell,
+    Fingerprints,
     Goodbye,
     Heads,
     Hello,
@@ -93,7 +94,9 @@ class Node:
             self.registry, self.links.sessions, verifier, self._out, self._line_is_whole, self._needs_bodies
         )
         self._greeting = Greeting(self.registry, self.origin.publication, random.randbytes(16), self._out)
-        self._comparing = Comparing(self.registry, self.links.sessions, random, self._out)
+        self._comparing = Comparing(
+            self.registry, self.links.sessions, random, self._out, self._fetching.claim
+        )
         self.standing: Final = Standing(self.registry, self._out)
         self._watching = Watching(signer.origin, self.registry.table, self.links, self._out, self._say)
         self._drawn: frozenset[str] = frozenset()
@@ -328,11 +331,11 @@ class Node:
             case Want():
                 self._send(session, bodies_for(message, self.registry))
             case Roots():
-                self._comparing.heard(session, message)
+                self._comparing.heard(session, message, at)
             case Heads():
-                for head in message.heads:
-                    self._fetching.claim(session, head, at)
-                self._comparing.page(session, message)
+                self._comparing.page(session, message, at)
+            case Fingerprints():
+                self._comparing.fingerprints(session, message, at)
             case Ping():
                 self._out.append(Send(session.link, Pong(message.token, at.wall_ms)))
             case Pong():
@@ -359,7 +362,7 @@ class Node:
         self.links.ping(session, at)
         if hello.head_of_you is not None and hello.head_of_you.origin == self.name:
             self._fetching.claim(session, hello.head_of_you, at)
-        self._comparing.compare(session, hello.roots, may_send_vector=session.dialled is not None)
+        self._comparing.compare(session, hello.roots, at, begins=session.dialled is not None)
 
     # ------------------------------------------------------------- timers
 

@@ -6,12 +6,14 @@ Only bookkeeping: what was heard, claimed and told. Reactions are the node's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import attrs
 
 from esgf_gossip.core.limits import UNKNOWN_CLAIMS_PER_PEER, WASTED_CHECKS_PER_S
 from esgf_gossip.core.model import Address, Head, Link
+from esgf_gossip.core.narrowing import Listener, Teller
 from esgf_gossip.core.quota import TokenBucket
 from esgf_gossip.core.table import Table
 
@@ -23,7 +25,8 @@ class Session:
 
     ``is_open``: the peer's hello was heard. ``we_greeted``: ours was sent, so
     what changes from now on is announced. ``known`` holds the highest head
-    the peer claimed per origin, ``told`` what we claimed to it.
+    the peer claimed per origin, ``told`` what we claimed to it. ``teller`` and
+    ``listener`` are our ends of the comparisons by fingerprints under way, one of each at most.
     """
 
     link: Link
@@ -52,6 +55,10 @@ class Session:
     wasted_checks: TokenBucket = attrs.field(
         factory=lambda: TokenBucket(WASTED_CHECKS_PER_S, WASTED_CHECKS_PER_S)
     )
+    begun_at_s: float = -math.inf
+    vector_answered_at_s: float = -math.inf
+    teller: Teller | None = None
+    listener: Listener | None = None
 
     def note_claim(self, head: Head, table: Table) -> bool:
         """

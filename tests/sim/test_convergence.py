@@ -103,21 +103,20 @@ def test_partitions_heal_by_fingerprints_too(monkeypatch):
     settle(network)
     network.run(60)
     halves = {name(number): number % 2 for number in range(6)}
-    network.cut = lambda a, b: halves[a] != halves[b]
+    network.faults.cut = lambda a, b: halves[a] != halves[b]
     network.run(120)
     for number in range(4):
         network.publish(name(number), {"registration": b"changed"})
     network.run(30)
     assert len(network.roots()) == 2
-    network.record = True
-    network.cut = lambda a, b: False
+    said = []
+    for host in network.running():
+        host.tamper = lambda _end, message, payload: said.append(message) or [payload]
+    network.faults.cut = None
     settle(network)
     assert network.run(60, until=lambda: served(network, name(2)) == served(network, name(3)) == {b"changed"})
-    levels = {message.level for _, _, message in network.sent if isinstance(message, Fingerprints)}
-    assert levels == {1, 2, 3, 4, 5}
-    assert not [
-        message for _, _, message in network.sent if isinstance(message, Goodbye) and message.farewell == 6
-    ]
+    assert {message.level for message in said if isinstance(message, Fingerprints)} == {1, 2, 3, 4, 5}
+    assert not [message for message in said if isinstance(message, Goodbye) and message.farewell == 6]
 
 
 def test_everybody_restarts_at_once():

@@ -35,7 +35,7 @@ from esgf_gossip.core.model import (
 from esgf_gossip.core.node import Node
 from esgf_gossip.core.registry import sha256
 from esgf_gossip.core.revision import StoredLine
-from esgf_gossip.sim.disk import Disk
+from esgf_gossip.sim.disk import PERSISTS, Disk
 from esgf_gossip.sim.trust import FEDERATION, START_MS, PlainSigner, PlainVerifier
 
 OWN = "m.example.org"
@@ -181,7 +181,7 @@ class Bench:
                 case fx.StartTimer():
                     due_s = self.now_s + output.after_s
                     heapq.heappush(self._timers, (due_s, next(self._order), output.timer))
-                case fx.PersistEpoch() | fx.PersistLine() | fx.RemoveLine() | fx.DropBodies():
+                case _ if type(output) in PERSISTS:
                     pass
                 case _:
                     self.notices.append(output)

@@ -15,6 +15,7 @@ import attrs
 from esgf_gossip.core import effects as fx
 from esgf_gossip.core.codec import decode, encode
 from esgf_gossip.core.comparing import Comparing
+from esgf_gossip.core.forking import Forking
 from esgf_gossip.core.messages import Feature, Fingerprints, Heads, Message, Roots
 from esgf_gossip.core.model import (
     CertificateRank,
@@ -28,6 +29,7 @@ from esgf_gossip.core.model import (
 )
 from esgf_gossip.core.registry import Registry, sha256
 from esgf_gossip.core.sessions import Session, Sessions
+from esgf_gossip.sim.trust import PlainVerifier
 
 LINK = Link(1)
 ALL_FEATURES = frozenset(Feature)
@@ -96,7 +98,12 @@ def an_end(lines: Iterable[VerifiedDigest], features: frozenset[int], seed: int)
     out: list[fx.Output] = []
     claims: list[Head] = []
     comparing = Comparing(
-        registry, sessions, Random(seed), out, lambda _session, head, _at: claims.append(head)
+        registry,
+        sessions,
+        Random(seed),
+        out,
+        lambda _session, head, _at: claims.append(head),
+        Forking(registry, sessions, PlainVerifier(), out),
     )
     return End(registry, session, comparing, out, claims)
 

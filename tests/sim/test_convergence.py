@@ -152,7 +152,7 @@ def test_a_lost_disk_makes_no_fork(clock_back):
     assert host.disk.lines[name(2)].order.epoch > before.epoch
     assert [bool(clock_back)] == [any(isinstance(one, fx.EpochTaken) for one in host.notices)]
     notices = list(itertools.chain.from_iterable(one.notices for one in network.hosts.values()))
-    assert not [one for one in notices if isinstance(one, fx.ForkSeen | fx.PublishingStopped)]
+    assert not [one for one in notices if isinstance(one, fx.ForkProven | fx.PublishingStopped)]
     assert len(network.roots()) == 1
 
 

@@ -17,6 +17,8 @@ from esgf_gossip.core.messages import (
     Bodies,
     Farewell,
     Fingerprints,
+    Fork,
+    Forks,
     Goodbye,
     Heads,
     Hello,
@@ -26,6 +28,7 @@ from esgf_gossip.core.messages import (
     Roots,
     Unknown,
     Want,
+    WantFork,
 )
 from esgf_gossip.core.model import CertificateRank, Digest, EntryRef, Head, LogRef, Order, SignedDigest
 
@@ -51,6 +54,10 @@ MESSAGES = {
     "pong": Pong(300, 1_790_000_000_000),
     "goodbye": Goodbye(Farewell.STOPPING, 30, "this node stops"),
     "fingerprints": Fingerprints(3, b"saltsalt", b"\xa0", b"headhead"),
+    "forks": Forks((HASH,), b"", HASH),
+    "want-fork": WantFork(HASH),
+    "fork": Fork((b"leaf", b"issuer"), SIGNED, SignedDigest(b"another", b"signature"), "", ()),
+    "fork-of-a-log": Fork((b"leaf",), SIGNED, SIGNED, "datasets", (HASH,)),
 }
 KINDS = {
     "hello": 1,
@@ -65,6 +72,9 @@ KINDS = {
     "pong": 10,
     "goodbye": 11,
     "fingerprints": 12,
+    "forks": 13,
+    "want-fork": 14,
+    "fork": 15,
 }
 DIGEST = Digest(
     federation="fed.example.org",
@@ -261,6 +271,18 @@ BOUNDS = [
     ("fingerprints", 2, bytes(8), bytes(9)),
     ("fingerprints", 3, bytes(limits.SUMMARY_HEADS // 8), bytes(limits.SUMMARY_HEADS // 8 + 1)),
     ("fingerprints", 4, bytes(limits.SUMMARY_HEADS * 4), bytes(limits.SUMMARY_HEADS * 4 + 1)),
+    ("forks", 1, [HASH] * limits.MESSAGE_FORKS, [HASH] * (limits.MESSAGE_FORKS + 1)),
+    ("forks", 1, [HASH], [HASH[1:]]),
+    ("forks", 2, HASH, HASH + b"x"),
+    ("forks", 3, b"", HASH + b"x"),
+    ("want-fork", 1, HASH, HASH[1:]),
+    ("fork", 1, [b"c"] * limits.CHAIN_CERTIFICATES, [b"c"] * (limits.CHAIN_CERTIFICATES + 1)),
+    ("fork", 2, [bytes(limits.DIGEST_BYTES), b"s"], [bytes(limits.DIGEST_BYTES + 1), b"s"]),
+    ("fork", 2, [b"p", b"s"], None),
+    ("fork", 3, [b"p", bytes(limits.SIGNATURE_BYTES)], [b"p", bytes(limits.SIGNATURE_BYTES + 1)]),
+    ("fork", 4, "", "A"),
+    ("fork", 4, "a" * 64, "a" * 65),
+    ("fork", 5, [HASH] * limits.FORK_HASHES, [HASH] * (limits.FORK_HASHES + 1)),
     ("goodbye", 3, "x" * limits.TEXT_CHARACTERS, "x" * (limits.TEXT_CHARACTERS + 1)),
 ]
 

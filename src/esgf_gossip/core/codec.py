@@ -8,6 +8,7 @@ longer than we know: it only ever grows at its end. Source: docs/protocol.md, "M
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ from esgf_gossip.core.messages import (
     Ask,
     Bodies,
     Fingerprints,
+    Fork,
+    Forks,
     Goodbye,
     Heads,
     Hello,
@@ -30,10 +33,13 @@ from esgf_gossip.core.messages import (
     Roots,
     Unknown,
     Want,
+    WantFork,
 )
 from esgf_gossip.core.model import Head, SignedDigest
 
 INSTANCE_BYTES: Final = 16
+
+_LOG_OR_NONE: Final = re.compile(f"({packing.NAME.pattern})?")
 
 # ----------------------------------------------------------------- reading
 
@@ -52,12 +58,7 @@ def _roots(value: object) -> dict[int, bytes]:
 
 
 def _signed(value: object) -> SignedDigest | None:
-    if value is None:
-        return None
-    payload, signature = packing.array(value, 2, "signed digest")[:2]
-    return SignedDigest(
-        packing.blob(payload, 1, limits.DIGEST_BYTES), packing.blob(signature, 1, limits.SIGNATURE_BYTES)
-    )
+    return None if value is None else _signed_digest(value)
 
 
 def _chain(value: object) -> tuple[bytes, ...]:
@@ -65,6 +66,23 @@ def _chain(value: object) -> tuple[bytes, ...]:
     if sum(map(len, chain)) > limits.CHAIN_BYTES:
         raise WireError(f"a chain above {limits.CHAIN_BYTES} bytes")
     return chain
+
+
+def _signed_digest(value: object) -> SignedDigest:
+    payload, signature = packing.array(value, 2, "signed digest")[:2]
+    return SignedDigest(
+        packing.blob(payload, 1, limits.DIGEST_BYTES), packing.blob(signature, 1, limits.SIGNATURE_BYTES)
+    )
+
+
+def _read_fork(f: list[Any]) -> Fork:
+    return Fork(
+        chain=_chain(f[0]),
+        older=_signed_digest(f[1]),
+        newer=_signed_digest(f[2]),
+        log=packing.text(f[3], _LOG_OR_NONE, "the name of a log, or none"),
+        hashes=packing.items(f[4], packing.sha256, limits.FORK_HASHES, "hashes"),
+    )
 
 
 def _read_hello(f: list[Any]) -> Hello:
@@ -142,6 +160,16 @@ _READERS: Final[dict[int, tuple[int, Callable[[list[Any]], Message]]]] = {
             packing.blob(f[3], 0, limits.SUMMARY_HEADS * HEAD_PRINT_BYTES),
         ),
     ),
+    13: (
+        3,
+        lambda f: Forks(
+            packing.items(f[0], packing.sha256, limits.MESSAGE_FORKS, "certificates"),
+            packing.blob(f[1], 0, packing.HASH_BYTES),
+            packing.blob(f[2], 0, packing.HASH_BYTES),
+        ),
+    ),
+    14: (1, lambda f: WantFork(packing.sha256(f[0]))),
+    15: (5, _read_fork),
 }
 
 
@@ -206,6 +234,16 @@ _WRITERS: Final[dict[type[Any], Callable[[Any], list[object]]]] = {
     Pong: lambda m: [10, m.token, m.clock_ms],
     Goodbye: lambda m: [11, int(m.farewell), m.away_s, m.text],
     Fingerprints: lambda m: [12, int(m.level), m.salt, m.marks, m.prints],
+    Forks: lambda m: [13, list(m.certificates), m.above, m.up_to],
+    WantFork: lambda m: [14, m.certificate_sha256],
+    Fork: lambda m: [
+        15,
+        list(m.chain),
+        _packed_signed(m.older),
+        _packed_signed(m.newer),
+        m.log,
+        list(m.hashes),
+    ],
 }
 
 

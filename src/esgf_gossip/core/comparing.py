@@ -14,6 +14,7 @@ from typing import Final
 from esgf_gossip.core import reconciliation
 from esgf_gossip.core.buckets import SALT_BYTES
 from esgf_gossip.core.effects import CompareRoots, Output, Send, StartTimer
+from esgf_gossip.core.forking import Forking
 from esgf_gossip.core.messages import Feature, Fingerprints, Heads, Level, LineKind, Message, Roots
 from esgf_gossip.core.model import Head, Link, Moment
 from esgf_gossip.core.narrowing import Listener, Teller
@@ -43,6 +44,7 @@ class Comparing:
         random: Random,
         out: list[Output],
         claim: Callable[[Session, Head, Moment], None],
+        forking: Forking,
     ) -> None:
         self.agreed: set[str] = set()
         self._registry = registry
@@ -50,6 +52,7 @@ class Comparing:
         self._random = random
         self._out = out
         self._claim = claim
+        self._forking = forking
 
     def start(self) -> None:
         """Begin the comparisons with random peers."""
@@ -130,6 +133,8 @@ class Comparing:
         if at.mono_s - session.begun_at_s < SERVE_EVERY_S:
             return
         session.begun_at_s = at.mono_s
+        if LineKind.FORKS in differing:
+            self._forking.tell_all(session)
         if LineKind.DIGESTS in differing:
             heads = self._registry.table.heads()
             if Feature.BUCKETS in session.features and len(heads) > VECTOR_HEADS:
@@ -139,6 +144,8 @@ class Comparing:
                 self._send(session, reconciliation.vector(heads))
 
     def _listen(self, session: Session, differing: Mapping[int, bytes]) -> None:
+        if LineKind.FORKS in differing:
+            session.forks.awaited_above = b""
         if LineKind.DIGESTS in differing:
             session.listener = Listener()
 

@@ -19,6 +19,7 @@ class LineKind(IntEnum):
     """The kinds of lines in the replicated table; each has a root of its own."""
 
     DIGESTS = 1
+    FORKS = 3
 
 
 class Feature(IntEnum):
@@ -191,6 +192,43 @@ class Fingerprints:
 
 
 @attrs.frozen
+class Forks:
+    """
+    Claim to hold fork lines of these certificates, by their SHA-256.
+
+    All that the sender holds between ``above`` (left out) and ``up_to``; both
+    empty where it says nothing of others.
+    """
+
+    certificates: tuple[bytes, ...]
+    above: bytes
+    up_to: bytes
+
+
+@attrs.frozen
+class WantFork:
+    """Ask for the fork line of a certificate."""
+
+    certificate_sha256: bytes
+
+
+@attrs.frozen
+class Fork:
+    """
+    Give the proof that a certificate, the first of ``chain``, signed what contradicts itself.
+
+    ``log`` is empty where the two digests have one number; else it names a log that ``newer``
+    shows rewritten, ``hashes`` being the evidence.
+    """
+
+    chain: tuple[bytes, ...]
+    older: SignedDigest
+    newer: SignedDigest
+    log: str
+    hashes: tuple[bytes, ...]
+
+
+@attrs.frozen
 class Unknown:
     """A kind that this version does not know: ignored and counted, so that newer peers can be understood."""
 
@@ -210,5 +248,8 @@ Message = (
     | Pong
     | Goodbye
     | Fingerprints
+    | Forks
+    | WantFork
+    | Fork
     | Unknown
 )

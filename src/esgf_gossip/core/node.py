@@ -29,6 +29,7 @@ from esgf_gossip.core.effects import (
     PeerJoined,
     RepeatReport,
     RetryFetch,
+    RetryFork,
     SayReachability,
     Send,
     SendBeat,
@@ -37,6 +38,7 @@ from esgf_gossip.core.effects import (
 )
 from esgf_gossip.core.errors import VersionMismatchError, WireError
 from esgf_gossip.core.fetching import Fetching
+from esgf_gossip.core.forking import Forking
 from esgf_gossip.core.greeting import Greeting
 from esgf_gossip.core.links import Links
 from esgf_gossip.core.messages import (
@@ -46,6 +48,8 @@ from esgf_gossip.core.messages import (
     Bodies,
     Farewell,
     Fingerprints,
+    Fork,
+    Forks,
     Goodbye,
     Heads,
     Hello,
@@ -55,6 +59,7 @@ from esgf_gossip.core.messages import (
     Roots,
     Unknown,
     Want,
+    WantFork,
 )
 from esgf_gossip.core.model import Address, Head, Link, Moment, VerifiedDigest
 from esgf_gossip.core.origin import Origin, notes_of
@@ -90,12 +95,19 @@ class Node:
             Publication(signer, contact), self.registry, self.links.sessions, verifier, random, self._out
         )
         self._revision = Revision(self.registry, verifier, self._out)
+        self._forking = Forking(self.registry, self.links.sessions, verifier, self._out)
         self._fetching = Fetching(
-            self.registry, self.links.sessions, verifier, self._out, self._line_is_whole, self._needs_bodies
+            self.registry,
+            self.links.sessions,
+            verifier,
+            self._out,
+            self._line_is_whole,
+            self._needs_bodies,
+            self._forking.equivocated,
         )
         self._greeting = Greeting(self.registry, self.origin.publication, random.randbytes(16), self._out)
         self._comparing = Comparing(
-            self.registry, self.links.sessions, random, self._out, self._fetching.claim
+            self.registry, self.links.sessions, random, self._out, self._fetching.claim, self._forking
         )
         self.standing: Final = Standing(self.registry, self._out)
         self._watching = Watching(signer.origin, self.registry.table, self.links, self._out, self._say)
@@ -150,11 +162,17 @@ class Node:
     # ------------------------------------------------------------- life
 
     def restore(
-        self, epoch: int, lines: Iterable[StoredLine], bodies: Mapping[bytes, bytes], at: Moment
+        self,
+        epoch: int,
+        lines: Iterable[StoredLine],
+        bodies: Mapping[bytes, bytes],
+        at: Moment,
+        forks: Iterable[Fork] = (),
     ) -> list[Output]:
         """Take back what a disk holds, verified anew: what trust no longer carries stays out."""
         self._stored_epoch = epoch
         self._revision.restore(lines, bodies, at)
+        self._revision.restore_forks(forks)
         return self._finish(at)
 
     def start(self, entries: Mapping[str, bytes], at: Moment) -> list[Output]:
@@ -214,6 +232,7 @@ class Node:
         The Verifier has been told already; links are re-judged by the shell.
         """
         self._fetching.forget_refusals()
+        self._forking.forget_refusals()
         renewed = signer.certificate_sha256 != self.origin.publication.signer.certificate_sha256
         self.origin.publication.signer = signer
         if self._revision.again(at):
@@ -336,6 +355,12 @@ class Node:
                 self._comparing.page(session, message, at)
             case Fingerprints():
                 self._comparing.fingerprints(session, message, at)
+            case Forks():
+                self._forking.claimed(session, message)
+            case WantFork():
+                self._forking.give(session, message, at)
+            case Fork():
+                self._forking.proof(session, message)
             case Ping():
                 self._out.append(Send(session.link, Pong(message.token, at.wall_ms)))
             case Pong():
@@ -373,6 +398,8 @@ class Node:
                 self._fetching.retry(timer.origin, timer.request, at)
             case FetchDue():
                 self._fetching.due(timer.origin, at)
+            case RetryFork():
+                self._forking.retry(timer)
             case CompareRoots():
                 self._comparing.due(timer.link)
             case CheckLinks():

@@ -19,6 +19,23 @@ from esgf_gossip.core.table import Table
 
 
 @attrs.define
+class ForkTalk:
+    """
+    What was said of fork lines on one link, by the SHA-256 of their certificates.
+
+    ``claimed`` by the peer; ``asked`` of it and not given yet; ``refused``: its proof was none;
+    ``given_at_s``: when ours was sent.
+    ``awaited_above``: where the next page of all the peer holds begins, None where none was asked for.
+    """
+
+    claimed: set[bytes] = attrs.field(factory=set)
+    asked: set[bytes] = attrs.field(factory=set)
+    refused: set[bytes] = attrs.field(factory=set)
+    given_at_s: dict[bytes, float] = attrs.field(factory=dict)
+    awaited_above: bytes | None = None
+
+
+@attrs.define
 class Session:
     """
     One link. ``dialled`` is the address we dialled, None where the peer dialled us.
@@ -59,6 +76,7 @@ class Session:
     vector_answered_at_s: float = -math.inf
     teller: Teller | None = None
     listener: Listener | None = None
+    forks: ForkTalk = attrs.field(factory=ForkTalk)
 
     def note_claim(self, head: Head, table: Table) -> bool:
         """

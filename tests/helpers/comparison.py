@@ -16,7 +16,7 @@ from esgf_gossip.core import effects as fx
 from esgf_gossip.core.codec import decode, encode
 from esgf_gossip.core.comparing import Comparing
 from esgf_gossip.core.forking import Forking
-from esgf_gossip.core.messages import Feature, Fingerprints, Heads, Message, Roots
+from esgf_gossip.core.messages import Feature, Fingerprints, Fork, Forks, Heads, Message, Roots, WantFork
 from esgf_gossip.core.model import (
     CertificateRank,
     Digest,
@@ -27,6 +27,7 @@ from esgf_gossip.core.model import (
     SignedDigest,
     VerifiedDigest,
 )
+from esgf_gossip.core.reconciliation import roots_of
 from esgf_gossip.core.registry import Registry, sha256
 from esgf_gossip.core.sessions import Session, Sessions
 from esgf_gossip.sim.trust import PlainVerifier
@@ -66,6 +67,7 @@ class End:
     registry: Registry
     session: Session
     comparing: Comparing
+    forking: Forking
     out: list[fx.Output]
     claims: list[Head]
 
@@ -84,6 +86,12 @@ class End:
                 self.comparing.page(self.session, message, at)
             case Fingerprints():
                 self.comparing.fingerprints(self.session, message, at)
+            case Forks():
+                self.forking.claimed(self.session, message)
+            case WantFork():
+                self.forking.give(self.session, message, at)
+            case Fork():
+                self.forking.proof(self.session, message)
             case _:
                 self.claims.extend(message.heads)
 
@@ -97,15 +105,11 @@ def an_end(lines: Iterable[VerifiedDigest], features: frozenset[int], seed: int)
     sessions.add(session)
     out: list[fx.Output] = []
     claims: list[Head] = []
+    forking = Forking(registry, sessions, PlainVerifier(), out)
     comparing = Comparing(
-        registry,
-        sessions,
-        Random(seed),
-        out,
-        lambda _session, head, _at: claims.append(head),
-        Forking(registry, sessions, PlainVerifier(), out),
+        registry, sessions, Random(seed), out, lambda _session, head, _at: claims.append(head), forking
     )
-    return End(registry, session, comparing, out, claims)
+    return End(registry, session, comparing, forking, out, claims)
 
 
 class Ends:
@@ -128,7 +132,7 @@ class Ends:
 
     @property
     def are_equal(self) -> bool:
-        return self.one.registry.table.root == self.other.registry.table.root
+        return roots_of(self.one.registry) == roots_of(self.other.registry)
 
     @property
     def round_trips(self) -> float:

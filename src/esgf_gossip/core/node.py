@@ -284,6 +284,7 @@ class Node:
         The server greets first: its hello admits the client, which in TLS 1.3
         cannot know before whether its certificate was accepted.
         """
+        self.origin.linked(at)
         session = self.links.connected(link, peer, dialled, at)
         if session is not None and dialled is None:
             self._greeting.greet(session, at)
@@ -379,6 +380,7 @@ class Node:
     def _hello(self, session: Session, hello: Hello, at: Moment) -> None:
         self._greeting.hear(session, hello, at)
         self._out.append(PeerJoined(session.peer))
+        self.origin.joined()
         closed = self.links.drop_duplicates(session, at)
         for duplicate in closed:
             self._fetching.lost(duplicate.link, at)

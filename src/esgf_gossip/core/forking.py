@@ -2,7 +2,7 @@
 How fork lines come in and go out: claimed by their certificate, asked of one claimant at a time, proven, told on.
 
 Part of the node: appends to its output. What makes a proof is decided in ``forks``.
-Source: docs/protocol.md, "Fork lines".
+Source: docs/protocol.md, "Order".
 """
 
 from __future__ import annotations
@@ -152,6 +152,8 @@ class Forking:
 
     def give(self, session: Session, message: WantFork, at: Moment) -> None:
         """Send the proof that a peer asks for; the same not twice within a second."""
+        if Feature.FORKS not in session.features:
+            return
         line = self._forks.line(message.certificate_sha256)
         given = session.forks.given_at_s
         if line is not None and at.mono_s - given.get(line.certificate_sha256, -FORK_WAIT_S) >= FORK_WAIT_S:

@@ -46,7 +46,9 @@ def offer(bench, link, fork):
 def is_marked(bench, origin):
     """Tell whether the view shows a node as forked."""
     own = OwnState("h", "f", "0", 1, 1, 0, 0, 0, 0)
-    return Judge(bench.node.registry).view(own, bench.at().wall_ms, 0).node(origin).forked
+    return (
+        Judge(bench.node.registry, bench.node.standing).view(own, bench.at().wall_ms, 0).node(origin).forked
+    )
 
 
 # ----------------------------------------------------------------- coming and going

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 
 import attrs
 
@@ -76,7 +77,11 @@ class Session:
     vector_answered_at_s: float = -math.inf
     teller: Teller | None = None
     listener: Listener | None = None
-    forks: ForkTalk = attrs.field(factory=ForkTalk)
+
+    @cached_property
+    def forks(self) -> ForkTalk:
+        """What was said of fork lines; made when something is, which is rare."""
+        return ForkTalk()
 
     def note_claim(self, head: Head, table: Table) -> bool:
         """

@@ -20,7 +20,7 @@ from esgf_gossip.core import effects as fx
 from esgf_gossip.core.codec import decode, encode
 from esgf_gossip.core.digests import encode_digest
 from esgf_gossip.core.limits import DIGEST_LIFETIME_MS, FRAME_BYTES
-from esgf_gossip.core.messages import Answer, Hello, Message
+from esgf_gossip.core.messages import Answer, Fork, Hello, Message
 from esgf_gossip.core.model import (
     Address,
     Digest,
@@ -35,7 +35,7 @@ from esgf_gossip.core.model import (
 from esgf_gossip.core.node import Node
 from esgf_gossip.core.registry import sha256
 from esgf_gossip.core.revision import StoredLine
-from esgf_gossip.sim.disk import Disk
+from esgf_gossip.sim.disk import PERSISTS, Disk
 from esgf_gossip.sim.trust import FEDERATION, START_MS, PlainSigner, PlainVerifier
 
 OWN = "m.example.org"
@@ -110,6 +110,14 @@ def a_line(
     return Line(signed, digest, signer.chain, tuple(dict.fromkeys(bodies.values())), verified)
 
 
+def a_fork(origin: str, generation: int = 1, number: int = 1) -> Fork:
+    """Return the proof that a certificate signed two digests of one number."""
+    one, other = (
+        a_line(origin, number, number, {"registration": word}, generation=generation) for word in (b"1", b"2")
+    )
+    return Fork(one.chain, one.signed, other.signed, "", ())
+
+
 def a_hello(**changes: Any) -> Hello:
     """Return the hello of a puppet."""
     fields: dict[str, Any] = {
@@ -154,7 +162,8 @@ class Bench:
         self._links = itertools.count(1)
         self.node = Node(PlainSigner(own, generation), self.verifier, (own, 8951), seeds, Random(seed))
         stored = [StoredLine(line.signed, line.chain) for line in self.disk.lines.values()]
-        self.do(self.node.restore(self.disk.epoch, stored, self.disk.bodies, self.at()))
+        forks = list(self.disk.forks.values())
+        self.do(self.node.restore(self.disk.epoch, stored, self.disk.bodies, self.at(), forks))
         self.do(self.node.start({"registration": b"own"} if entries is None else entries, self.at()))
 
     def at(self) -> Moment:
@@ -181,7 +190,7 @@ class Bench:
                 case fx.StartTimer():
                     due_s = self.now_s + output.after_s
                     heapq.heappush(self._timers, (due_s, next(self._order), output.timer))
-                case fx.PersistEpoch() | fx.PersistLine() | fx.RemoveLine() | fx.DropBodies():
+                case _ if type(output) in PERSISTS:
                     pass
                 case _:
                     self.notices.append(output)

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 
 import attrs
 
+from esgf_gossip.core.forks import ForkLine
 from esgf_gossip.core.messages import Message
-from esgf_gossip.core.model import Address, Link, Order, VerifiedDigest
+from esgf_gossip.core.model import Address, Link, VerifiedDigest
 from esgf_gossip.core.verdicts import Verdict
 
 # ----------------------------------------------------------------- timers
@@ -32,6 +33,14 @@ class FetchDue:
     """Ask for the newest line of an origin that had published too much to be asked for at once."""
 
     origin: str
+
+
+@attrs.frozen
+class RetryFork:
+    """Ask the next claimant for the proof about this certificate, unless the link asked last is another."""
+
+    certificate_sha256: bytes
+    link: Link
 
 
 @attrs.frozen
@@ -117,6 +126,7 @@ class SayReachability:
 Timer = (
     RetryFetch
     | FetchDue
+    | RetryFork
     | CompareRoots
     | CheckLinks
     | DrawRings
@@ -165,6 +175,20 @@ class DropBodies:
 
 
 @attrs.frozen
+class PersistFork:
+    """Make a fork line durable."""
+
+    line: ForkLine
+
+
+@attrs.frozen
+class RemoveFork:
+    """Forget a fork line that trust no longer carries."""
+
+    certificate_sha256: bytes
+
+
+@attrs.frozen
 class Send:
     """Send a message over a link; lost with the link."""
 
@@ -208,6 +232,8 @@ Effect = (
     | PersistLine
     | RemoveLine
     | DropBodies
+    | PersistFork
+    | RemoveFork
     | Send
     | Disconnect
     | PauseReading
@@ -247,11 +273,11 @@ class DigestTurnedAway:
 
 
 @attrs.frozen
-class ForkSeen:
-    """Two digests of one number: the origin's key is used twice, or it lies."""
+class ForkProven:
+    """A certificate signed what contradicts itself: its key is used twice, or the origin lies. Told once."""
 
     origin: str
-    order: Order
+    certificate_sha256: bytes
 
 
 @attrs.frozen
@@ -304,7 +330,7 @@ Notice = (
     DigestAccepted
     | LineWithdrawn
     | DigestTurnedAway
-    | ForkSeen
+    | ForkProven
     | VerdictChanged
     | PeerJoined
     | PeerParted

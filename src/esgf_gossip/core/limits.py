@@ -47,7 +47,18 @@ MESSAGE_BODIES: Final = 64
 MESSAGE_FEATURES: Final = 32
 MESSAGE_KINDS: Final = 16
 TEXT_CHARACTERS: Final = 256
+# Heads whose fingerprints stand in one comparison: 64 KiB of them, half a frame; what is beyond waits for the next.
+SUMMARY_HEADS: Final = 16 * 1024
 
+# Hashes of certificates in one claim of fork lines, and hashes in one proof: those of a log have at most two paths.
+MESSAGE_FORKS: Final = 1024
+FORK_HASHES: Final = 128
+# Proofs asked of one peer at the same time: a silent liar holds up only its own.
+FORKS_PER_LINK: Final = 4
+# Certificates a peer may claim proofs about beyond those we hold; and of the proofs it gave so many
+# may prove nothing, two signatures each, before its claims are ignored.
+FORK_CLAIMS_PER_LINK: Final = 1024
+FORK_REFUSALS_PER_LINK: Final = 16
 # A peer may claim heads of so many origins beyond those we hold lines of.
 UNKNOWN_CLAIMS_PER_PEER: Final = 4096
 # Fetches that wait for answers at the same time, all peers together; the others queue.

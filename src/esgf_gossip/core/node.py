@@ -29,6 +29,7 @@ from esgf_gossip.core.effects import (
     PeerJoined,
     RepeatReport,
     RetryFetch,
+    RetryFork,
     SayReachability,
     Send,
     SendBeat,
@@ -37,6 +38,7 @@ from esgf_gossip.core.effects import (
 )
 from esgf_gossip.core.errors import VersionMismatchError, WireError
 from esgf_gossip.core.fetching import Fetching
+from esgf_gossip.core.forking import Forking
 from esgf_gossip.core.greeting import Greeting
 from esgf_gossip.core.links import Links
 from esgf_gossip.core.messages import (
@@ -45,6 +47,9 @@ from esgf_gossip.core.messages import (
     Ask,
     Bodies,
     Farewell,
+    Fingerprints,
+    Fork,
+    Forks,
     Goodbye,
     Heads,
     Hello,
@@ -54,6 +59,7 @@ from esgf_gossip.core.messages import (
     Roots,
     Unknown,
     Want,
+    WantFork,
 )
 from esgf_gossip.core.model import Address, Head, Link, Moment, VerifiedDigest
 from esgf_gossip.core.origin import Origin, notes_of
@@ -89,11 +95,20 @@ class Node:
             Publication(signer, contact), self.registry, self.links.sessions, verifier, random, self._out
         )
         self._revision = Revision(self.registry, verifier, self._out)
+        self._forking = Forking(self.registry, self.links.sessions, verifier, self._out)
         self._fetching = Fetching(
-            self.registry, self.links.sessions, verifier, self._out, self._line_is_whole, self._needs_bodies
+            self.registry,
+            self.links.sessions,
+            verifier,
+            self._out,
+            self._line_is_whole,
+            self._needs_bodies,
+            self._forking.equivocated,
         )
         self._greeting = Greeting(self.registry, self.origin.publication, random.randbytes(16), self._out)
-        self._comparing = Comparing(self.registry, self.links.sessions, random, self._out)
+        self._comparing = Comparing(
+            self.registry, self.links.sessions, random, self._out, self._fetching.claim, self._forking
+        )
         self.standing: Final = Standing(self.registry, self._out)
         self._watching = Watching(signer.origin, self.registry.table, self.links, self._out, self._say)
         self._drawn: frozenset[str] = frozenset()
@@ -147,11 +162,17 @@ class Node:
     # ------------------------------------------------------------- life
 
     def restore(
-        self, epoch: int, lines: Iterable[StoredLine], bodies: Mapping[bytes, bytes], at: Moment
+        self,
+        epoch: int,
+        lines: Iterable[StoredLine],
+        bodies: Mapping[bytes, bytes],
+        at: Moment,
+        forks: Iterable[Fork] = (),
     ) -> list[Output]:
         """Take back what a disk holds, verified anew: what trust no longer carries stays out."""
         self._stored_epoch = epoch
         self._revision.restore(lines, bodies, at)
+        self._revision.restore_forks(forks)
         return self._finish(at)
 
     def start(self, entries: Mapping[str, bytes], at: Moment) -> list[Output]:
@@ -211,6 +232,7 @@ class Node:
         The Verifier has been told already; links are re-judged by the shell.
         """
         self._fetching.forget_refusals()
+        self._forking.forget_refusals()
         renewed = signer.certificate_sha256 != self.origin.publication.signer.certificate_sha256
         self.origin.publication.signer = signer
         if self._revision.again(at):
@@ -262,6 +284,7 @@ class Node:
         The server greets first: its hello admits the client, which in TLS 1.3
         cannot know before whether its certificate was accepted.
         """
+        self.origin.linked(at)
         session = self.links.connected(link, peer, dialled, at)
         if session is not None and dialled is None:
             self._greeting.greet(session, at)
@@ -328,11 +351,17 @@ class Node:
             case Want():
                 self._send(session, bodies_for(message, self.registry))
             case Roots():
-                self._comparing.heard(session, message)
+                self._comparing.heard(session, message, at)
             case Heads():
-                for head in message.heads:
-                    self._fetching.claim(session, head, at)
-                self._comparing.page(session, message)
+                self._comparing.page(session, message, at)
+            case Fingerprints():
+                self._comparing.fingerprints(session, message, at)
+            case Forks():
+                self._forking.claimed(session, message)
+            case WantFork():
+                self._forking.give(session, message, at)
+            case Fork():
+                self._forking.proof(session, message)
             case Ping():
                 self._out.append(Send(session.link, Pong(message.token, at.wall_ms)))
             case Pong():
@@ -351,6 +380,7 @@ class Node:
     def _hello(self, session: Session, hello: Hello, at: Moment) -> None:
         self._greeting.hear(session, hello, at)
         self._out.append(PeerJoined(session.peer))
+        self.origin.joined()
         closed = self.links.drop_duplicates(session, at)
         for duplicate in closed:
             self._fetching.lost(duplicate.link, at)
@@ -359,7 +389,7 @@ class Node:
         self.links.ping(session, at)
         if hello.head_of_you is not None and hello.head_of_you.origin == self.name:
             self._fetching.claim(session, hello.head_of_you, at)
-        self._comparing.compare(session, hello.roots, may_send_vector=session.dialled is not None)
+        self._comparing.compare(session, hello.roots, at, begins=session.dialled is not None)
 
     # ------------------------------------------------------------- timers
 
@@ -370,6 +400,8 @@ class Node:
                 self._fetching.retry(timer.origin, timer.request, at)
             case FetchDue():
                 self._fetching.due(timer.origin, at)
+            case RetryFork():
+                self._forking.retry(timer)
             case CompareRoots():
                 self._comparing.due(timer.link)
             case CheckLinks():

@@ -104,6 +104,8 @@ class Driver:
             match output:
                 case fx.PersistEpoch() | fx.PersistLine() | fx.RemoveLine() | fx.DropBodies():
                     persists.append(output)
+                case fx.PersistFork() | fx.RemoveFork():
+                    persists.append(output)
                 case fx.Send() | fx.Disconnect() | fx.PauseReading() | fx.Dial():
                     sends.append(output)
                 case fx.StartTimer():
@@ -156,6 +158,8 @@ class Driver:
         return [
             *removals,
             *(fx.PersistLine(line, registry.bodies_of(line.digest)) for line in registry.table),
+            # A fork line that went meanwhile is judged again, and removed, by the next start.
+            *(fx.PersistFork(line) for line in registry.forks),
         ]
 
     def _persist_again(self) -> None:

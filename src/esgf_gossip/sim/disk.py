@@ -11,6 +11,7 @@ from typing import Final, get_args
 import attrs
 
 from esgf_gossip.core import effects as fx
+from esgf_gossip.core.messages import Fork
 from esgf_gossip.core.model import VerifiedDigest
 from esgf_gossip.core.node import StoredLine
 
@@ -21,11 +22,12 @@ PERSISTS: Final[frozenset[type]] = frozenset(get_args(fx.Effect)) - _NO_DISK
 
 @attrs.define
 class Disk:
-    """What a start finds: the epoch, the lines, the bodies they refer to."""
+    """What a start finds: the epoch, the lines, the bodies they refer to, the proofs of forks."""
 
     epoch: int = 0
     lines: dict[str, VerifiedDigest] = attrs.field(factory=dict)
     bodies: dict[bytes, bytes] = attrs.field(factory=dict)
+    forks: dict[bytes, Fork] = attrs.field(factory=dict)
 
     def apply(self, effect: object) -> None:
         """Carry out one effect; those that are no order to a disk change nothing."""
@@ -39,6 +41,10 @@ class Disk:
             case fx.RemoveLine():
                 self.lines.pop(effect.origin, None)
                 self._drop(effect.dropped)
+            case fx.PersistFork():
+                self.forks[effect.line.certificate_sha256] = effect.line.proof
+            case fx.RemoveFork():
+                self.forks.pop(effect.certificate_sha256, None)
             case fx.DropBodies():
                 self._drop(effect.dropped)
             case _ if type(effect) in PERSISTS:
@@ -54,7 +60,7 @@ class Disk:
 
     def copy(self) -> Disk:
         """Return a backup: later writes to either are not seen by the other."""
-        return Disk(self.epoch, dict(self.lines), dict(self.bodies))
+        return Disk(self.epoch, dict(self.lines), dict(self.bodies), dict(self.forks))
 
 
 class NoDisk(Disk):

@@ -112,7 +112,8 @@ class VirtualNetwork:
             Random(f"{self.random.random()}/{machine}"),
         )
         stored, bodies = host.disk.stored(), dict(host.disk.bodies)
-        self._perform(host, host.node.restore(host.disk.epoch, stored, bodies, self.at(host)))
+        forks = list(host.disk.forks.values())
+        self._perform(host, host.node.restore(host.disk.epoch, stored, bodies, self.at(host), forks))
         if host.node is not None:
             self._perform(host, host.node.start(host.entries, self.at(host)))
         return host

@@ -17,7 +17,17 @@ from typing import Final
 import attrs
 import msgpack
 
-from esgf_gossip.core.effects import DropBodies, PersistEpoch, PersistLine, RemoveLine
+from esgf_gossip.core.codec import decode, encode
+from esgf_gossip.core.effects import (
+    DropBodies,
+    PersistEpoch,
+    PersistFork,
+    PersistLine,
+    RemoveFork,
+    RemoveLine,
+)
+from esgf_gossip.core.errors import WireError
+from esgf_gossip.core.messages import Fork
 from esgf_gossip.core.model import SignedDigest
 from esgf_gossip.core.revision import StoredLine
 
@@ -32,9 +42,13 @@ _MIGRATIONS: Final = (
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE bodies (sha256 BLOB PRIMARY KEY, body BLOB NOT NULL) STRICT;
     """,
+    # The proof is the payload of the message that gives it to a peer.
+    """
+    CREATE TABLE forks (certificate BLOB PRIMARY KEY, proof BLOB NOT NULL) STRICT, WITHOUT ROWID;
+    """,
 )
 
-Persist = PersistEpoch | PersistLine | RemoveLine | DropBodies
+Persist = PersistEpoch | PersistLine | RemoveLine | DropBodies | PersistFork | RemoveFork
 
 
 class StorageError(Exception):
@@ -52,6 +66,7 @@ class Stored:
     epoch: int
     lines: tuple[StoredLine, ...]
     bodies: Mapping[bytes, bytes] = attrs.field(repr=False)
+    forks: tuple[Fork, ...] = ()
 
 
 def find_fault(path: Path) -> str:
@@ -156,15 +171,17 @@ class Database:
                     "SELECT payload, signature, chain FROM lines ORDER BY origin"
                 ).fetchall()
                 bodies = dict(cursor.execute("SELECT sha256, body FROM bodies"))
+                proofs = cursor.execute("SELECT proof FROM forks ORDER BY certificate").fetchall()
             lines = tuple(
                 StoredLine(SignedDigest(payload, signature), _chain(chain))
                 for payload, signature, chain in rows
             )
+            forks = tuple(_fork(proof) for (proof,) in proofs)
         except sqlite3.Error as error:
             raise _explained(self.path, error) from None
         except (ValueError, msgpack.exceptions.UnpackException) as error:
             raise _damaged(self.path, str(error)) from None
-        return Stored(self.fact("epoch"), lines, bodies)
+        return Stored(self.fact("epoch"), lines, bodies, forks)
 
     def fact(self, name: str) -> int:
         """
@@ -248,6 +265,15 @@ class Database:
                 self._drop(effect.dropped)
             case DropBodies():
                 self._drop(effect.dropped)
+            case PersistFork():
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO forks VALUES (?, ?)",
+                    (effect.line.certificate_sha256, encode(effect.line.proof)),
+                )
+            case RemoveFork():
+                self._connection.execute(
+                    "DELETE FROM forks WHERE certificate = ?", (effect.certificate_sha256,)
+                )
             case RemoveLine():
                 self._connection.execute("DELETE FROM lines WHERE origin = ?", (effect.origin,))
                 self._drop(effect.dropped)
@@ -263,6 +289,16 @@ def _chain(packed: bytes) -> tuple[bytes, ...]:
     if not isinstance(chain, list) or not all(isinstance(certificate, bytes) for certificate in chain):
         raise ValueError("a chain is not a list of certificates")
     return tuple(chain)
+
+
+def _fork(payload: bytes) -> Fork:
+    try:
+        message = decode(payload)
+    except WireError as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(message, Fork) or not message.chain:
+        raise ValueError("a proof of a fork is none")
+    return message
 
 
 def _explained(path: Path, error: sqlite3.Error) -> StorageError:

@@ -64,6 +64,8 @@ class Origin:
         self._renewal_token = 0
         self._own_head_seen_at_s: float | None = None
         self._was_linked = False
+        # False while the disk fails: a new epoch must be durable, so none is taken that is not needed.
+        self.can_persist = True
 
     @property
     def name(self) -> str:
@@ -118,7 +120,8 @@ class Origin:
         is a copy of signed since: its next numbers may be used. What it signed before it lost
         its links reached nobody.
         """
-        if self._was_linked and not self._sessions.open() and not self.publication.stopped:
+        is_back = self._was_linked and not self._sessions.open()
+        if is_back and self.can_persist and not self.publication.stopped:
             self._was_linked = False
             self._take_epoch(next_epoch(self.publication.epoch, 0, at.wall_ms, self._random), None)
             self.publish(at)

@@ -143,6 +143,7 @@ class Driver:
             if self.storage_error:
                 self.log.info("the disk works again: everything owed is written")
             self.storage_error = ""
+            self.node.origin.can_persist = True
         return True
 
     def _storage_failed(self, reason: str) -> None:
@@ -150,6 +151,7 @@ class Driver:
             self.log.critical("storage: {reason}; going on in memory", reason=reason)
             self._later(PERSIST_AGAIN_S, self._persist_again)
         self.storage_error = reason
+        self.node.origin.can_persist = False
 
     def _owed(self) -> list[Persist]:
         """Return what makes the disk equal to the registry again: every line whole, however long the fault lasted."""

@@ -118,7 +118,9 @@ def test_a_seat_only_grows_with_those_unreachable(roster, data):
     observers = Observers(members, mute)
     for subject in members:
         fewer_seats, more_seats = observers.seats(subject, unreachable), observers.seats(subject, more)
-        assert [seat[: len(fewer)] for fewer, seat in zip(fewer_seats, more_seats, strict=True)] == fewer_seats
+        assert [
+            seat[: len(fewer)] for fewer, seat in zip(fewer_seats, more_seats, strict=True)
+        ] == fewer_seats
 
 
 @given(rosters())

@@ -66,4 +66,5 @@ SEND_QUEUE_BYTES: Final = 4 * 1024 * 1024
 PENDING_HANDSHAKES: Final = 64
 HANDSHAKE_S: Final = 10.0
 # protocol: subjects one observer reports on; five are usual, a few times that after half of all nodes died.
-REPORTS_MOST: Final = 256
+# So many, of the longest names, fit into an entry.
+REPORTS_MOST: Final = 224

@@ -8,6 +8,7 @@ this one service. No reactor is imported at module level (docs/adr/0002).
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -27,8 +28,9 @@ from esgf_gossip.config import Config, ConfigError, format_address, load
 from esgf_gossip.core.node import Node
 from esgf_gossip.core.publication import PublicationError
 from esgf_gossip.esgf.site_data import SiteError
+from esgf_gossip.net.clock import make_steady, wall_clock_ms
 from esgf_gossip.net.connections import Connections
-from esgf_gossip.net.driver import Driver, wall_clock_ms
+from esgf_gossip.net.driver import Driver
 from esgf_gossip.sources.site import Site, SiteFiles, read_site
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.storage.outputs import RegistrationFile
@@ -112,6 +114,7 @@ class GossipService(Service):
                 f"{error.filename or self.config.node.state}: {error.strerror}; check the folder"
             ) from None
         super().startService()
+        _spare_the_collector()
         signal.signal(signal.SIGHUP, self._on_hangup)
         self.log.info(
             "{host} of federation {federation} runs: epoch {epoch}, {nodes} nodes known, gossip on {gossip}",
@@ -148,7 +151,7 @@ class GossipService(Service):
             else config.outputs.directory / "registration.xml"
         )
         self.picture = Picture(
-            Judge(self._node.registry),
+            Judge(self._node.registry, self._node.standing),
             self._own_state,
             lambda: self._node.peers_compared,
             lambda: self._node.links.expiry_ms(self._driver.at()),
@@ -255,6 +258,10 @@ class GossipService(Service):
     def view(self) -> FederationView:
         """Return the current view."""
         return self.picture.view()
+
+    def explain(self, host: str) -> dict[str, Any] | None:
+        """Return why a node has its status, or None where there is no such node."""
+        return self.picture.explain(host)
 
     def on_view_changed(self, callback: Any) -> Any:
         """Call back whenever the view may have changed; the result ends it."""
@@ -365,6 +372,16 @@ class GossipService(Service):
         return succeed(None)
 
 
+def _spare_the_collector() -> None:
+    """
+    Keep what the start has made, modules above all, out of the garbage collector's rounds.
+
+    It lives as long as the process, and to look through it takes 50 to 90 ms in which nothing else happens.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def _make_folder(folder: Path, setting: str) -> None:
     try:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -397,6 +414,7 @@ def run_in_foreground(config: Config, config_path: Path) -> int:
     )
     # Until the service has its handler: a reload asked for too early must not end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    make_steady(reactor)
     service = GossipService(config, config_path, reactor)
     try:
         service.startService()

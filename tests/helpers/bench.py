@@ -148,6 +148,7 @@ class Bench:
         self.closed: dict[Link, str] = {}
         self.notices: list[object] = []
         self.dials: list[Address] = []
+        self.pauses: list[fx.PauseReading] = []
         self._timers: list[tuple[float, int, fx.Timer]] = []
         self._order = itertools.count()
         self._links = itertools.count(1)
@@ -175,6 +176,8 @@ class Bench:
                     self.closed[output.link] = output.reason
                 case fx.Dial():
                     self.dials.append(output.address)
+                case fx.PauseReading():
+                    self.pauses.append(output)
                 case fx.StartTimer():
                     due_s = self.now_s + output.after_s
                     heapq.heappush(self._timers, (due_s, next(self._order), output.timer))

@@ -327,8 +327,10 @@ def test_hostile_peers_never_raise_and_never_change_a_line_without_a_digest(sche
         assert set(before) <= {line.digest.origin for line in bench.node.registry.table}
     fetching = bench.node._fetching
     assert all(
-        fetch.asked is not None or origin in fetching._waiting for origin, fetch in fetching._fetches.items()
+        fetch.asked is not None or origin in fetching._waiting or origin in fetching._resting
+        for origin, fetch in fetching._fetches.items()
     )
+    assert fetching._resting <= fetching._fetches.keys() & fetching._due
     assert sum(fetching._questions_to.values()) == sum(
         fetch.asked is not None for fetch in fetching._fetches.values()
     )

@@ -205,7 +205,7 @@ def test_a_quarrel_of_trust_causes_no_growing_traffic():
     stern = type(network.verifier)({line.chain[0]})
     for number in (0, 1):
         node = network.hosts[name(number)].node
-        node._revision._verifier = node._fetching._verifier = stern
+        node._revision._verifier = node._fetching._judging._verifier = stern
         network.perform(
             network.hosts[name(number)],
             node.trust_changed(node.origin.publication.signer, network.at()),

@@ -28,6 +28,13 @@ class RetryFetch:
 
 
 @attrs.frozen
+class FetchDue:
+    """Ask for the newest line of an origin that had published too much to be asked for at once."""
+
+    origin: str
+
+
+@attrs.frozen
 class CompareRoots:
     """Compare roots with a random peer, or once more with one whose roots differed."""
 
@@ -109,6 +116,7 @@ class SayReachability:
 
 Timer = (
     RetryFetch
+    | FetchDue
     | CompareRoots
     | CheckLinks
     | DrawRings
@@ -173,6 +181,14 @@ class Disconnect:
 
 
 @attrs.frozen
+class PauseReading:
+    """Read nothing from a link for so many seconds: its peer makes more work than it may. Never an error."""
+
+    link: Link
+    for_s: float
+
+
+@attrs.frozen
 class Dial:
     """Connect to an address and answer with ``peer_connected`` or ``dial_failed``."""
 
@@ -187,7 +203,17 @@ class StartTimer:
     after_s: float
 
 
-Effect = PersistEpoch | PersistLine | RemoveLine | DropBodies | Send | Disconnect | Dial | StartTimer
+Effect = (
+    PersistEpoch
+    | PersistLine
+    | RemoveLine
+    | DropBodies
+    | Send
+    | Disconnect
+    | PauseReading
+    | Dial
+    | StartTimer
+)
 
 # ----------------------------------------------------------------- notices
 

@@ -23,6 +23,7 @@ from esgf_gossip.core.effects import (
     DialNext,
     DrawPartner,
     DrawRings,
+    FetchDue,
     MissAnswer,
     Output,
     PeerJoined,
@@ -367,6 +368,8 @@ class Node:
         match timer:
             case RetryFetch():
                 self._fetching.retry(timer.origin, timer.request, at)
+            case FetchDue():
+                self._fetching.due(timer.origin, at)
             case CompareRoots():
                 self._comparing.due(timer.link)
             case CheckLinks():

@@ -16,7 +16,7 @@ from esgf_gossip.core.model import Digest
 from esgf_gossip.core.observers import Observers, observers_of
 from esgf_gossip.core.reachability import REACHABILITY, Reachability, Report, decode_reachability
 from esgf_gossip.core.registry import Registry
-from esgf_gossip.core.verdicts import Tally, Verdict, judge
+from esgf_gossip.core.verdicts import Tally, Verdict, judge, tally
 
 
 class Standing:
@@ -85,6 +85,13 @@ class Standing:
         return found is not None and (
             found.verdict is Verdict.UNREACHABLE or found.reports.keys() <= self.unreachable
         )
+
+    def tally(self, subject: str) -> Tally:
+        """Return the count on one node, clear or not, as it was last made."""
+        found = self.tallies.get(subject)
+        if found is None:
+            found = tally(subject, self.observers, {}, self._statements, self.unreachable)
+        return found
 
     def statement(self, observer: str) -> Reachability:
         """Return what an observer says, empty for nothing."""

@@ -47,6 +47,7 @@ class Tally:
     verdict: Verdict
     reports: Mapping[str, Report]
     against: int
+    seats: int
     votes: tuple[tuple[int, str, Vote], ...]
 
     @property
@@ -100,7 +101,7 @@ def tally(
     verdict = Verdict.SUSPECT if for_it else Verdict.CLEAR
     if for_it > against and for_it >= min(2, len(seats)):
         verdict = Verdict.UNREACHABLE
-    return Tally(subject, verdict, counted, against, tuple(votes))
+    return Tally(subject, verdict, counted, against, len(seats), tuple(votes))
 
 
 def judge(

@@ -8,7 +8,6 @@ about the protocol belongs in the core, not here.
 from __future__ import annotations
 
 import itertools
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -21,6 +20,8 @@ from esgf_gossip.core.errors import WireError
 from esgf_gossip.core.messages import Message
 from esgf_gossip.core.model import Address, Link, Moment
 from esgf_gossip.core.node import Node
+from esgf_gossip.net.budget import PeerBudgets
+from esgf_gossip.net.clock import wall_clock_ms
 from esgf_gossip.net.link import LinkConnection
 from esgf_gossip.net.sparing import Sparing
 from esgf_gossip.storage.database import Database, Persist, StorageError
@@ -28,11 +29,6 @@ from esgf_gossip.trust.tls import PeerIdentity
 
 # What could not be written is tried again so often; meanwhile everything is in memory.
 PERSIST_AGAIN_S: Final = 5.0
-
-
-def wall_clock_ms() -> int:
-    """Return Unix milliseconds, UTC."""
-    return time.time_ns() // 1_000_000
 
 
 class Driver:
@@ -73,6 +69,7 @@ class Driver:
         self._stopped = False
         # Links whose peer has not said hello: the core tells nothing of them.
         self._unopened: dict[Link, str] = {}
+        self._budgets = PeerBudgets()
         self._sparing = Sparing(clock, self._tell_left_out)
 
     def at(self) -> Moment:
@@ -100,14 +97,14 @@ class Driver:
 
     def _perform_one(self, outputs: list[fx.Output]) -> None:
         persists: list[Persist] = []
-        sends: list[fx.Send | fx.Disconnect | fx.Dial] = []
+        sends: list[fx.Send | fx.Disconnect | fx.PauseReading | fx.Dial] = []
         timers: list[fx.StartTimer] = []
         notices: list[fx.Notice] = []
         for output in outputs:
             match output:
                 case fx.PersistEpoch() | fx.PersistLine() | fx.RemoveLine() | fx.DropBodies():
                     persists.append(output)
-                case fx.Send() | fx.Disconnect() | fx.Dial():
+                case fx.Send() | fx.Disconnect() | fx.PauseReading() | fx.Dial():
                     sends.append(output)
                 case fx.StartTimer():
                     timers.append(output)
@@ -167,7 +164,7 @@ class Driver:
             if self.storage_error:
                 self._later(PERSIST_AGAIN_S, self._persist_again)
 
-    def _send(self, order: fx.Send | fx.Disconnect | fx.Dial) -> None:
+    def _send(self, order: fx.Send | fx.Disconnect | fx.PauseReading | fx.Dial) -> None:
         if isinstance(order, fx.Dial):
             if not self._stopped:
                 self.dial(order.address)
@@ -177,6 +174,8 @@ class Driver:
             return
         if isinstance(order, fx.Send):
             connection.send(order.message)
+        elif isinstance(order, fx.PauseReading):
+            connection.pause_reading(order.for_s)
         else:
             # Its loss is no news to the core any more.
             del self._connections[order.link]
@@ -223,6 +222,7 @@ class Driver:
         self._unopened[link] = identity.host
         # The connection must know its number before the core answers.
         connection.link = link
+        connection.budget = self._budgets.of(identity.host, self._clock.seconds())
         self.perform(self.node.peer_connected(link, identity.host, connection.dialled, self.at()))
         return link
 

@@ -15,7 +15,7 @@ from esgf_gossip.core.model import VerifiedDigest
 from esgf_gossip.core.node import StoredLine
 
 # Every effect that is none of these is an order to the disk.
-_NO_DISK: Final = frozenset({fx.Send, fx.Disconnect, fx.Dial, fx.StartTimer})
+_NO_DISK: Final = frozenset({fx.Send, fx.Disconnect, fx.PauseReading, fx.Dial, fx.StartTimer})
 PERSISTS: Final[frozenset[type]] = frozenset(get_args(fx.Effect)) - _NO_DISK
 
 

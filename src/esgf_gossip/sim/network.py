@@ -242,6 +242,8 @@ class VirtualNetwork:
                     if isinstance(output.timer, fx.SignAnew):
                         plan = self.timeline.later_by_wall
                     plan(output.after_s, self._timer, host, run, output.timer)
+                case fx.PauseReading():
+                    pass  # a wire here carries no flood
                 case _ if type(output) in PERSISTS:
                     pass
                 case _ if self.on_notice is not None:

@@ -92,4 +92,5 @@ HANDSHAKE_S: Final = 10.0
 # Where all of these are taken, who has stalled for so long makes room: two round trips at any distance are enough.
 HANDSHAKE_CROWDED_S: Final = 2.0
 # protocol: subjects one observer reports on; five are usual, a few times that after half of all nodes died.
-REPORTS_MOST: Final = 256
+# So many, of the longest names, fit into an entry.
+REPORTS_MOST: Final = 224

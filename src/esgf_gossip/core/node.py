@@ -69,7 +69,6 @@ from esgf_gossip.core.registry import Registry
 from esgf_gossip.core.revision import Revision, StoredLine
 from esgf_gossip.core.sessions import Session
 from esgf_gossip.core.standing import Standing
-from esgf_gossip.core.verdicts import Verdict
 from esgf_gossip.core.verification import Signer, Verifier
 from esgf_gossip.core.watching import Watching
 
@@ -111,7 +110,7 @@ class Node:
         )
         self.standing: Final = Standing(self.registry, self._out)
         self._watching = Watching(signer.origin, self.registry.table, self.links, self._out, self._say)
-        self._drawn: frozenset[str] = frozenset()
+        self._drawn: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
         self._stored_epoch = 0
 
     @property
@@ -130,14 +129,15 @@ class Node:
             self.standing.line_moved(origin)
             self._watching.line_moved(origin, at)
         self._watching.links_changed(at)
-        is_redrawn = self.links.members != self._drawn
+        drawn = (self.links.members, self.links.mute)
+        is_redrawn = drawn != self._drawn
         if is_redrawn:
-            self._drawn = self.links.members
-            self.standing.roster_drawn(self._drawn, self.links.mute())
+            self._drawn = drawn
+            self.standing.roster_drawn(*drawn)
         has_judged = self.standing.needs_judging and self.standing.judge()
         if is_redrawn or has_judged:
             self._assign(at)
-        if self.standing.verdict(self.name) is Verdict.UNREACHABLE:
+        if self.standing.must_answer(self.name):
             self._watching.answer(at)
         return self._drain()
 

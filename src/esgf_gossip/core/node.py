@@ -115,7 +115,8 @@ class Node:
             self.standing.line_moved(origin)
             self._watching.line_moved(origin, at)
         self._watching.links_changed(at)
-        is_redrawn = self.links.members != self._drawn
+        # A set is compared name by name, even with itself: not at every message.
+        is_redrawn = self.links.members is not self._drawn
         if is_redrawn:
             self._drawn = self.links.members
             self.standing.roster_drawn(self._drawn, self.links.mute())

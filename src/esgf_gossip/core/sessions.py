@@ -115,6 +115,11 @@ class Sessions:
         """Return the sessions whose peer has said hello, in the order of their links."""
         return [session for session in self._sessions.values() if session.is_open]
 
+    @property
+    def is_any_open(self) -> bool:
+        """Tell whether any peer has said hello."""
+        return any(session.is_open for session in self._sessions.values())
+
     def of(self, peer: str) -> list[Session]:
         """Return the open sessions with one peer: more than one only until the duplicate is closed."""
-        return [session for session in self.open() if session.peer == peer]
+        return [one for one in self._sessions.values() if one.peer == peer and one.is_open]

@@ -13,7 +13,7 @@ import attrs
 from esgf_gossip.core import effects as fx
 from esgf_gossip.core.messages import Fork
 from esgf_gossip.core.model import VerifiedDigest
-from esgf_gossip.core.node import StoredLine
+from esgf_gossip.core.revision import StoredLine
 
 # Every effect that is none of these is an order to the disk.
 _NO_DISK: Final = frozenset({fx.Send, fx.Disconnect, fx.PauseReading, fx.Dial, fx.StartTimer})

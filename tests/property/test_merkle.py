@@ -148,8 +148,10 @@ def test_only_whole_blocks_that_are_held_are_dropped(start):
         tree(12_288).without(start)
     with pytest.raises(ValueError, match="begins no block"):
         tree(12_288).without(8192).left_at(4096)
-    with pytest.raises(ValueError, match="are no blocks"):
+    with pytest.raises(ValueError, match="no subtree left"):
         tree(12_288).without(8192).subtree(4096, 8192)
+    with pytest.raises(ValueError, match="are no blocks"):
+        tree(12_288).without(8192).subtree(8192, 9000)
     with pytest.raises(ValueError, match="left-hand hashes"):
         Tree.after(8192, (b"one", b"two"))
 
@@ -220,6 +222,24 @@ def test_a_proof_shows_both_roots_and_nothing_else_does(one, other):
 def test_proofs_in_large_trees(first, second):
     """Sizes at and around the ends of blocks."""
     check_consistency(first, second)
+
+
+@pytest.mark.parametrize("start", [4096, 12_288, 16_384])
+def test_a_tree_without_its_first_blocks_proves_what_came_after_them(start):
+    """Left-hand hashes are enough for the past of any size from the first leaf held on."""
+    short, whole = tree(40_000).without(start), tree(40_000)
+    for first in (*range(start, 40_000, BLOCK_LEAVES), 39_999):
+
+        def subtree(low, high):
+            return (
+                slow_root(low, high)
+                if low % BLOCK_LEAVES or high % BLOCK_LEAVES
+                else short.subtree(low, high)
+            )
+
+        assert consistency_roots(first, 40_000, consistency_proof(first, 40_000, subtree))[1] == whole.root
+    with pytest.raises(ValueError, match="no subtree left"):
+        short.subtree(0, 20_480)
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (0, 5), (5, 5), (6, 5), (2**62, 2**61)])

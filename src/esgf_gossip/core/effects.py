@@ -12,8 +12,10 @@ from collections.abc import Mapping
 
 import attrs
 
+from esgf_gossip.core.logs import Log
+from esgf_gossip.core.merkle import Tree
 from esgf_gossip.core.messages import Message
-from esgf_gossip.core.model import Address, Link, Order, VerifiedDigest
+from esgf_gossip.core.model import Address, Link, Order, RewriteEvidence, VerifiedDigest
 
 # ----------------------------------------------------------------- timers
 
@@ -64,7 +66,25 @@ class SignAnew:
     token: int
 
 
-Timer = RetryFetch | CompareRoots | CheckLinks | DrawRings | DialNext | DrawPartner | SignAnew
+@attrs.frozen
+class RetryLeaves:
+    """Ask for leaves again, or somebody else; ``token`` tells a newer question."""
+
+    origin: str
+    log: str
+    token: int
+
+
+@attrs.frozen
+class JudgeLog:
+    """Give up leaves that their origin seems to have lost, unless it has them back."""
+
+    origin: str
+    log: str
+
+
+LogTimer = RetryLeaves | JudgeLog
+Timer = RetryFetch | CompareRoots | CheckLinks | DrawRings | DialNext | DrawPartner | SignAnew | LogTimer
 
 # ----------------------------------------------------------------- effects
 
@@ -101,11 +121,67 @@ class DropBodies:
 
 
 @attrs.frozen
+class PersistLeaves:
+    """
+    Make the state of a log durable, with leaves from number ``first`` on at its end, and forget those before its start.
+
+    ``is_anew``: whatever was held under this name goes first.
+    """
+
+    origin: str
+    log: str
+    state: Log
+    first: int
+    leaves: tuple[bytes, ...] = attrs.field(repr=False)
+    is_anew: bool = False
+
+
+@attrs.frozen
+class DropLeaves:
+    """Forget a log and all its leaves."""
+
+    origin: str
+    log: str
+
+
+@attrs.frozen
 class Send:
     """Send a message over a link; lost with the link."""
 
     link: Link
     message: Message
+
+
+@attrs.frozen
+class SendLeaves:
+    """
+    Read leaves from ``start`` to ``end`` and send them, in the messages that ``log_serving.pages`` makes of them.
+
+    The disk may hold fewer or none; at most LEAVES_ANSWER_BYTES are read.
+    """
+
+    link: Link
+    request: int
+    origin: str
+    log: str
+    start: int
+    end: int
+    left: tuple[bytes, ...] = attrs.field(repr=False)
+    right: tuple[bytes, ...] = attrs.field(repr=False)
+
+
+@attrs.frozen
+class SendProof:
+    """Read leaves ``low`` to ``high``, none where they are equal, and send what ``log_serving.proof`` makes of them."""
+
+    link: Link
+    request: int
+    origin: str
+    log: str
+    first_size: int
+    low: int
+    high: int
+    tree: Tree = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -131,7 +207,20 @@ class StartTimer:
     after_s: float
 
 
-Effect = PersistEpoch | PersistLine | RemoveLine | DropBodies | Send | Disconnect | Dial | StartTimer
+Effect = (
+    PersistEpoch
+    | PersistLine
+    | RemoveLine
+    | DropBodies
+    | PersistLeaves
+    | DropLeaves
+    | Send
+    | SendLeaves
+    | SendProof
+    | Disconnect
+    | Dial
+    | StartTimer
+)
 
 # ----------------------------------------------------------------- notices
 
@@ -170,6 +259,42 @@ class ForkSeen:
 
     origin: str
     order: Order
+
+
+@attrs.frozen
+class LeavesAccepted:
+    """Leaves of a log were verified and kept, our own included; they are on the disk from number ``first`` on."""
+
+    origin: str
+    log: str
+    born: int
+    first: int
+    count: int
+
+
+@attrs.frozen
+class LogRestarted:
+    """What was held of a log was given up: its origin's newest birth has another past, or begins later, or is gone."""
+
+    origin: str
+    log: str
+
+
+@attrs.frozen
+class LogRewritten:
+    """An origin shrank or rewrote a log under one birth, and this proves it. Told once a birth."""
+
+    origin: str
+    log: str
+    evidence: RewriteEvidence
+
+
+@attrs.frozen
+class LogRecovered:
+    """Leaves of our own log that this node did not hold any more came back from peers."""
+
+    log: str
+    count: int
 
 
 @attrs.frozen
@@ -215,6 +340,10 @@ Notice = (
     | LineWithdrawn
     | DigestTurnedAway
     | ForkSeen
+    | LeavesAccepted
+    | LogRestarted
+    | LogRewritten
+    | LogRecovered
     | PeerJoined
     | PeerParted
     | DialFailed

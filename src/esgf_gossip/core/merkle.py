@@ -134,9 +134,13 @@ class Tree:
         """
         Return the root of the leaves from ``low`` to ``high``, whole blocks or up to the end of the tree.
 
+        Of leaves before the start only the perfect subtrees are known that lie to the left of some block held.
+
         Raises:
-            ValueError: not all of them are held, or the range cuts a block.
+            ValueError: that root is not known, or the range cuts a block.
         """
+        if low < self.start:
+            return self._left_subtree(low, high)
         cuts_block = low % BLOCK_LEAVES or (high % BLOCK_LEAVES and high != self.size)
         if cuts_block or not self.start <= low < high <= self.size:
             raise ValueError(f"leaves {low} to {high} are no blocks of {self.start} to {self.size}")
@@ -145,6 +149,15 @@ class Tree:
         if high % BLOCK_LEAVES:
             parts.append(folded(self.frontier[-(high % BLOCK_LEAVES).bit_count() :]))
         return root_over(parts)
+
+    def _left_subtree(self, low: int, high: int) -> bytes:
+        end, edge = max(self.start, high), 0
+        for root in self.left_at(end):
+            width = 1 << (end - edge).bit_length() - 1
+            if (low, high) == (edge, edge + width):
+                return root
+            edge += width
+        raise ValueError(f"leaves {low} to {high} are no subtree left of {end}")
 
 
 # ----------------------------------------------------------------- paths

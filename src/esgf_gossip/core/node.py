@@ -4,7 +4,7 @@ The node: the whole protocol of one daemon as a state machine.
 Messages, timers and local changes go in with a Moment; effects and notices
 come out. No socket, no disk, no clock, no global random source: the same node
 runs in the daemon and in a simulation. Parts: origin (what we say), fetching
-(what we take in), comparing (what we missed), links (to whom). Source: docs/protocol.md.
+(what we take in), comparing (what we missed), event_logs (leaves), links (to whom). Source: docs/protocol.md.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from esgf_gossip.core.effects import (
     DrawRings,
     DropBodies,
     LineWithdrawn,
+    LogTimer,
     Output,
     PeerJoined,
     RemoveLine,
@@ -37,18 +38,22 @@ from esgf_gossip.core.effects import (
     Timer,
 )
 from esgf_gossip.core.errors import DigestRefused, VersionMismatchError, WireError
+from esgf_gossip.core.event_logs import EventLogs
 from esgf_gossip.core.fetching import Fetching
 from esgf_gossip.core.greeting import Greeting
 from esgf_gossip.core.links import Links
+from esgf_gossip.core.logs import StoredLog
 from esgf_gossip.core.messages import (
     Announce,
     Answer,
     Ask,
     Bodies,
     Farewell,
+    Feature,
     Goodbye,
     Heads,
     Hello,
+    LogMessage,
     Message,
     Ping,
     Pong,
@@ -96,6 +101,9 @@ class Node:
         self._fetching = Fetching(
             self.registry, self.links.sessions, verifier, self._out, self._line_is_whole, self._needs_bodies
         )
+        self.logs: Final = EventLogs(
+            self.origin, self.registry, self.links.sessions, verifier, random, self._out
+        )
         self._greeting = Greeting(self.registry, self.origin.publication, random.randbytes(16), self._out)
         self._comparing = Comparing(self.registry, self.links.sessions, random, self._out)
         self._stored_epoch = 0
@@ -119,7 +127,12 @@ class Node:
     # ------------------------------------------------------------- life
 
     def restore(
-        self, epoch: int, lines: Iterable[StoredLine], bodies: Mapping[bytes, bytes], at: Moment
+        self,
+        epoch: int,
+        lines: Iterable[StoredLine],
+        bodies: Mapping[bytes, bytes],
+        at: Moment,
+        logs: Iterable[StoredLog] = (),
     ) -> list[Output]:
         """Take back what a disk holds, verified anew: what trust no longer carries stays out."""
         self._stored_epoch = epoch
@@ -137,6 +150,12 @@ class Node:
         orphans = frozenset(content for content in bodies if self.registry.body(content) is None)
         if orphans:
             self._out.append(DropBodies(orphans))
+        self.logs.restore(logs, at)
+        return self._drain()
+
+    def restore_logs(self, logs: Iterable[StoredLog], at: Moment) -> list[Output]:
+        """Go on with the logs that the disk holds, after it took none for a while."""
+        self.logs.restored_again(logs, at)
         return self._drain()
 
     def _verified_again(
@@ -158,6 +177,7 @@ class Node:
         self.origin.publish(at)
         self.links.start(at)
         self._comparing.start()
+        self.logs.start(at)
         return self._drain()
 
     def publish(self, entries: Mapping[str, bytes], at: Moment) -> list[Output]:
@@ -170,6 +190,16 @@ class Node:
         if not self.origin.publication.has_entries(entries):
             self.origin.publication.set_entries(entries, at)
             self.origin.publish(at)
+        return self._drain()
+
+    def append(self, log: str, leaves: Sequence[bytes], at: Moment) -> list[Output]:
+        """Add events to a log of this node, under one new digest; raises PublicationError, then none was added."""
+        self.logs.append(log, leaves, at)
+        return self._drain()
+
+    def retain(self, log: str, first: int, at: Moment) -> list[Output]:
+        """Let all nodes drop the events of a log before the block of ``first``; raises PublicationError."""
+        self.logs.retain(log, first, at)
         return self._drain()
 
     def leave(self, at: Moment) -> list[Output]:
@@ -203,6 +233,8 @@ class Node:
                 self._verified_again(line.signed, line.digest, line.chain, at)
             except DigestRefused as refusal:
                 dropped = self.registry.withdraw(line.digest.origin)
+                if line.digest.origin != self.name:
+                    self.logs.line_gone(line.digest.origin)
                 self._out.append(RemoveLine(line.digest.origin, dropped))
                 self._out.append(LineWithdrawn(line.digest.origin, refusal.reason))
                 self.links.roster_moved(at)
@@ -228,6 +260,7 @@ class Node:
         if change is None:
             return
         self._out.extend(notes_of(change))
+        self.logs.line_moved(before, line, at)
         if (
             before is None
             or before.digest.leaving != line.digest.leaving
@@ -261,8 +294,12 @@ class Node:
     def peer_lost(self, link: Link, reason: str, at: Moment) -> list[Output]:
         """Note that a link is down; what it owed us is asked of others."""
         if self.links.lost(link, reason, at) is not None:
-            self._fetching.lost(link, at)
+            self._link_gone(link, at)
         return self._drain()
+
+    def _link_gone(self, link: Link, at: Moment) -> None:
+        self._fetching.lost(link, at)
+        self.logs.lost(link, at)
 
     def dial_failed(self, address: Address, reason: str, at: Moment) -> list[Output]:
         """Note that a dial came to nothing."""
@@ -294,7 +331,7 @@ class Node:
 
     def _part(self, session: Session, farewell: Farewell, reason: str, at: Moment) -> None:
         self.links.close(session, farewell, reason)
-        self._fetching.lost(session.link, at)
+        self._link_gone(session.link, at)
         self.links.punish(session, at)
 
     def _take(self, session: Session, message: Message, at: Moment) -> None:
@@ -306,6 +343,8 @@ class Node:
             case Announce():
                 for head in message.heads:
                     self._fetching.claim(session, head, at)
+            case Answer(request=0, origin=self.name) if Feature.LOGS in session.features:
+                self.logs.own_digest_shown(session, message, at)
             case Answer():
                 self._fetching.answer(session, message, at)
             case Bodies():
@@ -326,7 +365,9 @@ class Node:
                 self.links.pong(session, message, at)
             case Goodbye():
                 self.links.goodbye(session, message, at)
-                self._fetching.lost(session.link, at)
+                self._link_gone(session.link, at)
+            case _ if isinstance(message, LogMessage):
+                self.logs.take(session, message, at)
             case Unknown():
                 pass  # a newer peer's: it costs nothing and means nothing here
 
@@ -338,13 +379,14 @@ class Node:
         self._out.append(PeerJoined(session.peer))
         closed = self.links.drop_duplicates(session, at)
         for duplicate in closed:
-            self._fetching.lost(duplicate.link, at)
+            self._link_gone(duplicate.link, at)
         if session in closed:
             return
         self.links.ping(session, at)
         if hello.head_of_you is not None and hello.head_of_you.origin == self.name:
             self._fetching.claim(session, hello.head_of_you, at)
         self._comparing.compare(session, hello.roots, may_send_vector=session.dialled is not None)
+        self.logs.opened(session, at)
 
     # ------------------------------------------------------------- timers
 
@@ -357,7 +399,7 @@ class Node:
                 self._comparing.due(timer.link)
             case CheckLinks():
                 for session in self.links.check(at):
-                    self._fetching.lost(session.link, at)
+                    self._link_gone(session.link, at)
             case DrawRings():
                 self.links.rings_due(timer.token, at)
             case DialNext():
@@ -366,4 +408,6 @@ class Node:
                 self.links.draw_partner(at)
             case SignAnew():
                 self.origin.renew(timer.token, at)
+            case _ if isinstance(timer, LogTimer):
+                self.logs.due(timer, at)
         return self._drain()

@@ -27,6 +27,7 @@ from esgf_gossip.core.model import (
     EntryRef,
     Head,
     Link,
+    LogRef,
     Moment,
     Order,
     SignedDigest,
@@ -77,6 +78,7 @@ def a_line(
     lifetime_ms: int = DIGEST_LIFETIME_MS,
     contact: Address | None = None,
     leaving: bool = False,
+    logs: Mapping[str, LogRef] | None = None,
     sizes: Mapping[str, int] | None = None,
 ) -> Line:
     """Return a line rightly signed; ``sizes`` lets the origin lie about its bodies."""
@@ -98,6 +100,7 @@ def a_line(
         expires_at_ms=issued_at_ms + lifetime_ms,
         contact=(origin, 8951) if contact is None else contact,
         entries=refs,
+        logs=logs or {},
         leaving=leaving,
     )
     payload = encode_digest(digest)
@@ -151,7 +154,8 @@ class Bench:
         self._links = itertools.count(1)
         self.node = Node(PlainSigner(own, generation), self.verifier, (own, 8951), seeds, Random(seed))
         stored = [StoredLine(line.signed, line.chain) for line in self.disk.lines.values()]
-        self.do(self.node.restore(self.disk.epoch, stored, self.disk.bodies, self.at()))
+        logs = self.disk.stored_logs()
+        self.do(self.node.restore(self.disk.epoch, stored, self.disk.bodies, self.at(), logs))
         self.do(self.node.start({"registration": b"own"} if entries is None else entries, self.at()))
 
     def at(self) -> Moment:
@@ -176,7 +180,11 @@ class Bench:
                 case fx.StartTimer():
                     due_s = self.now_s + output.after_s
                     heapq.heappush(self._timers, (due_s, next(self._order), output.timer))
-                case fx.PersistEpoch() | fx.PersistLine() | fx.RemoveLine() | fx.DropBodies():
+                case fx.SendLeaves() | fx.SendProof():
+                    for message in self.disk.carry_out(output):
+                        assert len(encode(message)) <= FRAME_BYTES
+                        self.sent.append(fx.Send(output.link, message))
+                case _ if isinstance(output, fx.Persist):
                     pass
                 case _:
                     self.notices.append(output)

@@ -19,6 +19,9 @@ from esgf_gossip.core import effects as fx
 from esgf_gossip.core.codec import decode, encode
 from esgf_gossip.core.errors import DigestRefused
 from esgf_gossip.core.framing import FrameBuffer, frame
+from esgf_gossip.core.limits import LEAVES_ANSWER_BYTES
+from esgf_gossip.core.log_serving import pages, proof
+from esgf_gossip.core.logs import Log, LogKey, StoredLog
 from esgf_gossip.core.messages import Message
 from esgf_gossip.core.model import (
     Address,
@@ -106,9 +109,48 @@ class Disk:
     epoch: int = 0
     lines: dict[str, VerifiedDigest] = attrs.field(factory=dict)
     bodies: dict[bytes, bytes] = attrs.field(factory=dict)
+    logs: dict[LogKey, Log] = attrs.field(factory=dict)
+    leaves: dict[LogKey, dict[int, bytes]] = attrs.field(factory=dict)
+
+    def copy(self) -> Disk:
+        """Return what a backup made now would hold."""
+        leaves = {key: dict(kept) for key, kept in self.leaves.items()}
+        return Disk(self.epoch, dict(self.lines), dict(self.bodies), dict(self.logs), leaves)
+
+    def stored_logs(self) -> list[StoredLog]:
+        """Return the logs as a database gives them back."""
+        return [
+            StoredLog(
+                *key, log.born, log.tree, log.word and log.word.signed, log.word.chain if log.word else ()
+            )
+            for key, log in self.logs.items()
+        ]
+
+    def carry_out(self, order: fx.SendLeaves | fx.SendProof) -> list[Message]:
+        """Return the messages that an order to read leaves leads to."""
+        kept = self.leaves.get((order.origin, order.log), {})
+        is_proof = isinstance(order, fx.SendProof)
+        low, high = (order.low, order.high) if is_proof else (order.start, order.end)
+        found, size_bytes = [], 0
+        while low < high and low in kept and (is_proof or size_bytes < LEAVES_ANSWER_BYTES):
+            found.append(kept[low])
+            size_bytes += len(kept[low])
+            low += 1
+        return [proof(order, found)] if isinstance(order, fx.SendProof) else list(pages(order, found))
 
     def apply(self, effect: object) -> None:
         match effect:
+            case fx.PersistLeaves():
+                key = (effect.origin, effect.log)
+                kept = {} if effect.is_anew else self.leaves.get(key, {})
+                kept |= dict(enumerate(effect.leaves, start=effect.first))
+                start, size = effect.state.tree.start, effect.state.tree.size
+                self.leaves[key] = {number: leaf for number, leaf in kept.items() if number >= start}
+                assert sorted(self.leaves[key]) == list(range(start, size)), "a hole in a log"
+                self.logs[key] = effect.state
+            case fx.DropLeaves():
+                self.logs.pop((effect.origin, effect.log), None)
+                self.leaves.pop((effect.origin, effect.log), None)
             case fx.PersistEpoch():
                 self.epoch = effect.epoch
             case fx.PersistLine():
@@ -188,7 +230,10 @@ class VirtualNetwork:
             signer, self.verifier, host.contact, addresses, Random(f"{self.random.random()}/{name}")
         )
         lines = [StoredLine(line.signed, line.chain) for line in host.disk.lines.values()]
-        self._perform(host, host.node.restore(host.disk.epoch, lines, host.disk.bodies, self.at(host)))
+        disk = host.disk
+        self._perform(
+            host, host.node.restore(disk.epoch, lines, disk.bodies, self.at(host), disk.stored_logs())
+        )
         self._perform(host, host.node.start(host.entries, self.at(host)))
         return host
 
@@ -220,6 +265,11 @@ class VirtualNetwork:
         host.entries = entries
         assert host.node is not None
         self._perform(host, host.node.publish(entries, self.at(host)))
+
+    def append(self, name: str, log: str, leaves: Sequence[bytes]) -> None:
+        host = self.hosts[name]
+        assert host.node is not None
+        self._perform(host, host.node.append(log, leaves, self.at(host)))
 
     def leave(self, name: str) -> None:
         host = self.hosts[name]
@@ -265,13 +315,16 @@ class VirtualNetwork:
             match output:
                 case fx.Send():
                     self._send(host, output.link, output.message)
+                case fx.SendLeaves() | fx.SendProof():
+                    for message in host.disk.carry_out(output):
+                        self._send(host, output.link, message)
                 case fx.Disconnect():
                     self._disconnect(output.link)
                 case fx.Dial():
                     self._dial(host, output.address)
                 case fx.StartTimer():
                     self._timer(host, run, output)
-                case fx.PersistEpoch() | fx.PersistLine() | fx.RemoveLine() | fx.DropBodies():
+                case _ if isinstance(output, fx.Persist):
                     pass
                 case _:
                     host.notices.append(output)

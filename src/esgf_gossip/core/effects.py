@@ -207,20 +207,8 @@ class StartTimer:
     after_s: float
 
 
-Effect = (
-    PersistEpoch
-    | PersistLine
-    | RemoveLine
-    | DropBodies
-    | PersistLeaves
-    | DropLeaves
-    | Send
-    | SendLeaves
-    | SendProof
-    | Disconnect
-    | Dial
-    | StartTimer
-)
+Persist = PersistEpoch | PersistLine | RemoveLine | DropBodies | PersistLeaves | DropLeaves
+Effect = Persist | Send | SendLeaves | SendProof | Disconnect | Dial | StartTimer
 
 # ----------------------------------------------------------------- notices
 

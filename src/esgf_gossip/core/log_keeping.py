@@ -35,7 +35,7 @@ from esgf_gossip.core.registry import Registry
 from esgf_gossip.core.sessions import Session, Sessions
 
 # Leaves that their origin seems to have lost are kept for it so long.
-LOST_KEPT_S: Final = 600.0
+LOST_KEPT_S: Final = 300.0
 
 
 @attrs.frozen

@@ -95,6 +95,11 @@ class LinkConnection(Protocol):
         return str(getattr(peer, "host", "?"))
 
     @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait here because the peer does not keep up."""
+        return self._queued_bytes
+
+    @property
     def is_over(self) -> bool:
         """Tell whether the connection has ended."""
         return self._is_over

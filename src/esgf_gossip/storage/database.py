@@ -17,9 +17,19 @@ from typing import Final
 import attrs
 import msgpack
 
-from esgf_gossip.core.effects import DropBodies, PersistEpoch, PersistLine, RemoveLine
+from esgf_gossip.core.effects import (
+    DropBodies,
+    DropLeaves,
+    Persist,
+    PersistEpoch,
+    PersistLeaves,
+    PersistLine,
+    RemoveLine,
+)
+from esgf_gossip.core.logs import StoredLog
 from esgf_gossip.core.model import SignedDigest
 from esgf_gossip.core.node import StoredLine
+from esgf_gossip.storage import leaves
 
 FILE_NAME: Final = "registry.db"
 
@@ -32,9 +42,8 @@ _MIGRATIONS: Final = (
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE bodies (sha256 BLOB PRIMARY KEY, body BLOB NOT NULL) STRICT;
     """,
+    leaves.SCHEMA,
 )
-
-Persist = PersistEpoch | PersistLine | RemoveLine | DropBodies
 
 
 class StorageError(Exception):
@@ -52,6 +61,7 @@ class Stored:
     epoch: int
     lines: tuple[StoredLine, ...]
     bodies: Mapping[bytes, bytes] = attrs.field(repr=False)
+    logs: tuple[StoredLog, ...] = attrs.field(default=(), repr=False)
 
 
 def find_fault(path: Path) -> str:
@@ -90,6 +100,7 @@ class Database:
         """
         self.path: Final = path
         self._connection = self._connect()
+        self._leaves = leaves.LeafStore(self._connection)
         self._identity = self._identify()
 
     def _connect(self) -> sqlite3.Connection:
@@ -164,7 +175,33 @@ class Database:
             raise _explained(self.path, error) from None
         except (ValueError, msgpack.exceptions.UnpackException) as error:
             raise _damaged(self.path, str(error)) from None
-        return Stored(self.fact("epoch"), lines, bodies)
+        return Stored(self.fact("epoch"), lines, bodies, self.logs())
+
+    def logs(self) -> tuple[StoredLog, ...]:
+        """
+        Return the state of every log, without its leaves.
+
+        Raises:
+            StorageError: the file cannot be read or holds what was never written.
+        """
+        try:
+            return self._leaves.load()
+        except sqlite3.Error as error:
+            raise _explained(self.path, error) from None
+        except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
+            raise _damaged(self.path, str(error)) from None
+
+    def leaves(self, origin: str, log: str, start: int, end: int, most_bytes: int) -> list[bytes]:
+        """
+        Return leaves of a log from ``start`` on, to ``end`` or until they have so many bytes; fewer where they are not held.
+
+        Raises:
+            StorageError: the file cannot be read.
+        """
+        try:
+            return self._leaves.read(origin, log, start, end, most_bytes)
+        except sqlite3.Error as error:
+            raise _explained(self.path, error) from None
 
     def fact(self, name: str) -> int:
         """
@@ -197,6 +234,7 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             for effect in effects:
                 self._write(effect)
+            self._leaves.sweep()
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             if self._connection.in_transaction:
@@ -239,6 +277,8 @@ class Database:
                 self._drop(effect.dropped)
             case DropBodies():
                 self._drop(effect.dropped)
+            case PersistLeaves() | DropLeaves():
+                self._leaves.write(effect)
             case RemoveLine():
                 self._connection.execute("DELETE FROM lines WHERE origin = ?", (effect.origin,))
                 self._drop(effect.dropped)

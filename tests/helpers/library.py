@@ -1,6 +1,4 @@
-"""
-A puppet that holds a log and answers for it, rightly or as it is told to lie. No test lives here.
-"""
+"""A puppet that holds a log and answers for it, rightly or as it is told to lie. No test lives here."""
 
 from __future__ import annotations
 

@@ -134,9 +134,10 @@ class LogFetching:
         if fetch is None or fetch.token != token:
             return
         if fetch.asked is not None:
-            silent_s = at.mono_s - fetch.heard_at_s
-            if silent_s < SILENCE_S and at.mono_s - fetch.asked_at_s < ANSWER_MOST_S:
-                self._wait(key, fetch, SILENCE_S - silent_s)
+            patience_s = fetch.heard_at_s + SILENCE_S - at.mono_s
+            # A remainder of rounding would be waited for again and again at one instant.
+            if patience_s > 0.01 and at.mono_s - fetch.asked_at_s < ANSWER_MOST_S:
+                self._wait(key, fetch, patience_s)
                 return
             self._pass_over(fetch, fetch.asked)
         self._next(key, fetch, at)

@@ -7,11 +7,17 @@ BIN := $(VENV)/bin
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint bench docs fuzz clean help
+# What make campaign plays, on how many processes, and where it goes on and writes.
+SEEDS ?= 1-10000
+JOBS ?= 2
+CAMPAIGN ?= build/campaign
+
+.PHONY: demo test lint bench campaign docs fuzz clean help
 
 help:
 	@echo "make demo [ARGS='--nodes 13 --seconds 20']   run a real federation on this machine"
 	@echo "make test                                    run the whole suite"
+	@echo "make campaign SEEDS=1-10000 [JOBS=2]         random histories and a million mutants; goes on where it was stopped"
 	@echo "make lint | bench | docs | fuzz              checks, timings, document checks, 100,000 hostile inputs"
 
 $(VENV)/bin/python:
@@ -42,6 +48,11 @@ fuzz: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	"$(BIN)/python" benchmarks/change_time.py $(ARGS)
+
+campaign: $(VENV)/.installed-test
+	@mkdir -p "$(CAMPAIGN)"
+	"$(BIN)/python" -m esgf_gossip.sim schedules $(SEEDS) --jobs $(JOBS) --state "$(CAMPAIGN)/schedules.jsonl" --results "$(CAMPAIGN)/results.json"
+	"$(BIN)/python" benchmarks/mutations.py --jobs $(JOBS) --state "$(CAMPAIGN)/mutations.jsonl" --results "$(CAMPAIGN)/results.json" $(ARGS)
 
 docs: $(VENV)/.installed-test
 	"$(BIN)/python" -m pytest -q tests/unit/test_documents.py

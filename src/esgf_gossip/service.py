@@ -8,6 +8,7 @@ this one service. No reactor is imported at module level (docs/adr/0002).
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -112,6 +113,7 @@ class GossipService(Service):
                 f"{error.filename or self.config.node.state}: {error.strerror}; check the folder"
             ) from None
         super().startService()
+        _spare_the_collector()
         signal.signal(signal.SIGHUP, self._on_hangup)
         self.log.info(
             "{host} of federation {federation} runs: epoch {epoch}, {nodes} nodes known, gossip on {gossip}",
@@ -148,7 +150,7 @@ class GossipService(Service):
             else config.outputs.directory / "registration.xml"
         )
         self.picture = Picture(
-            Judge(self._node.registry),
+            Judge(self._node.registry, self._node.standing),
             self._own_state,
             lambda: self._node.peers_compared,
             lambda: self._node.links.expiry_ms(self._driver.at()),
@@ -255,6 +257,10 @@ class GossipService(Service):
     def view(self) -> FederationView:
         """Return the current view."""
         return self.picture.view()
+
+    def explain(self, host: str) -> dict[str, Any] | None:
+        """Return why a node has its status, or None where there is no such node."""
+        return self.picture.explain(host)
 
     def on_view_changed(self, callback: Any) -> Any:
         """Call back whenever the view may have changed; the result ends it."""
@@ -363,6 +369,16 @@ class GossipService(Service):
         self.log.info("left the federation")
         self.stop()
         return succeed(None)
+
+
+def _spare_the_collector() -> None:
+    """
+    Keep what the start has made, modules above all, out of the garbage collector's rounds.
+
+    It lives as long as the process, and to look through it takes 50 to 90 ms in which nothing else happens.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _make_folder(folder: Path, setting: str) -> None:

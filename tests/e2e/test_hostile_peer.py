@@ -20,7 +20,8 @@ from OpenSSL import SSL
 from esgf_gossip.cli.failures import CommandError
 from esgf_gossip.core.codec import decode, encode
 from esgf_gossip.core.framing import FrameBuffer, frame
-from esgf_gossip.core.messages import Announce, Ask, Goodbye, Hello, Message, Ping
+from esgf_gossip.core.limits import HANDSHAKE_S
+from esgf_gossip.core.messages import Announce, Ask, Goodbye, Hello, Message, Ping, Pong
 from esgf_gossip.core.model import CertificateRank, Head, Order
 from esgf_gossip.demo.plan import FEDERATION
 from esgf_gossip.demo.processes import DemoFederation
@@ -44,6 +45,13 @@ class Member:
         self._tls.set_connect_state()
         self._frames = FrameBuffer()
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        try:
+            self._shake_hands()
+        except Exception:
+            self._socket.close()
+            raise
+
+    def _shake_hands(self) -> None:
         while True:
             try:
                 self._tls.do_handshake()
@@ -100,6 +108,16 @@ class Member:
             else:
                 messages += [decode(payload) for payload in self._frames.feed(data)]
 
+    def read_until(self, kind: type[Message]) -> list[Message]:
+        """Read until a message of a kind comes; where none does, a failure by timeout."""
+        messages: list[Message] = []
+        while not any(isinstance(message, kind) for message in messages):
+            try:
+                messages += [decode(payload) for payload in self._frames.feed(self._tls.recv(65536))]
+            except SSL.WantReadError:
+                self._feed()
+        return messages
+
     def close(self) -> None:
         """Be gone, without a word."""
         self._socket.close()
@@ -124,6 +142,17 @@ class Stage:
         member = Member(self._creator, self.port)
         self._members.append(member)
         return member
+
+    def is_let_in(self) -> bool:
+        """Tell whether the third node gets an answer of the first daemon at this moment."""
+        try:
+            member = self.member().hello()
+            member.send(Ping(1, 1))
+            return bool(member.read_until(Pong))
+        except (EOFError, ConnectionError):
+            return False
+        finally:
+            self.close_members()
 
     def close_members(self) -> None:
         """Close what a test left open."""
@@ -249,6 +278,26 @@ def test_two_hundred_stalled_connections_keep_nobody_out(stage: Stage) -> None:
         for stranger in stalled:
             stranger.close()
     eventually(lambda: stage.descriptors() <= open_before, "all closed")
+    stage.assert_unharmed()
+
+
+def test_a_thousand_stalled_connections_are_gone_within_their_deadline(stage: Stage) -> None:
+    """They come from many addresses at once; a member still gets in, and each of them is closed by the daemon."""
+    stalled = []
+    try:
+        for number in range(1000):
+            # Five to an address: the crowd of each makes room itself, so nobody else is kept out.
+            source = (f"127.0.{1 + number // 1000}.{1 + number // 5}", 0)
+            stalled.append(socket.create_connection(("127.0.0.1", stage.port), 20, source_address=source))
+        deadline_s = time.monotonic() + HANDSHAKE_S + 2
+        eventually(stage.is_let_in, "a member that dials again gets in")
+        for stranger in stalled:
+            stranger.settimeout(max(0.01, deadline_s - time.monotonic()))
+            with contextlib.suppress(ConnectionError):
+                assert stranger.recv(1) == b""
+    finally:
+        for stranger in stalled:
+            stranger.close()
     stage.assert_unharmed()
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import attrs
 
 from esgf_gossip.core import effects as fx
+from esgf_gossip.core import log_effects as lx
 from esgf_gossip.core.codec import decode, encode
 from esgf_gossip.core.digests import encode_digest
 from esgf_gossip.core.limits import DIGEST_LIFETIME_MS, FRAME_BYTES
@@ -33,9 +34,11 @@ from esgf_gossip.core.model import (
     SignedDigest,
     VerifiedDigest,
 )
-from esgf_gossip.core.node import Node, StoredLine
+from esgf_gossip.core.node import Node
 from esgf_gossip.core.registry import sha256
-from helpers.network import FEDERATION, START_MS, Disk, PlainSigner, PlainVerifier
+from esgf_gossip.core.revision import StoredLine
+from esgf_gossip.sim.disk import Disk
+from esgf_gossip.sim.trust import FEDERATION, START_MS, PlainSigner, PlainVerifier
 
 OWN = "m.example.org"
 
@@ -149,6 +152,7 @@ class Bench:
         self.closed: dict[Link, str] = {}
         self.notices: list[object] = []
         self.dials: list[Address] = []
+        self.pauses: list[fx.PauseReading] = []
         self._timers: list[tuple[float, int, fx.Timer]] = []
         self._order = itertools.count()
         self._links = itertools.count(1)
@@ -177,11 +181,13 @@ class Bench:
                     self.closed[output.link] = output.reason
                 case fx.Dial():
                     self.dials.append(output.address)
+                case fx.PauseReading():
+                    self.pauses.append(output)
                 case fx.StartTimer():
                     due_s = self.now_s + output.after_s
                     heapq.heappush(self._timers, (due_s, next(self._order), output.timer))
-                case fx.SendLeaves() | fx.SendProof():
-                    for message in self.disk.carry_out(output):
+                case lx.SendLeaves() | lx.SendProof():
+                    for message in self.disk.read(output):
                         assert len(encode(message)) <= FRAME_BYTES
                         self.sent.append(fx.Send(output.link, message))
                 case _ if isinstance(output, fx.Persist):

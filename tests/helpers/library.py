@@ -98,3 +98,15 @@ def wait(bench: Bench, seconds: float, *links: Link) -> None:
 def kept(bench: Bench, origin: str = X) -> Sequence[bytes]:
     """Return the leaves that are on the node's disk, in order."""
     return [leaf for _, leaf in sorted(bench.disk.leaves.get((origin, LOG), {}).items())]
+
+
+def hold(bench: Bench, link: Link, library: Library, size: int, sequence: int = 1) -> None:
+    """Let the node take the line at this size and all leaves to it."""
+    bench.hear(link, library.line(sequence, size).answer(0))
+    serve(bench, {link: library})
+    assert kept(bench) == library.leaves[:size]
+
+
+def asked(bench: Bench, link: Link, kind: type = AskLeaves) -> list[Any]:
+    """Return the questions of a kind since last asked."""
+    return bench.said(link, kind)

@@ -13,11 +13,14 @@ import attrs
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 
+from esgf_gossip.core.reachability import Reachability
 from esgf_gossip.esgf.registration import Registration
+from esgf_gossip.views.explanation import explain
 from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView, OwnState
 from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.kept import KeptDocuments
 from esgf_gossip.web.site import NodeSite, make_site
+from helpers.watch import a_report, a_standing
 
 HOST = "esgf-a.example.org"
 NOON_MS = 1_700_000_000_123
@@ -89,6 +92,14 @@ class StubDaemon:
 
     def is_ready(self) -> bool:
         return self.ready
+
+    def explain(self, host: str) -> dict[str, Any] | None:
+        node = self.picture.node(host)
+        if node is None:
+            return None
+        others = [f"o{number}.example.org" for number in range(3)]
+        statements = {name: Reachability({host: a_report(host)}) for name in others[:2]}
+        return explain(node, *a_standing([host, *others], statements))
 
 
 @attrs.frozen

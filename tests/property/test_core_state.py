@@ -31,8 +31,8 @@ from esgf_gossip.core.messages import (
 from esgf_gossip.core.model import CertificateRank, Head, LogRef, Order, SignedDigest
 from esgf_gossip.core.publication import next_epoch
 from esgf_gossip.core.table import Table
+from esgf_gossip.sim.disk import Disk
 from helpers.bench import OWN, Bench, a_hello, a_line
-from helpers.network import Disk
 
 ADDRESSES = [(f"n{number}", 1) for number in range(12)]
 
@@ -358,8 +358,10 @@ def test_hostile_peers_never_raise_and_never_change_a_line_without_a_digest(sche
         assert origin == OWN or list(leaves.values()) == LEAVES[: len(leaves)]
     fetching = bench.node._fetching
     assert all(
-        fetch.asked is not None or origin in fetching._waiting for origin, fetch in fetching._fetches.items()
+        fetch.asked is not None or origin in fetching._waiting or origin in fetching._resting
+        for origin, fetch in fetching._fetches.items()
     )
+    assert fetching._resting <= fetching._fetches.keys() & fetching._due
     assert sum(fetching._questions_to.values()) == sum(
         fetch.asked is not None for fetch in fetching._fetches.values()
     )

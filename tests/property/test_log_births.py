@@ -9,9 +9,9 @@ from esgf_gossip.core import effects as fx
 from esgf_gossip.core.logs import check_rewrite, contradicts
 from esgf_gossip.core.merkle import Tree, consistency_proof
 from esgf_gossip.core.model import RewriteEvidence
+from esgf_gossip.sim.disk import Disk
 from helpers.bench import OWN, Bench
 from helpers.library import LOG, kept
-from helpers.network import Disk
 
 
 class CutDisk(Disk):

@@ -7,7 +7,7 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.test import iosim
 
-from esgf_gossip.core.limits import HANDSHAKE_S, PENDING_HANDSHAKES
+from esgf_gossip.core.limits import HANDSHAKE_CROWDED_S, HANDSHAKE_S, PENDING_HANDSHAKES
 from esgf_gossip.core.messages import Ping
 from esgf_gossip.core.model import Link
 from esgf_gossip.net.connections import TOO_MANY, Connections
@@ -115,6 +115,19 @@ def test_a_crowd_of_distinct_addresses_finishes_before_others_begin(make):
     crowd = [_knock(reactor, f"192.0.2.{number}") for number in range(PENDING_HANDSHAKES)]
     assert _knock(reactor, "198.51.100.1") is None
     assert not any(transport.aborting for transport in crowd)
+    assert driver.story == [("turned away", "198.51.100.1", TOO_MANY)]
+
+
+def test_a_crowd_that_stalls_makes_room_one_by_one(make):
+    """Whoever has had time enough for a handshake gives way to the next, the oldest first."""
+    _, driver, reactor = make()
+    crowd = [_knock(reactor, f"192.0.2.{number}") for number in range(PENDING_HANDSHAKES)]
+    reactor.advance(HANDSHAKE_CROWDED_S - 0.01)
+    assert _knock(reactor, "198.51.100.1") is None
+    reactor.advance(0.01)
+    assert _knock(reactor, "198.51.100.2") is not None
+    assert _knock(reactor, "198.51.100.3") is not None
+    assert [transport.aborting for transport in crowd] == [True, True] + [False] * (len(crowd) - 2)
     assert driver.story == [("turned away", "198.51.100.1", TOO_MANY)]
 
 

@@ -126,8 +126,8 @@ def test_readings_are_the_bodies_of_http(program, commands):
         (b"{}", "a request is a JSON object"),
         (b'{"command": ["status"]}', "a request is a JSON object"),
         (b'{"command": "sta\\ntus"}', "unknown command 'sta\\ntus'; there are: status, nodes,"),
-        (b'{"command": "node"}', "the command node needs a host"),
-        (b'{"command": "node", "host": 7}', "the command node needs a host"),
+        (b'{"command": "node"}', "this command needs a host"),
+        (b'{"command": "node", "host": 7}', "this command needs a host"),
         (b'{"command": "node", "host": "x.example.org"}', "no node 'x.example.org' in this federation"),
     ],
 )

@@ -9,9 +9,9 @@ from esgf_gossip.core import effects as fx
 from esgf_gossip.core.messages import Goodbye, Hello
 from esgf_gossip.core.node import Node
 from esgf_gossip.net.driver import PERSIST_AGAIN_S, Driver
+from esgf_gossip.sim.trust import START_MS, PlainSigner, PlainVerifier
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.trust.tls import PeerIdentity
-from helpers.network import START_MS, PlainSigner, PlainVerifier
 
 
 class RecordingDatabase:
@@ -44,6 +44,10 @@ class RecordingConnection:
     def send(self, message):
         """Note a message."""
         self.story.append(("send", type(message).__name__))
+
+    def pause_reading(self, for_s):
+        """Note a pause."""
+        self.story.append(("pause", for_s))
 
     def close(self, reason):
         """Note the end."""
@@ -179,3 +183,24 @@ def test_what_is_owed_does_not_grow_with_the_fault(driver, story):
     stored = driver.database.real.load()
     assert driver.node.registry.table.line("a.example.org").signed == stored.lines[0].signed
     assert b"49" in stored.bodies.values()
+
+
+def test_a_pause_reaches_its_link(driver, story):
+    """What the core wants read later is read later; a link that is gone by then has no part in it."""
+    driver.perform(driver.node.start({"registration": b"one"}, driver.at()))
+    link = driver.link_up(RecordingConnection(story), _identity("b.example.org"))
+    story.clear()
+    driver.perform([fx.PauseReading(link, 0.25), fx.PauseReading(link + 1, 9.0)])
+    assert story == [("pause", 0.25)]
+
+
+def test_all_links_of_a_peer_have_one_budget(driver, story):
+    """A peer that dials again goes on with what it has left; others have their own."""
+    connections = [RecordingConnection(story) for _ in range(3)]
+    for connection, host in zip(
+        connections, ("b.example.org", "b.example.org", "c.example.org"), strict=True
+    ):
+        driver.link_up(connection, _identity(host))
+    first, again, other = (connection.budget for connection in connections)
+    assert first is again
+    assert first is not other

@@ -9,12 +9,14 @@ from twisted.python.failure import Failure
 from esgf_gossip.core.codec import decode, encode
 from esgf_gossip.core.framing import FrameBuffer, frame
 from esgf_gossip.core.limits import HANDSHAKE_S, SEND_QUEUE_BYTES
-from esgf_gossip.core.messages import Bodies, Goodbye, Ping, Pong
+from esgf_gossip.core.messages import Announce, Bodies, Goodbye, Ping, Pong
 from esgf_gossip.core.model import Link
 from esgf_gossip.net import link as link_module
+from esgf_gossip.net.intake import FRAMES_A_TURN
 from esgf_gossip.net.link import CLOSE_S, LinkConnection
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.tls import PeerIdentity
+from helpers.bench import a_line
 
 PEER = PeerIdentity("b.example.org", "fed.example.org", (), (), b"", 0)
 # What a socket takes before it asks its producer to pause, as Twisted's own does.
@@ -29,6 +31,11 @@ class Tls(StringTransport):
     def abortConnection(self):
         """Note it."""
         self.aborting = True
+
+    def resumeProducing(self):
+        """Read again; as a real one, bear it on the way down."""
+        if not self.disconnecting:
+            super().resumeProducing()
 
     def __init__(self):
         super().__init__()
@@ -253,3 +260,103 @@ def test_an_abort_after_the_end_is_nothing():
     assert not tls.aborting
     assert owner.story == [("down", "the connection was lost")]
     assert connection.closed().called
+
+
+# ----------------------------------------------------------------- a flood, a sleeper, a fault
+
+FLOOD = frame(encode(Ping(1, 2))) * (2 * FRAMES_A_TURN)
+
+
+def test_a_flood_is_dealt_with_in_turns():
+    """One chunk of thousands of messages does not hold up the others; none is lost, and reading goes on."""
+    connection, owner, clock, tls = _linked()
+    connection.dataReceived(FLOOD)
+    assert len(owner.story) == FRAMES_A_TURN
+    assert tls.producerState == "paused"
+    clock.advance(0)
+    assert len(owner.story) == 2 * FRAMES_A_TURN
+    assert tls.producerState == "producing"
+    assert clock.getDelayedCalls() == []
+
+
+def test_an_end_is_told_after_what_came_before_it():
+    """The goodbye behind a burst is heard though the connection is gone by then."""
+    connection, owner, clock, _ = _linked()
+    connection.dataReceived(FLOOD + frame(encode(Goodbye(1, 30, "bye"))))
+    connection.connectionLost(Failure(ConnectionLost()))
+    ended = connection.closed()
+    assert connection.is_over
+    assert not ended.called
+    connection.send(Ping(3, 4))
+    clock.advance(0)
+    assert owner.story[-2:] == [("message", Goodbye(1, 30, "bye")), ("down", "the connection was lost")]
+    assert ended.called
+
+
+def test_a_close_after_the_end_is_the_end():
+    """What is left of a connection that is gone is not delivered once the owner has closed it."""
+    connection, owner, clock, _ = _linked()
+    connection.dataReceived(FLOOD)
+    connection.connectionLost(Failure(ConnectionLost()))
+    connection.close("enough")
+    clock.advance(0)
+    assert len(owner.story) == FRAMES_A_TURN + 1
+    assert owner.story[-1] == ("down", "the connection was lost")
+    assert clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_fault_of_the_owner_ends_the_link_and_is_raised(later):
+    """In whatever turn it happens, a connection whose owner fails does not stay behind mute."""
+    connection, owner, clock, tls = _linked()
+
+    def fail():
+        if len(owner.story) == (FRAMES_A_TURN + 1 if later else 1):
+            raise ZeroDivisionError
+
+    owner.when_told = fail
+    if later:
+        connection.dataReceived(FLOOD)
+        with pytest.raises(ZeroDivisionError):
+            clock.advance(0)
+    else:
+        with pytest.raises(ZeroDivisionError):
+            connection.dataReceived(FLOOD)
+    assert tls.aborting
+    connection.connectionLost(Failure(ConnectionLost()))
+    assert owner.story[-1] == ("down", "a fault of this daemon, see its log")
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_peer_that_sleeps_costs_heads_and_hears_the_newest():
+    """Ten thousand announcements to a peer that does not read are one when it does."""
+    connection, _, _, tls = _linked()
+    connection.send(Bodies(1, (b"x" * SOCKET_BYTES,), is_last=True))
+    for number in range(1, 10_001):
+        connection.send(Announce((a_line("x.example.org").head,)))
+        connection.send(Ping(number, 1))
+    assert not tls.aborting
+    tls.read_all()
+    assert _messages(tls)[1:] == [Announce((a_line("x.example.org").head,)), Ping(10_000, 1)]
+
+
+def test_reading_goes_on_while_nothing_can_be_written():
+    """Two ends that each wait for the other to read would wait for ever: a full outbox stops no reading."""
+    connection, owner, _, tls = _linked()
+    connection.send(Bodies(1, (b"x" * SOCKET_BYTES,), is_last=True))
+    connection.send(Bodies(2, (b"x" * SOCKET_BYTES,), is_last=True))
+    connection.dataReceived(frame(encode(Ping(1, 2))))
+    assert owner.story == [("message", Ping(1, 2))]
+    assert tls.producerState == "producing"
+
+
+def test_a_pause_ends_by_itself():
+    """The core may have a link read later, never not at all."""
+    connection, owner, clock, tls = _linked()
+    connection.pause_reading(0.5)
+    assert tls.producerState == "paused"
+    connection.dataReceived(frame(encode(Ping(1, 2))))
+    assert owner.story == []
+    clock.advance(0.5)
+    assert owner.story == [("message", Ping(1, 2))]
+    assert tls.producerState == "producing"

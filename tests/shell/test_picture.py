@@ -31,12 +31,12 @@ class Federation:
         self.compared = 0
         self.fault = None
 
-    def view(self, _own, _at_ms, _expiry_ms, forked):
+    def view(self, _own, _at_ms, _expiry_ms, forked, held):
         """Judge."""
         self.judged += 1
         if self.fault is not None:
             raise self.fault
-        self.forked = forked
+        self.forked, self.held = forked, held
         return a_view(*self.nodes)
 
 

@@ -112,9 +112,8 @@ def test_openapi_describes_exactly_what_is_served(client, daemon):
     daemon.documents.keep("registration.xml", XML)
     description = client.ask("/openapi.json").json
     assert description["openapi"] == "3.1.0"
-    assert {*PATHS, "/registration.xml", "/api/v1/nodes/{host}", "/api/v1/events"} == set(
-        description["paths"]
-    )
+    below = {"/api/v1/nodes/{host}", "/api/v1/nodes/{host}/explain", "/api/v1/events"}
+    assert {*PATHS, "/registration.xml", *below} == set(description["paths"])
     for path, methods in description["paths"].items():
         answer = client.ask(path.replace("{host}", HOST), "HEAD")
         described = methods["get"]["responses"]["200"]["content"]
@@ -128,6 +127,10 @@ def test_bodies_fit_their_schemas(client, daemon):
     conform(client.ask("/api/v1/status").json, schemas["Status"], schemas)
     for node in client.ask("/api/v1/nodes").json:
         conform(node, schemas["Node"], schemas)
+    explanation = client.ask(f"/api/v1/nodes/{HOST}/explain").json
+    assert {one["vote"] for one in explanation["observers"]} == {"reports", "does not report"}
+    conform(explanation, schemas["Explanation"], schemas)
+    assert client.ask("/api/v1/nodes/nobody.example.org/explain").status == 404
     conform(client.ask("/nowhere").json, schemas["Problem"], schemas)
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from esgf_gossip.core import effects as fx
 from esgf_gossip.core import publication
-from helpers.network import VirtualNetwork, a_network
+from esgf_gossip.sim.faults import HELD
+from esgf_gossip.sim.network import VirtualNetwork, a_network
 
 SEED = 20_261_123
 
@@ -79,7 +80,7 @@ def test_a_partition_longer_than_the_life_of_digests_heals(monkeypatch):
     network = a_network(4, SEED)
     settle(network)
     halves = {name(0): 0, name(1): 0, name(2): 1, name(3): 1}
-    network.cut = lambda a, b: halves[a] != halves[b]
+    network.faults.cut = lambda a, b: halves[a] != halves[b]
     network.run(2 * 3600)
     network.publish(name(0), {"registration": b"left"})
     network.publish(name(2), {"registration": b"right"})
@@ -88,7 +89,7 @@ def test_a_partition_longer_than_the_life_of_digests_heals(monkeypatch):
     expires_ms = node.registry.table.line(name(2)).digest.expires_at_ms
     assert expires_ms < network.at().wall_ms, "the partition was not long enough"
     assert len(network.roots()) == 2
-    network.cut = lambda a, b: False
+    network.faults.cut = None
     settle(network, 900)
     assert network.run(60, until=lambda: served(network, name(2)) == {b"right"})
     assert {b"left"} == served(network, name(0))
@@ -136,13 +137,13 @@ def test_links_that_lose_messages_in_one_direction_heal():
     network = a_network(7, SEED)
     settle(network)
     lossy = Random(SEED)
-    network.cut = lambda a, b: b == name(3) or (a == name(4) and lossy.random() < 0.3)
+    network.faults.cut = lambda a, b: b == name(3) or (a == name(4) and lossy.random() < 0.3)
     for turn in range(6):
         network.publish(name(turn), {"registration": f"turn {turn}".encode()})
         network.run(20)
-    assert network.dropped > 10
+    assert network.faults.counts[HELD] > 10
     assert len(network.roots()) > 1
-    network.cut = lambda a, b: False
+    network.faults.cut = None
     settle(network, 300)
 
 
@@ -183,13 +184,14 @@ def test_a_federation_at_rest_says_little_and_no_more_with_time():
     network.run(300)
     counts = []
     for _ in range(4):
-        before = network.delivered
+        before = network.wires.delivered
         network.run(900)
-        counts.append(network.delivered - before)
+        counts.append(network.wires.delivered - before)
     links = sum(len(host.node.links.sessions) for host in network.running()) / 2
     assert min(counts) > 0
     assert max(counts) < 1.1 * min(counts)
-    assert max(counts) / 15 / links < 15, "messages a minute and link"
+    # Five observers ping each of eight nodes every four seconds, and are answered; the rest is comparisons.
+    assert max(counts) / 15 / links < 45, "messages a minute and link"
 
 
 def test_a_quarrel_of_trust_causes_no_growing_traffic():
@@ -203,8 +205,8 @@ def test_a_quarrel_of_trust_causes_no_growing_traffic():
     stern = type(network.verifier)({line.chain[0]})
     for number in (0, 1):
         node = network.hosts[name(number)].node
-        node._verifier = node._fetching._verifier = stern
-        network._perform(
+        node._revision._verifier = node._fetching._judging._verifier = stern
+        network.perform(
             network.hosts[name(number)],
             node.trust_changed(node.origin.publication.signer, network.at()),
         )
@@ -212,11 +214,12 @@ def test_a_quarrel_of_trust_causes_no_growing_traffic():
     assert len(network.roots()) == 2
     counts = []
     for _ in range(4):
-        before = network.delivered
+        before = network.wires.delivered
         network.run(600)
-        counts.append(network.delivered - before)
+        counts.append(network.wires.delivered - before)
     assert max(counts) < 1.25 * min(counts)
-    assert max(counts) < 10 * 10 * 40
+    beats = 600 * 5 * 4 * 2 / 4
+    assert max(counts) - beats < 10 * 10 * 20
 
 
 def test_a_silent_liar_holds_up_nobody():
@@ -231,7 +234,7 @@ def test_a_silent_liar_holds_up_nobody():
         silenced[0] += sender == liar
         return sender == liar
 
-    network.cut = drop
+    network.faults.cut = drop
     network.publish(name(6), {"registration": b"changed"})
     others = [host for host in network.running() if host.name != liar]
     spread = network.run(

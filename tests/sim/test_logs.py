@@ -5,10 +5,12 @@ from random import Random
 import pytest
 
 from esgf_gossip.core import effects as fx
+from esgf_gossip.core import log_effects as lx
 from esgf_gossip.core.log_keeping import LOST_KEPT_S
 from esgf_gossip.core.merkle import BLOCK_LEAVES, Tree
 from esgf_gossip.core.messages import AskLeaves, Leaves
-from helpers.network import VirtualNetwork, a_network
+from esgf_gossip.sim.network import VirtualNetwork, a_network
+from esgf_gossip.sim.traffic import Traffic
 
 A, B, C = (f"n{number:02}.example.org" for number in range(3))
 LOG = "datasets"
@@ -47,6 +49,18 @@ def a_settled_network(size=3, seed=1):
     return network
 
 
+class Record(Traffic):
+    """Keeps what was sent as (sender, receiver, message)."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent = []
+
+    def note(self, sender, receiver, message, payload_bytes):
+        """Keep a message."""
+        self.sent.append((sender, receiver, message))
+
+
 def isolated(name):
     """Return a cut around one node."""
     return lambda one, other: name in (one, other)
@@ -59,8 +73,8 @@ def test_appended_events_reach_every_node():
     network.append(A, LOG, events(10, 30))
     expected = events(0, 30)
     assert network.run(10, until=lambda: holds(network, expected))
-    assert retold(network, fx.LogRewritten) == []
-    accepted = [one for one in network.hosts[B].notices if isinstance(one, fx.LeavesAccepted)]
+    assert retold(network, lx.LogRewritten) == []
+    accepted = [one for one in network.hosts[B].notices if isinstance(one, lx.LeavesAccepted)]
     assert sum(one.count for one in accepted) == 30
 
 
@@ -72,13 +86,17 @@ def test_several_blocks_reach_a_fresh_node_and_one_that_was_away():
     network.kill(B)
     network.append(A, LOG, events(5000, 20_000))
     network.add(C)
-    network.record = True
+    network.traffic = Record()
     network.start(C, [A])
     network.start(B, [A])
     assert network.run(60, until=lambda: holds(network, events(0, 20_000)))
-    asked = [message for sender, _, message in network.sent if sender == B and isinstance(message, AskLeaves)]
+    asked = [
+        message
+        for sender, _, message in network.traffic.sent
+        if sender == B and isinstance(message, AskLeaves)
+    ]
     assert min(one.start for one in asked) == 5000
-    given = sum(len(one.leaves) for _, to, one in network.sent if to == B and isinstance(one, Leaves))
+    given = sum(len(one.leaves) for _, to, one in network.traffic.sent if to == B and isinstance(one, Leaves))
     assert given == 15_000
 
 
@@ -88,7 +106,7 @@ def test_dropped_events_are_dropped_everywhere_and_a_fresh_node_begins_after_the
     network.append(A, LOG, events(0, 10_000))
     assert network.run(30, until=lambda: holds(network, events(0, 10_000)))
     host = network.hosts[A]
-    network._perform(host, host.node.retain(LOG, 9000, network.at()))
+    network.perform(host, host.node.retain(LOG, 9000, network.at()))
     network.add(C)
     network.start(C, [B])
     kept = events(8192, 10_000)
@@ -108,16 +126,16 @@ def test_a_restart_costs_no_leaf():
     assert network.run(10, until=lambda: holds(network, events(0, 500)))
     born = network.hosts[B].node.logs.held.get(A, LOG).born
     network.kill(A)
-    network.record = True
+    network.traffic = Record()
     network.start(A, [B])
     assert network.run(
         30, until=lambda: all(network.hosts[name].node.logs.held.get(A, LOG).born != born for name in (B, C))
     )
     network.append(A, LOG, events(500, 510))
     assert network.run(30, until=lambda: holds(network, events(0, 510)))
-    asked = [message for _, _, message in network.sent if isinstance(message, AskLeaves)]
+    asked = [message for _, _, message in network.traffic.sent if isinstance(message, AskLeaves)]
     assert {one.start for one in asked} == {500}
-    assert retold(network, fx.LogRestarted) == []
+    assert retold(network, lx.LogRestarted) == []
 
 
 def test_a_lost_disk_is_given_back_by_peers():
@@ -129,11 +147,11 @@ def test_a_lost_disk_is_given_back_by_peers():
     network.lose_disk(A)
     network.start(A, [B])
     assert network.run(60, until=lambda: holds(network, events(0, 9000)))
-    assert sum(one.count for one in retold(network, fx.LogRecovered)) == 9000
+    assert sum(one.count for one in retold(network, lx.LogRecovered)) == 9000
     network.append(A, LOG, events(9000, 9010))
     assert network.run(30, until=lambda: holds(network, events(0, 9010)))
-    assert retold(network, fx.LogRewritten) == []
-    assert retold(network, fx.LogRestarted) == []
+    assert retold(network, lx.LogRewritten) == []
+    assert retold(network, lx.LogRestarted) == []
 
 
 def test_a_lost_disk_with_a_new_key_is_given_back_too():
@@ -158,16 +176,16 @@ def test_a_restored_backup_that_appends_before_it_meets_anybody_loses_nothing():
     assert network.run(10, until=lambda: holds(network, events(0, 160)))
     network.kill(A)
     network.hosts[A].disk = backup
-    network.cut = isolated(A)
+    network.faults.cut = isolated(A)
     network.start(A, [B])
     network.append(A, LOG, events(0, 7, "new"))
     assert network.run(20, until=lambda: len(leaves(network, A)) == 107)
-    network.cut = lambda one, other: False
+    network.faults.heal()
     merged = [*events(0, 100), *events(0, 7, "new"), *events(100, 160)]
     assert network.run(30, until=lambda: holds(network, merged, [A]))
     # Peers keep what they had until the origin had its time to take it back, then follow its newest birth.
     assert network.run(LOST_KEPT_S + 60, until=lambda: holds(network, merged))
-    assert retold(network, fx.LogRewritten) == []
+    assert retold(network, lx.LogRewritten) == []
     assert retold(network, fx.PublishingStopped) == []
 
 
@@ -181,16 +199,18 @@ def test_a_restored_backup_goes_on_where_its_peers_are():
     assert network.run(10, until=lambda: holds(network, events(0, 160)))
     network.kill(A)
     network.hosts[A].disk = backup
-    network.record = True
+    network.traffic = Record()
     network.start(A, [B])
     assert network.run(60, until=lambda: holds(network, events(0, 160)))
     network.append(A, LOG, [b"next"])
     assert network.run(60, until=lambda: holds(network, [*events(0, 160), b"next"]))
-    given = [(to, leaf) for _, to, one in network.sent if isinstance(one, Leaves) for leaf in one.leaves]
+    given = [
+        (to, leaf) for _, to, one in network.traffic.sent if isinstance(one, Leaves) for leaf in one.leaves
+    ]
     assert [(A, leaf) for leaf in events(100, 160)] + [(B, b"next"), (C, b"next")] == sorted(
         given, key=lambda pair: (pair[0], len(pair[1]), pair[1])
     )
-    assert retold(network, fx.LogRewritten) == []
+    assert retold(network, lx.LogRewritten) == []
 
 
 def test_a_cloned_machine_proves_no_rewriting():
@@ -198,21 +218,12 @@ def test_a_cloned_machine_proves_no_rewriting():
     network = a_settled_network(3, 17)
     network.append(A, LOG, events(0, 20))
     assert network.run(10, until=lambda: holds(network, events(0, 20)))
-    network.kill(A)
-    twin = network.hosts[A].disk.copy()
-    network.start(A, [B])
-    clone = network.add("clone.example.org")
-    clone.disk, clone.name = twin, A
-    network.hosts["clone"] = clone
-    network.hosts.pop("clone.example.org")
-    original = network.hosts[A]
-    network.hosts[A] = clone
-    network.start(A, [C])
-    network.hosts[A] = original
+    original, clone = network.hosts[A], network.clone(A, "copy")
+    network.start("copy", [C])
     for host, what in ((original, "one"), (clone, "two")):
-        network._perform(host, host.node.append(LOG, events(0, 5, what), network.at()))
+        network.perform(host, host.node.append(LOG, events(0, 5, what), network.at()))
     network.run(LOST_KEPT_S + 100)
-    assert retold(network, fx.LogRewritten) == []
+    assert retold(network, lx.LogRewritten) == []
     assert any("clone" in one.reason for one in retold(network, fx.PublishingStopped))
 
 
@@ -237,7 +248,7 @@ def test_leaves_that_nobody_can_give_back_are_let_go():
     for name in (A, B):
         network.kill(name)
         network.lose_disk(name)
-    network.cut = isolated(C)
+    network.faults.cut = isolated(C)
     network.start(A, [B])
     network.start(B, [A])
     network.append(A, LOG, events(0, 40, "again"))
@@ -247,11 +258,11 @@ def test_leaves_that_nobody_can_give_back_are_let_go():
     held = network.hosts[C].node.logs.held
     network.hosts[C].disk.leaves[A, LOG] = {}
     assert held.get(A, LOG).tree.size == 30
-    network.cut = lambda one, other: False
+    network.faults.heal()
     network.run(LOST_KEPT_S + 200)
     assert holds(network, events(0, 40, "again"), [A, B])
     assert network.hosts[C].node.logs.held.get(A, LOG).tree.size == 40
-    assert [type(one) for one in network.hosts[C].notices if isinstance(one, fx.LogRestarted)] != []
+    assert [type(one) for one in network.hosts[C].notices if isinstance(one, lx.LogRestarted)] != []
 
 
 @pytest.mark.parametrize("block", range(6))
@@ -287,18 +298,18 @@ def test_random_disasters_never_prove_a_rewriting_and_end_in_equal_logs(block):
             elif action == "backup" and host.node is not None:
                 backups[name] = host.disk.copy()
             elif action == "cut" and random.random() < 0.5:
-                network.cut = isolated(name)
+                network.faults.cut = isolated(name)
             elif action == "heal":
-                network.cut = lambda one, other: False
+                network.faults.heal()
             if host.node is None and random.random() < 0.7:
                 network.start(name, [one for one in names if one != name][:1])
-        network.cut = lambda one, other: False
+        network.faults.heal()
         for name in names:
             if network.hosts[name].node is None:
                 network.start(name, [one for one in names if one != name])
         network.run(LOST_KEPT_S + 400)
-        assert retold(network, fx.LogRewritten) == [], f"seed {seed}"
-        recovered += len(retold(network, fx.LogRecovered))
+        assert retold(network, lx.LogRewritten) == [], f"seed {seed}"
+        recovered += len(retold(network, lx.LogRecovered))
         for origin in names:
             for name in names:
                 assert leaves(network, name, origin) == leaves(network, origin, origin), f"seed {seed}"

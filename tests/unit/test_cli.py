@@ -17,7 +17,10 @@ from esgf_gossip.cli.failures import CommandError, ExitCode, error_line
 from esgf_gossip.cli.main import program
 from helpers.config import a_node_toml
 
-COMMANDS = ["demo", "init", "check", "run", "status", "nodes", "show", "watch", "reload", "stop", "leave"]
+COMMANDS = [
+    *("demo", "init", "check", "run", "status", "nodes", "show", "explain", "watch"),
+    *("reload", "stop", "leave"),
+]
 
 
 def invoke(*arguments: str, **options):

@@ -129,6 +129,38 @@ def test_show_prints_one_node(config):
     assert "gridftp  gsiftp://x  unknown  -" in result.stdout
 
 
+def test_explain_prints_reason_and_votes(config):
+    """Explain says why in words, then who said what, whatever another node calls itself."""
+    answer = {
+        "host": "x.org",
+        "status": "suspect",
+        "since": "2026-01-01T00:00:00Z",
+        "reason": "1 observer reports",
+        "observers": [
+            {
+                "seat": 0,
+                "host": "a\x1b.org",
+                "vote": "reports",
+                "report": {"since": "noon"},
+                "evidence": None,
+            },
+            {"seat": 1, "host": "b.org", "vote": "abstains", "report": None, "evidence": {"epoch": 7}},
+        ],
+    }
+    result, asked = run_against(config, an_answer(answer), "explain", "x.org")
+    assert asked == [{"command": "explain", "host": "x.org"}]
+    assert "reason  1 observer reports" in result.stdout
+    assert "reports   noon" in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+def test_explain_as_json_is_the_answer_with_its_evidence(config):
+    """What a program asks for comes whole."""
+    answer = {"host": "x.org", "observers": [{"evidence": {"payload": "AA=="}}]}
+    result, _ = run_against(config, an_answer(answer), "explain", "x.org", "--json")
+    assert json.loads(result.stdout) == answer
+
+
 def test_show_of_an_unknown_node_ends_with_not_found(config):
     """What the daemon refuses to show exits 5, in its own words and one line."""
     answer = b'{"ok": false, "error": "there is no node \'x.org\'"}\n'

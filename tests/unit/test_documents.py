@@ -22,6 +22,7 @@ from esgf_gossip.core.codec import decode
 from esgf_gossip.core.digests import decode_digest, encode_digest, encode_head, read_head
 from esgf_gossip.core.framing import FrameBuffer
 from esgf_gossip.core.messages import Farewell, Unknown
+from esgf_gossip.core.reachability import decode_reachability, encode_reachability
 from esgf_gossip.trust.signing import DIGEST_CONTEXT
 from esgf_gossip.trust.tls import ALPN_GOSSIP
 
@@ -226,6 +227,13 @@ def test_a_message_reads_as_the_text_says(data, text):
     assert _reading(message) == text
     if not isinstance(message, Unknown):
         assert codec.encode(message) == data
+
+
+def test_the_statement_of_an_observer_reads_as_the_text_says():
+    """The body of the example is what an observer publishes."""
+    ((data, text),) = _examples("reachability")
+    assert _reading(decode_reachability(data)) == text
+    assert encode_reachability(decode_reachability(data)) == data
 
 
 def test_no_example_is_left_out():

@@ -20,6 +20,7 @@ ALLOWED = {
     "storage": {"core", "trust", "esgf", "documents", "views", "files"},
     "sources": {"core", "trust", "esgf", "documents", "views", "files"},
     "tracking": {"core", "trust", "esgf", "documents", "views", "files"},
+    "sim": {"core"},
     "files": set(),
 }
 LIBRARIES = set(ALLOWED) - {"files"}
@@ -87,7 +88,7 @@ IMPORTS = _all_imports()
 
 def test_the_walk_sees_the_house():
     """The walk finds the rooms and imports that are known to exist, so an empty one proves nothing."""
-    assert {"core", "trust", "esgf", "views", "net", "web", "cli"} <= {room for _, room, *_ in IMPORTS}
+    assert {"core", "trust", "esgf", "views", "net", "web", "cli", "sim"} <= {room for _, room, *_ in IMPORTS}
     assert len(IMPORTS) > 300
 
 
@@ -133,7 +134,7 @@ def test_only_trust_touches_cryptography():
 def test_libraries_below_the_shell_know_no_twisted_but_trust():
     """Rooms that transform or remember can be used without an event loop; trust hands out TLS contexts."""
     users = {room for _, room, module, *_ in IMPORTS if module.split(".")[0] == "twisted"}
-    assert set() == users & {"core", "esgf", "views", "documents"}
+    assert set() == users & {"core", "esgf", "views", "documents", "sim"}
 
 
 def test_demo_and_cli_are_imported_by_nobody_else():
@@ -154,6 +155,18 @@ def test_the_simulator_is_not_part_of_the_daemon():
     ] == []
 
 
+def test_simulated_time_is_the_only_time_of_the_simulator():
+    """Virtual networks know no clock, disk or process; only their command line and its workers do."""
+    users = {
+        path.name
+        for path, room, module, names, _ in IMPORTS
+        if room == "sim"
+        and module.split(".")[0] in FORBIDDEN_IN_CORE | {"concurrent", "multiprocessing", "pathlib"}
+        and not (module == "random" and names == ("Random",))
+    }
+    assert users <= {"__main__.py", "campaign.py"}
+
+
 def test_no_module_imports_the_reactor_when_it_is_loaded():
     """Importing the reactor installs it for everybody, so only functions do."""
     wrong = [
@@ -169,10 +182,14 @@ def test_no_module_imports_the_reactor_when_it_is_loaded():
     assert wrong == []
 
 
-def test_core_esgf_and_views_load_without_twisted():
+def test_core_esgf_views_and_sim_load_without_twisted():
     """What the walk cannot see, a fresh interpreter does: no library drags an event loop in."""
-    rooms = ("core", "esgf", "views")
-    modules = sorted(name for name in MODULES if name.split(".")[1:2] and name.split(".")[1] in rooms)
+    rooms = ("core", "esgf", "views", "sim")
+    modules = sorted(
+        name
+        for name in MODULES
+        if name.split(".")[1:2] and name.split(".")[1] in rooms and not name.endswith("__main__")
+    )
     assert len(modules) > 20
     program = (
         f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\n"

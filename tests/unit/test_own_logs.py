@@ -5,15 +5,17 @@ import pytest
 
 from esgf_gossip.core import effects as fx
 from esgf_gossip.core import limits
+from esgf_gossip.core import log_effects as lx
 from esgf_gossip.core.log_serving import pages
 from esgf_gossip.core.merkle import BLOCK_LEAVES, Tree
 from esgf_gossip.core.messages import Answer, AskLeaves, Leaves
 from esgf_gossip.core.model import Link, SignedDigest
 from esgf_gossip.core.own_logs import RECOVERY_S
 from esgf_gossip.core.publication import PublicationError
+from esgf_gossip.sim.disk import Disk
+from esgf_gossip.sim.trust import PlainSigner
 from helpers.bench import OWN, Bench
 from helpers.library import LOG, LOGS, Library, X, events, kept, serve, wait
-from helpers.network import Disk, PlainSigner
 
 A, B = "a.example.org", "b.example.org"
 
@@ -55,13 +57,13 @@ def test_appended_leaves_are_durable_before_the_digest_that_names_them(bench):
     sequence = bench.head(OWN).order.sequence
     outputs = append(bench, events(0, 3))
     kinds = [type(output) for output in outputs]
-    assert kinds.index(fx.PersistLeaves) < kinds.index(fx.PersistLine)
+    assert kinds.index(lx.PersistLeaves) < kinds.index(fx.PersistLine)
     assert kept(bench, OWN) == events(0, 3)
     ref = own_ref(bench)
     assert (ref.size, ref.root, ref.first_retained) == (3, Tree().extended(events(0, 3)).root, 0)
     assert ref.born == bench.head(OWN).order.epoch
     assert bench.head(OWN).order.sequence == sequence + 1
-    assert bench.told(fx.LeavesAccepted) == [fx.LeavesAccepted(OWN, LOG, ref.born, 0, 3)]
+    assert bench.told(lx.LeavesAccepted) == [lx.LeavesAccepted(OWN, LOG, ref.born, 0, 3)]
 
 
 def test_nothing_appended_is_nothing_published(bench):
@@ -131,7 +133,7 @@ def test_every_start_is_a_new_birth_of_the_same_log(bench):
 
 def test_leaves_whose_digest_was_never_sent_are_published_by_the_next_run(bench):
     """A crash between leaves and digest leaves the log ahead of the line."""
-    (effect,) = [one for one in append(bench, events(0, 5)) if isinstance(one, fx.PersistLeaves)]
+    (effect,) = [one for one in append(bench, events(0, 5)) if isinstance(one, lx.PersistLeaves)]
     crashed = Bench(seed=3)
     disk = crashed.disk.copy()
     disk.apply(effect)
@@ -151,7 +153,7 @@ def test_our_own_log_is_served_under_the_birth_of_its_digest(bench):
 def test_an_answer_is_cut_into_frames():
     """Leaves of any size go in messages that fit, left-hand hashes first, right-hand hashes last."""
     leaves = [bytes([number % 251 + 1]) * (number * 37 % limits.LEAF_BYTES + 1) for number in range(300)]
-    order = fx.SendLeaves(Link(1), 4, X, LOG, 4096, 4396, (bytes(32),), (bytes(32),) * 2)
+    order = lx.SendLeaves(Link(1), 4, X, LOG, 4096, 4396, (bytes(32),), (bytes(32),) * 2)
     parts = list(pages(order, leaves))
     assert [leaf for part in parts for leaf in part.leaves] == leaves
     assert [part.is_last for part in parts] == [False] * (len(parts) - 1) + [True]
@@ -178,7 +180,7 @@ def test_leaves_of_a_lost_disk_are_taken_back_and_published_once(bench):
     assert kept(bench, OWN) == library.leaves
     assert own_ref(bench).root == library.ref().root
     assert bench.head(OWN).order.sequence == sequence + 1
-    assert bench.told(fx.LogRecovered) == [fx.LogRecovered(LOG, len(library.leaves))]
+    assert bench.told(lx.LogRecovered) == [lx.LogRecovered(LOG, len(library.leaves))]
     assert show(bench, library, B)[1] == []
 
 

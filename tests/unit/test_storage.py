@@ -9,8 +9,8 @@ import pytest
 
 from esgf_gossip.core.effects import DropBodies, PersistEpoch, PersistLine, RemoveLine
 from esgf_gossip.core.registry import sha256
+from esgf_gossip.sim.network import VirtualNetwork
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError, find_fault
-from helpers.network import VirtualNetwork
 
 
 def _a_line(name="a.example.org", body=b"body"):

@@ -285,6 +285,76 @@ def test_verdicts_kept_are_bounded(federation: TestFederation, monkeypatch: pyte
     assert len(judge._verdicts) == 2
 
 
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Return the payloads whose signature was computed, in order."""
+    payloads: list[bytes] = []
+    real = signing.is_signed
+
+    def counted(public_key: Any, payload: bytes, signature: bytes) -> bool:
+        payloads.append(payload)
+        return real(public_key, payload, signature)
+
+    monkeypatch.setattr(signing, "is_signed", counted)
+    return payloads
+
+
+def test_a_signature_is_computed_once(federation: TestFederation, looked_at: list[bytes]) -> None:
+    """The same bytes from a second peer, or after a change of trust, cost no second computation."""
+    material = federation.material("judge.example.org")
+    judge = DigestVerifier(material)
+    signature = federation.material(HOST).signer.sign(b"the payload")
+    for _ in range(3):
+        verified(federation, a_digest(federation), judge=judge, signature=signature)
+        judge.replace(material)
+    assert looked_at == [b"the payload"]
+
+
+def test_a_good_signature_lends_nothing_to_another(
+    federation: TestFederation, looked_at: list[bytes]
+) -> None:
+    """Another signature, payload or certificate is looked at anew, and refused each time."""
+    judge = DigestVerifier(federation.material("judge.example.org"))
+    good = federation.material(HOST).signer.sign(b"the payload")
+    verified(federation, a_digest(federation), judge=judge, signature=good)
+    for how in ({"signature": good[:-1] + bytes([good[-1] ^ 1])}, {"payload": b"another", "signature": good}):
+        for _ in range(2):
+            refused = refusal(federation, a_digest(federation), judge=judge, **how)
+            assert refused.reason == "the signature does not match"
+    digest, how = signed_by(federation, signed_draft(a_draft(federation)))
+    assert refusal(federation, digest, judge=judge, **{**how, "signature": good}).reason == (
+        "the signature does not match"
+    )
+    assert len(looked_at) == 6
+
+
+def test_signatures_remembered_are_bounded(
+    federation: TestFederation, looked_at: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one longest not seen goes first."""
+    monkeypatch.setattr(verifier, "VERDICTS_REMEMBERED", 2)
+    judge = DigestVerifier(federation.material("judge.example.org"))
+    signer = federation.material(HOST).signer
+    for payload in (b"1", b"2", b"1", b"3", b"1", b"2"):
+        verified(
+            federation, a_digest(federation), judge=judge, payload=payload, signature=signer.sign(payload)
+        )
+    assert looked_at == [b"1", b"2", b"3", b"2"]
+
+
+@pytest.mark.parametrize("kind", ["ahead", "lifeless"])
+def test_dates_are_looked_at_before_the_chain(federation: TestFederation, kind: str) -> None:
+    """What the dates alone rule out costs no parsing of a stranger's certificates."""
+    changes = {
+        "ahead": {"issued_at_ms": federation.now_ms + CLOCK_AHEAD_MS + 1},
+        "lifeless": {"expires_at_ms": federation.now_ms},
+    }[kind]
+    junk = (b"no certificate",)
+    digest = a_digest(federation, certificate_sha256=hashlib.sha256(junk[0]).digest(), **changes)
+    reason = refusal(federation, digest, chain=junk).reason
+    assert "ahead of" in reason if kind == "ahead" else reason == "expires before it was issued"
+
+
 def test_issuer_that_is_no_ca_is_refused(federation: TestFederation) -> None:
     """A node's certificate cannot issue another."""
     member = federation.material(HOST)

@@ -30,6 +30,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "status": ("node_commands", "status", "Show the state of this node."),
     "nodes": ("node_commands", "nodes", "Show the federation table."),
     "show": ("node_commands", "show", "Show one node of the federation."),
+    "explain": ("node_commands", "explain", "Show why a node has its status, and who said so."),
     "watch": ("node_commands", "watch", "Follow what happens, live."),
     "reload": ("node_commands", "reload", "Read properties, trust and configuration again."),
     "stop": ("node_commands", "stop", "Stop the daemon in good order."),

@@ -1,5 +1,5 @@
 """
-The commands that ask the running daemon: status, nodes, show, watch, reload, stop, leave.
+The commands that ask the running daemon: status, nodes, show, explain, watch, reload, stop, leave.
 
 Only question, answer and print live here; the daemon decides. No Twisted.
 """
@@ -73,13 +73,7 @@ def nodes(config_path: Path, *, json_output: bool) -> None:
 @common_options
 def show(host: str, config_path: Path, *, json_output: bool) -> None:
     """Show one node of the federation."""
-    try:
-        answer = _daemon(config_path).ask("node", host=host)
-    except CommandError as error:
-        if error.code is not ExitCode.REFUSED:
-            raise
-        # The one thing a daemon refuses here is a name it does not hold; it says where to look.
-        raise CommandError(str(error), "", "", ExitCode.NOT_FOUND) from None
+    answer = _ask_about(host, config_path, "node")
     if json_output:
         print_json(answer)
         return
@@ -89,6 +83,48 @@ def show(host: str, config_path: Path, *, json_output: bool) -> None:
         click.echo()
         columns = ("type", "endpoint", "health", "since")
         print_table(columns, [[service.get(column) for column in columns] for service in services])
+
+
+@click.command(epilog="Example: esgf-gossip explain esgf-data.dkrz.de")
+@click.argument("host")
+@config_option
+@json_option
+@common_options
+def explain(host: str, config_path: Path, *, json_output: bool) -> None:
+    """
+    Show why a node has its status: who watches it and what each of them says.
+
+    With --json the signed digests of all observers come with it, in base64, as the evidence.
+    """
+    answer = _ask_about(host, config_path, "explain")
+    if json_output:
+        print_json(answer)
+        return
+    print_pairs({name: answer.get(name) for name in ("host", "status", "since", "reason")})
+    observers = answer.get("observers") or []
+    if observers:
+        click.echo()
+        columns = ("seat", "observer", "vote", "hears nothing since", "signed at", "epoch", "sequence")
+        print_table(columns, [_vote_row(observer) for observer in observers])
+
+
+def _vote_row(observer: Mapping[str, Any]) -> list[Any]:
+    report, evidence = observer.get("report") or {}, observer.get("evidence") or {}
+    return [
+        *(observer.get(name) for name in ("seat", "host", "vote")),
+        report.get("since"),
+        *(evidence.get(name) for name in ("issued_at", "epoch", "sequence")),
+    ]
+
+
+def _ask_about(host: str, config_path: Path, command: str) -> Any:
+    try:
+        return _daemon(config_path).ask(command, host=host)
+    except CommandError as error:
+        if error.code is not ExitCode.REFUSED:
+            raise
+        # The one thing a daemon refuses here is a name it does not hold; it says where to look.
+        raise CommandError(str(error), "", "", ExitCode.NOT_FOUND) from None
 
 
 @click.command(epilog="Example: esgf-gossip watch --json")

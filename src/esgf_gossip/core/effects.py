@@ -12,10 +12,10 @@ from collections.abc import Mapping
 
 import attrs
 
-from esgf_gossip.core.logs import Log
-from esgf_gossip.core.merkle import Tree
+from esgf_gossip.core.log_effects import LogNotice, LogTimer, PersistLog, SendLog
 from esgf_gossip.core.messages import Message
-from esgf_gossip.core.model import Address, Link, Order, RewriteEvidence, VerifiedDigest
+from esgf_gossip.core.model import Address, Link, Order, VerifiedDigest
+from esgf_gossip.core.verdicts import Verdict
 
 # ----------------------------------------------------------------- timers
 
@@ -26,6 +26,13 @@ class RetryFetch:
 
     origin: str
     request: int
+
+
+@attrs.frozen
+class FetchDue:
+    """Ask for the newest line of an origin that had published too much to be asked for at once."""
+
+    origin: str
 
 
 @attrs.frozen
@@ -67,24 +74,63 @@ class SignAnew:
 
 
 @attrs.frozen
-class RetryLeaves:
-    """Ask for leaves again, or somebody else; ``token`` tells a newer question."""
+class SendBeat:
+    """Ping a watched node; ``due_s`` tells our own lateness, ``token`` an assignment that ended."""
 
-    origin: str
-    log: str
+    subject: str
+    token: int
+    due_s: float
+
+
+@attrs.frozen
+class MissAnswer:
+    """
+    Miss a watched node of which nothing was heard since ``since_s``.
+
+    ``by_link``: it cannot be dialled and should have dialled us.
+    """
+
+    subject: str
+    token: int
+    since_s: float
+    due_s: float
+    by_link: bool = False
+
+
+@attrs.frozen
+class RepeatReport:
+    """Report a watched node again that answered, or stayed away longer than it said."""
+
+    subject: str
     token: int
 
 
 @attrs.frozen
-class JudgeLog:
-    """Give up leaves that their origin seems to have lost, unless it has them back."""
-
-    origin: str
-    log: str
+class CountAgain:
+    """End the abstention after a stall of our own loop."""
 
 
-LogTimer = RetryLeaves | JudgeLog
-Timer = RetryFetch | CompareRoots | CheckLinks | DrawRings | DialNext | DrawPartner | SignAnew | LogTimer
+@attrs.frozen
+class SayReachability:
+    """Publish what we have to say of the nodes we watch."""
+
+
+Timer = (
+    RetryFetch
+    | FetchDue
+    | CompareRoots
+    | CheckLinks
+    | DrawRings
+    | DialNext
+    | DrawPartner
+    | SignAnew
+    | SendBeat
+    | MissAnswer
+    | RepeatReport
+    | CountAgain
+    | SayReachability
+    | LogTimer
+)
 
 # ----------------------------------------------------------------- effects
 
@@ -121,30 +167,6 @@ class DropBodies:
 
 
 @attrs.frozen
-class PersistLeaves:
-    """
-    Make the state of a log durable, with leaves from number ``first`` on at its end, and forget those before its start.
-
-    ``is_anew``: whatever was held under this name goes first.
-    """
-
-    origin: str
-    log: str
-    state: Log
-    first: int
-    leaves: tuple[bytes, ...] = attrs.field(repr=False)
-    is_anew: bool = False
-
-
-@attrs.frozen
-class DropLeaves:
-    """Forget a log and all its leaves."""
-
-    origin: str
-    log: str
-
-
-@attrs.frozen
 class Send:
     """Send a message over a link; lost with the link."""
 
@@ -153,43 +175,19 @@ class Send:
 
 
 @attrs.frozen
-class SendLeaves:
-    """
-    Read leaves from ``start`` to ``end`` and send them, in the messages that ``log_serving.pages`` makes of them.
-
-    The disk may hold fewer or none; at most LEAVES_ANSWER_BYTES are read.
-    """
-
-    link: Link
-    request: int
-    origin: str
-    log: str
-    start: int
-    end: int
-    left: tuple[bytes, ...] = attrs.field(repr=False)
-    right: tuple[bytes, ...] = attrs.field(repr=False)
-
-
-@attrs.frozen
-class SendProof:
-    """Read leaves ``low`` to ``high``, none where they are equal, and send what ``log_serving.proof`` makes of them."""
-
-    link: Link
-    request: int
-    origin: str
-    log: str
-    first_size: int
-    low: int
-    high: int
-    tree: Tree = attrs.field(repr=False)
-
-
-@attrs.frozen
 class Disconnect:
     """Close a link after what was sent, and say why in the log. No further message of it is delivered."""
 
     link: Link
     reason: str
+
+
+@attrs.frozen
+class PauseReading:
+    """Read nothing from a link for so many seconds: its peer makes more work than it may. Never an error."""
+
+    link: Link
+    for_s: float
 
 
 @attrs.frozen
@@ -207,8 +205,8 @@ class StartTimer:
     after_s: float
 
 
-Persist = PersistEpoch | PersistLine | RemoveLine | DropBodies | PersistLeaves | DropLeaves
-Effect = Persist | Send | SendLeaves | SendProof | Disconnect | Dial | StartTimer
+Persist = PersistEpoch | PersistLine | RemoveLine | DropBodies | PersistLog
+Effect = Persist | Send | SendLog | Disconnect | PauseReading | Dial | StartTimer
 
 # ----------------------------------------------------------------- notices
 
@@ -250,39 +248,11 @@ class ForkSeen:
 
 
 @attrs.frozen
-class LeavesAccepted:
-    """Leaves of a log were verified and kept, our own included; they are on the disk from number ``first`` on."""
+class VerdictChanged:
+    """The reports on a node come to something else than before."""
 
-    origin: str
-    log: str
-    born: int
-    first: int
-    count: int
-
-
-@attrs.frozen
-class LogRestarted:
-    """What was held of a log was given up: its origin's newest birth has another past, or begins later, or is gone."""
-
-    origin: str
-    log: str
-
-
-@attrs.frozen
-class LogRewritten:
-    """An origin shrank or rewrote a log under one birth, and this proves it. Told once a birth."""
-
-    origin: str
-    log: str
-    evidence: RewriteEvidence
-
-
-@attrs.frozen
-class LogRecovered:
-    """Leaves of our own log that this node did not hold any more came back from peers."""
-
-    log: str
-    count: int
+    host: str
+    verdict: Verdict
 
 
 @attrs.frozen
@@ -328,10 +298,8 @@ Notice = (
     | LineWithdrawn
     | DigestTurnedAway
     | ForkSeen
-    | LeavesAccepted
-    | LogRestarted
-    | LogRewritten
-    | LogRecovered
+    | LogNotice
+    | VerdictChanged
     | PeerJoined
     | PeerParted
     | DialFailed

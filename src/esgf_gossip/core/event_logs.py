@@ -14,8 +14,9 @@ from typing import Final
 import attrs
 
 from esgf_gossip.core.digests import decode_digest
-from esgf_gossip.core.effects import DropLeaves, LogTimer, Output, RetryLeaves
+from esgf_gossip.core.effects import Output
 from esgf_gossip.core.errors import DigestRefused, WireError
+from esgf_gossip.core.log_effects import DropLeaves, LogTimer, RetryLeaves
 from esgf_gossip.core.log_keeping import LogKeeping
 from esgf_gossip.core.log_serving import answer_leaves, answer_proof
 from esgf_gossip.core.logs import Log, LogKey, Logs, StoredLog
@@ -48,7 +49,6 @@ class EventLogs:
         self._own = OwnLogs(self.held, origin.publication, verifier, out, origin.publish)
         self._keeping = LogKeeping(self.held, self._own, registry, sessions, random, out)
         self.line_moved: Final = self._keeping.line_moved
-        self.line_gone: Final = self._keeping.line_gone
         self.own_digest_shown: Final = self._keeping.own_digest_shown
         self.opened: Final = self._keeping.opened
         self.lost: Final = self._keeping.lost
@@ -97,7 +97,9 @@ class EventLogs:
         states: dict[LogKey, Log] = {}
         for one in stored:
             log = self._judged(one, at)
-            if log is not None:
+            if log is None:
+                self._out.append(DropLeaves(one.origin, one.name))
+            else:
                 states[one.origin, one.name] = log
         for key in self.held:
             if key[0] != self._own.name:
@@ -109,6 +111,12 @@ class EventLogs:
         if self._own.restored(own):
             self._origin.begin_again(0, at)
         self.start(at)
+
+    def lines_gone(self) -> None:
+        """Forget the logs of origins that trust no longer carries."""
+        for origin in dict.fromkeys(origin for origin, _ in self.held):
+            if origin != self._own.name and origin not in self._registry.table:
+                self._keeping.line_gone(origin)
 
     # ------------------------------------------------------------- our own
 

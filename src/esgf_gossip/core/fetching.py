@@ -3,7 +3,8 @@ Announce, then fetch: how lines come in.
 
 An announcement is a claim; the newest digest is asked of one announcer, then of
 the next, and taken with all its bodies or not at all. Only a verified digest
-makes another old. Source: docs/protocol.md, "Fetching".
+makes another old. An origin that publishes too much is fetched later, never
+refused. Source: docs/protocol.md, "Fetching".
 """
 
 from __future__ import annotations
@@ -16,10 +17,20 @@ import attrs
 
 from esgf_gossip.core import limits
 from esgf_gossip.core.digests import decode_digest
-from esgf_gossip.core.effects import DigestTurnedAway, ForkSeen, Output, RetryFetch, Send, StartTimer
-from esgf_gossip.core.errors import DigestRefused, UnknownFormatError, WireError
+from esgf_gossip.core.effects import (
+    DigestTurnedAway,
+    FetchDue,
+    ForkSeen,
+    Output,
+    RetryFetch,
+    Send,
+    StartTimer,
+)
+from esgf_gossip.core.errors import UnknownFormatError, WireError
+from esgf_gossip.core.judging import Judging
 from esgf_gossip.core.messages import Answer, Ask, Bodies, Want
 from esgf_gossip.core.model import Digest, Head, Link, Moment, SignedDigest, VerifiedDigest
+from esgf_gossip.core.quota import Quotas
 from esgf_gossip.core.registry import Registry, sha256
 from esgf_gossip.core.sessions import Session, Sessions
 from esgf_gossip.core.verification import Verifier
@@ -63,12 +74,14 @@ class _Fetch:
     # Every question of this search and whom it was put to: late answers are welcome, strange ones are not.
     asked_of: dict[int, Link] = attrs.field(factory=dict)
 
-    def take(self, bodies: Iterable[tuple[bytes, bytes]]) -> None:
-        """Keep the bodies, with their hashes, that the line names; an origin's junk is not collected."""
+    def take(self, bodies: Iterable[tuple[bytes, bytes]]) -> int:
+        """Keep the bodies, with their hashes, that the line names, no junk; return how many bytes are new."""
         assert self.line is not None
         named = {ref.sha256 for ref in self.line.digest.entries.values()}
         self.bodies = {content: body for content, body in self.bodies.items() if content in named}
-        self.bodies.update((content, body) for content, body in bodies if content in named)
+        new = {content: body for content, body in bodies if content in named and content not in self.bodies}
+        self.bodies.update(new)
+        return sum(map(len, new.values()))
 
 
 class Fetching:
@@ -91,21 +104,24 @@ class Fetching:
     ) -> None:
         self._registry = registry
         self._sessions = sessions
-        self._verifier = verifier
         self._out = out
         self._accept = accept
         self._needs_bodies = needs_bodies
         self._fetches: dict[str, _Fetch] = {}
         self._waiting: OrderedDict[str, None] = OrderedDict()
+        # Origins above their quota: searches that rest, and timers that are set, at most one an origin.
+        self._quotas = Quotas()
+        self._resting: set[str] = set()
+        self._due: set[str] = set()
         self._assemblies: dict[tuple[Link, int, str], _Assembly] = {}
-        self._refused: OrderedDict[bytes, None] = OrderedDict()
+        self._judging = Judging(registry, verifier, out)
         self._questions_to: Counter[Link] = Counter()
         self._request = 0
         self._draining = False
 
     def forget_refusals(self) -> None:
         """Judge everything anew: trust changed."""
-        self._refused.clear()
+        self._judging.forget()
 
     # ------------------------------------------------------------- claims
 
@@ -115,6 +131,8 @@ class Fetching:
             return
         if not head.is_above(self._registry.table.head(head.origin)):
             return
+        if self._judging.is_settled(head, session.link):
+            return  # it would be the same answer again
         fetch = self._fetches.get(head.origin)
         if fetch is None:
             fetch = self._fetches[head.origin] = _Fetch(head, deque())
@@ -122,6 +140,8 @@ class Fetching:
             fetch.head = head
         if session.link not in fetch.candidates:
             fetch.candidates.append(session.link)
+        if head.origin in self._resting:
+            return
         if fetch.asked is None and (head.origin not in self._waiting or self._is_askable(fetch)):
             self._ask_next(head.origin, fetch, at)
 
@@ -130,6 +150,26 @@ class Fetching:
         fetch = self._fetches.get(origin)
         if fetch is not None and fetch.request == request and fetch.asked is not None:
             self._ask_next(origin, fetch, at)
+
+    def due(self, origin: str, at: Moment) -> None:
+        """Ask for the newest line of an origin whose search rests, if it has its turn by now."""
+        self._due.discard(origin)
+        fetch = self._fetches.get(origin)
+        if fetch is None or origin not in self._resting:
+            return
+        # Each costs the origin one turn, so the newest is asked for first.
+        for link in list(fetch.candidates):
+            session = self._sessions.get(link)
+            if session is not None and session.has(fetch.head):
+                fetch.candidates.remove(link)
+                fetch.candidates.appendleft(link)
+        self._ask_next(origin, fetch, at)
+
+    def _rest(self, origin: str, for_s: float) -> None:
+        self._resting.add(origin)
+        if origin not in self._due:
+            self._due.add(origin)
+            self._out.append(StartTimer(FetchDue(origin), for_s))
 
     def lost(self, link: Link, at: Moment) -> None:
         """Forget a link; what was asked of it is asked of the next announcer."""
@@ -140,12 +180,15 @@ class Fetching:
                 fetch.candidates.remove(link)
             if fetch.asked == link:
                 self._ask_next(origin, fetch, at)
+            elif origin in self._resting and not fetch.candidates:
+                self._drop(origin, at)
         self._ask_waiting(at)
 
     def _ask_next(self, origin: str, fetch: _Fetch, at: Moment) -> None:
         asked_before = fetch.asked
         self._set_asked(fetch, None)
         self._waiting.pop(origin, None)
+        self._resting.discard(origin)
         for link in list(fetch.candidates):
             session = self._sessions.get(link)
             # A peer whose own announcement is by now below what we hold has nothing for us.
@@ -153,6 +196,10 @@ class Fetching:
                 fetch.candidates.remove(link)
         if not fetch.candidates or fetch.questions >= QUESTIONS_PER_FETCH:
             self._drop(origin, at)
+            return
+        wait_s = self._quotas.wait_s(origin, at.mono_s)
+        if asked_before is None and fetch.line is None and wait_s > 0.0:
+            self._rest(origin, wait_s)
             return
         if len(fetch.candidates) > 1 and fetch.candidates[0] == asked_before:
             fetch.candidates.rotate(-1)
@@ -211,13 +258,14 @@ class Fetching:
         return 1.1 * session.round_trip_s + 0.05
 
     def _asking(self) -> int:
-        return len(self._fetches) - len(self._waiting)
+        return len(self._fetches) - len(self._waiting) - len(self._resting)
 
     def _drop(self, origin: str, at: Moment) -> None:
         fetch = self._fetches.pop(origin, None)
         if fetch is not None:
             self._set_asked(fetch, None)
         self._waiting.pop(origin, None)
+        self._resting.discard(origin)
         self._ask_waiting(at)
 
     def _ask_waiting(self, at: Moment) -> None:
@@ -265,9 +313,9 @@ class Fetching:
         assembly.add(answer.bodies)
         if answer.is_last:
             self._assemblies.pop(key, None)
-            self._judge(session, assembly, at)
+            self._judge(session, assembly, at, unasked=answer.request == 0)
 
-    def _judge(self, session: Session, assembly: _Assembly, at: Moment) -> None:
+    def _judge(self, session: Session, assembly: _Assembly, at: Moment, *, unasked: bool) -> None:
         origin = assembly.origin
         fetch = self._fetches.get(origin)
         if assembly.signed is None:
@@ -277,66 +325,69 @@ class Fetching:
         try:
             digest = decode_digest(assembly.signed.payload)
         except UnknownFormatError as error:
+            self._judging.settle(sha256(assembly.signed.payload), session.link)
             self._out.append(DigestTurnedAway(origin, session.peer, str(error)))
             self._next_or_nothing(origin, fetch, session.link, at)
             return
         if digest.origin != origin:
             raise WireError(f"asked about {origin}, answered about {digest.origin}")
-        line = self._verified(session, assembly, digest, at)
+        too_soon = unasked and self._quotas.wait_s(origin, at.mono_s) > 0.0
+        stated = self._judging.stated_head(digest, sha256(assembly.signed.payload))
+        held = self._registry.table.head(origin)
+        is_fork = held is not None and stated is not None and stated.order == held.order
+        if too_soon and stated is not None and not is_fork:
+            self.claim(session, stated, at)  # not even verified: its turn comes
+            return
+        line = self._line(session, assembly, digest, fetch, at)
         if line is None:
             self._next_or_nothing(origin, fetch, session.link, at)
             return
         session.note_claim(line.head, self._registry.table)
-        held = self._registry.table.head(origin)
-        if held is not None and held.order == line.order and held.payload_sha256 != line.payload_sha256:
-            self._out.append(ForkSeen(origin, line.order))
         if not line.head.is_above(held):
             if fetch is not None and not fetch.head.is_above(held):
                 self._drop(origin, at)
             else:
                 self._next_or_nothing(origin, fetch, session.link, at)
             return
+        if too_soon:
+            self.claim(session, line.head, at)
+            return
         if fetch is None:
             fetch = self._fetches[origin] = _Fetch(line.head, deque([session.link]))
         if fetch.line is None or line.head.is_above(fetch.line.head):
             fetch.line = line
+            self._quotas.take_digest(origin, at.mono_s)
         if line.head.is_above(fetch.head):
             fetch.head = line.head
-        fetch.take(assembly.bodies.items())
+        self._take_bodies(origin, fetch, assembly.bodies.items(), at)
         self._complete_or_ask(origin, fetch, session.link, at)
 
-    def _verified(
-        self, session: Session, assembly: _Assembly, digest: Digest, at: Moment
+    def _line(
+        self, session: Session, assembly: _Assembly, digest: Digest, fetch: _Fetch | None, at: Moment
     ) -> VerifiedDigest | None:
+        """Return the digest verified, looking at no signature twice; notice a fork."""
         signed = assembly.signed
         assert signed is not None
-        name = sha256(signed.payload)
         held = self._registry.table.line(digest.origin)
-        if held is not None and held.payload_sha256 == name:
-            return held  # the same bytes: a signature is checked once
-        chain = assembly.chain
-        if not chain and held is not None and held.digest.certificate_sha256 == digest.certificate_sha256:
-            chain = held.chain
-        if name in self._refused:
+        for known in (held, None if fetch is None else fetch.line):
+            if known is not None and known.signed.payload == signed.payload:
+                return known
+        line = self._judging.judge(session, signed, digest, assembly.chain, at)
+        if line is None:
             return None
-        # The verdict belongs to everything that came: a relay that mangles a signature or a chain
-        # must not make us refuse the good copy of the next one.
-        # Each part is hashed by itself: bytes moved from one to the next must not look the same.
-        evidence = sha256(b"".join(map(sha256, (signed.payload, signed.signature, *chain))))
-        if evidence in self._refused:
-            return None
-        try:
-            return self._verifier.verify(signed, digest, chain, at.wall_ms)
-        except DigestRefused as refusal:
-            if refusal.lasting:
-                self._remember_refusal(evidence)
-            self._out.append(DigestTurnedAway(digest.origin, session.peer, refusal.reason))
-            return None
+        if held is not None and held.order == line.order:
+            self._out.append(ForkSeen(digest.origin, line.order))
+        if not line.head.is_above(None if held is None else held.head):
+            # The peer's waste, not the origin's turn: a relay could use that up with what was said long ago.
+            self._judging.settle(line.payload_sha256)
+            self._judging.waste(session, at)
+        return line
 
-    def _remember_refusal(self, evidence: bytes) -> None:
-        self._refused[evidence] = None
-        while len(self._refused) > limits.REFUSALS_REMEMBERED:
-            self._refused.popitem(last=False)
+    def _take_bodies(
+        self, origin: str, fetch: _Fetch, bodies: Iterable[tuple[bytes, bytes]], at: Moment
+    ) -> None:
+        unheld = ((content, body) for content, body in bodies if self._registry.body(content) is None)
+        self._quotas.take_bodies(origin, fetch.take(unheld), at.mono_s)
 
     def bodies(self, session: Session, bodies: Bodies, at: Moment) -> None:
         """Take bodies that were wanted, late ones too; those nobody asked for are left out."""
@@ -348,7 +399,7 @@ class Fetching:
         origin, fetch = next(mine, ("", None))
         if fetch is None:
             return
-        fetch.take((sha256(body), body) for body in bodies.bodies)
+        self._take_bodies(origin, fetch, ((sha256(body), body) for body in bodies.bodies), at)
         if bodies.is_last:
             self._complete_or_ask(origin, fetch, session.link, at)
 
@@ -379,7 +430,7 @@ class Fetching:
 
     def _refuse(self, line: VerifiedDigest, answerer: Link, reason: str) -> None:
         # The origin signed it, so the verdict belongs to the digest, whoever brings it.
-        self._remember_refusal(line.payload_sha256)
+        self._judging.settle(line.payload_sha256)
         session = self._sessions.get(answerer)
         self._out.append(
             DigestTurnedAway(line.digest.origin, "" if session is None else session.peer, reason)

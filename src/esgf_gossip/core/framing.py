@@ -32,28 +32,41 @@ class FrameBuffer:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._start = 0
+
+    def add(self, data: bytes) -> None:
+        """Take bytes; ``take`` gives back what they complete."""
+        del self._buffer[: self._start]
+        self._start = 0
+        self._buffer += data
+
+    def take(self) -> bytes | None:
+        """
+        Return the payload of the next frame, None where it is not complete yet.
+
+        Raises:
+            WireError: a length of zero or above FRAME_BYTES; the stream is lost.
+        """
+        begin = self._start + PREFIX_BYTES
+        if len(self._buffer) < begin:
+            return None
+        length = int.from_bytes(self._buffer[self._start : begin], "big")
+        if not 0 < length <= FRAME_BYTES:
+            # Text protocols announce themselves here: "GET " reads as a length of 1.2 GB.
+            raise WireError(f"a frame of {length} bytes is out of bounds (1 to {FRAME_BYTES})")
+        end = begin + length
+        if len(self._buffer) < end:
+            return None
+        self._start = end
+        return bytes(self._buffer[begin:end])
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """
         Take bytes, yield the payload of each frame that is now complete.
 
         Raises:
-            WireError: a length of zero or above FRAME_BYTES; the stream is lost.
+            WireError: as ``take``.
         """
-        buffer = self._buffer
-        buffer += data
-        start = 0
-        try:
-            while len(buffer) - start >= PREFIX_BYTES:
-                length = int.from_bytes(buffer[start : start + PREFIX_BYTES], "big")
-                if not 0 < length <= FRAME_BYTES:
-                    # Text protocols announce themselves here: "GET " reads as a length of 1.2 GB.
-                    raise WireError(f"a frame of {length} bytes is out of bounds (1 to {FRAME_BYTES})")
-                end = start + PREFIX_BYTES + length
-                if len(buffer) < end:
-                    break
-                payload = bytes(buffer[start + PREFIX_BYTES : end])
-                start = end
-                yield payload
-        finally:
-            del buffer[:start]
+        self.add(data)
+        while (payload := self.take()) is not None:
+            yield payload

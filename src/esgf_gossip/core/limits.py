@@ -77,10 +77,27 @@ LOG_LEAVES_FREE: Final = 1_000_000
 LOG_LEAVES_PER_HOUR: Final = 20_000
 # Digests of our own that one link may show us after another, each a signature to check.
 OWN_DIGESTS_PER_LINK: Final = 8
-# Verdicts remembered by hash, so that refused bytes are judged once (until trust changes).
-REFUSALS_REMEMBERED: Final = 16 * 1024
+# Verdicts remembered by hash, so that the same bytes are judged once (until trust changes).
+VERDICTS_REMEMBERED: Final = 16 * 1024
+# What one origin may publish; beyond, its newest line is fetched when it has its turn again. Only a delay.
+ORIGIN_DIGESTS_PER_S: Final = 1.0
+ORIGIN_DIGESTS_AT_ONCE: Final = 10
+ORIGIN_BODY_BYTES_PER_MINUTE: Final = 64 * 1024
+ORIGIN_BODY_BYTES_AT_ONCE: Final = 512 * 1024
+# Signatures checked for one peer that brought nothing new; beyond, it is read more slowly. An honest peer has none.
+WASTED_CHECKS_PER_S: Final = 500
 # Bytes queued to one peer that does not read; beyond, the link is closed and heals by anti-entropy.
 SEND_QUEUE_BYTES: Final = 4 * 1024 * 1024
+# What one peer may make us work, in frames it sends and bytes of both directions; beyond, its links are read more slowly.
+# At once: a fresh node that fetches 5,000 lines or 100,000 leaves is not slowed. A second: a flood costs some percent.
+PEER_FRAMES_PER_S: Final = 2000
+PEER_FRAMES_AT_ONCE: Final = 20_000
+PEER_BYTES_PER_S: Final = 4 * 1024 * 1024
+PEER_BYTES_AT_ONCE: Final = 64 * 1024 * 1024
 # Connections whose TLS handshake or first message is outstanding, and their deadline.
 PENDING_HANDSHAKES: Final = 64
 HANDSHAKE_S: Final = 10.0
+# Where all of these are taken, who has stalled for so long makes room: two round trips at any distance are enough.
+HANDSHAKE_CROWDED_S: Final = 2.0
+# protocol: subjects one observer reports on; five are usual, a few times that after half of all nodes died.
+REPORTS_MOST: Final = 256

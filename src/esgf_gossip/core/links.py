@@ -28,16 +28,17 @@ from esgf_gossip.core.effects import (
     StartTimer,
 )
 from esgf_gossip.core.limits import HANDSHAKE_S, LINKS_PER_PEER, TEXT_CHARACTERS
-from esgf_gossip.core.membership import draw_partner, roster, wanted_addresses
+from esgf_gossip.core.membership import draw_partner, next_expiry_ms, roster, wanted_addresses
 from esgf_gossip.core.messages import Farewell, Goodbye, Ping, Pong
 from esgf_gossip.core.model import Address, Link, Moment
 from esgf_gossip.core.sessions import Session, Sessions
 from esgf_gossip.core.table import Table
 
 CHECK_S: Final = 5.0
-PING_AFTER_S: Final = 10.0
-PONG_WAIT_S: Final = 6.0
-SILENT_S: Final = 45.0
+# Watched links hear a beat every few seconds (watching); these are for the others, and to end a dead one.
+# A link is cheap to keep: a peer that stood still for a while answers on it at once.
+PING_AFTER_S: Final = 20.0
+SILENT_S: Final = 40.0
 # A check this late means that our own loop stood still: the silence is ours, not the peers'.
 STALL_S: Final = 2.0
 RINGS_STILL_S: Final = 0.5
@@ -53,7 +54,7 @@ CLOCK_OFF_MS: Final = 5 * 60 * 1000
 
 
 class Links:
-    """The links of one node. ``neighbours`` are the members it should be linked to."""
+    """The links of one node. ``neighbours`` are the members it should be linked to, ``members`` the roster last drawn."""
 
     def __init__(
         self,
@@ -76,7 +77,10 @@ class Links:
         self._seed_reached_at_s: dict[Address, float] = {}
         self._own_addresses: set[Address] = {contact}
         self._partner: Address | None = None
-        self._members: frozenset[str] = frozenset()
+        self.members: frozenset[str] = frozenset()
+        self._next_expiry_ms = 0
+        self._ring_neighbours: frozenset[str] = frozenset()
+        self._watch_partners: frozenset[str] = frozenset()
         self._mesh = True
         self._rings_token = 0
         self._rings_pending_since_s: float | None = None
@@ -125,10 +129,27 @@ class Links:
     def draw(self, at: Moment) -> None:
         """Compute the neighbours from the roster and dial those without a link."""
         self._rings_pending_since_s = None
-        self._members = roster(self._table, self.expiry_ms(at)) | {self._own}
-        self._mesh = overlay.is_mesh(len(self._members), was_mesh=self._mesh)
-        self.neighbours = overlay.neighbours(self._own, self._members, mesh=self._mesh)
+        now_ms = self.expiry_ms(at)
+        self.members = roster(self._table, now_ms) | {self._own}
+        self._next_expiry_ms = next_expiry_ms(self._table, now_ms)
+        self._mesh = overlay.is_mesh(len(self.members), was_mesh=self._mesh)
+        self._ring_neighbours = overlay.neighbours(self._own, self.members, mesh=self._mesh)
+        self.neighbours = self._ring_neighbours | self._watch_partners
         self.plan(at)
+
+    def link_to_watch(self, partners: frozenset[str], at: Moment) -> None:
+        """Want links to those we watch and to those who watch us, rings or not: who stands in is no neighbour."""
+        if partners != self._watch_partners:
+            self._watch_partners = partners
+            self.neighbours = self._ring_neighbours | partners
+            self.plan(at)
+
+    def mute(self) -> frozenset[str]:
+        """Return the members that cannot be dialled."""
+        lines = (self._table.line(name) for name in self.members)
+        return frozenset(
+            line.digest.origin for line in lines if line is not None and line.digest.contact[1] == 0
+        )
 
     # ------------------------------------------------------------- dialling
 
@@ -151,6 +172,11 @@ class Links:
         """Dial what is due unless a newer plan was made."""
         if token == self._dial_token:
             self.plan(at)
+
+    def hasten(self, address: Address, at: Moment) -> None:
+        """Dial an address now, whatever its turn was."""
+        self._dialling.hasten(address, at.mono_s)
+        self.plan(at)
 
     def dial_failed(self, address: Address, reason: str, at: Moment) -> None:
         """Note that nobody, or nobody of us, answered; try again later, for ever."""
@@ -298,22 +324,27 @@ class Links:
         self._out.append(StartTimer(CheckLinks(), CHECK_S))
         stalled = self._checked_at_s is not None and at.mono_s - self._checked_at_s > CHECK_S + STALL_S
         self._checked_at_s = at.mono_s
+        if stalled:
+            self.forgive_silence(at)
         before = list(self.sessions)
         linked = {session.peer for session in self.sessions.open()} & self.neighbours
         has_replacements = len(linked) >= min(len(self.neighbours), REPLACEMENTS)
         for session in before:
-            if stalled:
-                session.heard_at_s = at.mono_s
-                session.ping_sent_at_s = None
             if session.peer in self.neighbours or not has_replacements:
                 session.wanted_at_s = at.mono_s
             if not stalled:
                 self._check_one(session, at)
-        if roster(self._table, self.expiry_ms(at)) | {self._own} != self._members:
-            self.draw(at)  # somebody expired
+        if self.expiry_ms(at) >= self._next_expiry_ms:
+            self.draw(at)  # somebody expired, or would have, had he not signed again
         else:
             self.plan(at)
         return [session for session in before if self.sessions.get(session.link) is None]
+
+    def forgive_silence(self, at: Moment) -> None:
+        """Begin to count the silence of all peers anew: our own loop stood still."""
+        for session in self.sessions:
+            session.heard_at_s = at.mono_s
+            session.ping_sent_at_s = None
 
     def _check_one(self, session: Session, at: Moment) -> None:
         silent_s = at.mono_s - session.heard_at_s
@@ -324,18 +355,13 @@ class Links:
                 self._give_up(session, "no hello in time")
         elif session.ping_sent_at_s is not None and session.heard_at_s > session.ping_sent_at_s:
             session.ping_sent_at_s = None
-        elif self._is_dead(session, silent_s, at):
+        elif silent_s > SILENT_S:
             self._give_up(session, f"silent for {silent_s:.0f} s")
         elif session.dialled is not None and at.mono_s - session.wanted_at_s > NOT_NEEDED_AFTER_S:
             # Only who dialled knows what the link is for: to a node behind a wall it may be the only one.
             self.close(session, Farewell.NOT_NEEDED, "not needed any more")
         elif session.dialled is not None and silent_s > PING_AFTER_S and session.ping_sent_at_s is None:
             self.ping(session, at)
-
-    def _is_dead(self, session: Session, silent_s: float, at: Moment) -> bool:
-        if session.ping_sent_at_s is not None:
-            return at.mono_s - session.ping_sent_at_s > PONG_WAIT_S
-        return session.dialled is None and silent_s > SILENT_S
 
     def ping(self, session: Session, at: Moment) -> None:
         """Ask for a sign of life; its answer measures the round trip."""
@@ -348,7 +374,8 @@ class Links:
         if pong.token == session.ping_token and session.ping_sent_at_s is not None:
             session.round_trip_s = at.mono_s - session.ping_sent_at_s
             session.ping_sent_at_s = None
-            session.clock_offset_ms = pong.clock_ms - at.wall_ms
+            # The peer looked at its clock half a round trip ago.
+            session.clock_offset_ms = pong.clock_ms + int(500 * session.round_trip_s) - at.wall_ms
 
     def _give_up(self, session: Session, reason: str) -> None:
         self._out.append(Disconnect(session.link, reason))

@@ -14,12 +14,14 @@ from typing import Final, Protocol
 import attrs
 
 from esgf_gossip.core import limits
-from esgf_gossip.core.effects import Output, RetryLeaves, Send, StartTimer
+from esgf_gossip.core.effects import Output, Send, StartTimer
 from esgf_gossip.core.errors import WireError
+from esgf_gossip.core.log_effects import RetryLeaves
 from esgf_gossip.core.logs import LogKey, answer_end
 from esgf_gossip.core.merkle import Tree, root_with_right
 from esgf_gossip.core.messages import AskLeaves, Feature, Leaves
 from esgf_gossip.core.model import Link, LogRef, Moment, VerifiedDigest
+from esgf_gossip.core.quota import TokenBucket
 from esgf_gossip.core.sessions import Session, Sessions
 
 # A peer that has sent nothing of an answer for so long is passed over.
@@ -103,8 +105,8 @@ class LogFetching:
         self._asked_of: Counter[Link] = Counter()
         self._buffered_bytes = 0
         self._request = 0
-        # Leaves that may still be taken of an origin without delay, and when that was counted.
-        self._allowances: dict[str, tuple[float, float]] = {}
+        # Leaves that may still be taken of an origin without delay.
+        self._allowances: dict[str, TokenBucket] = {}
 
     def want(self, key: LogKey, at: Moment) -> None:
         """Fetch what is wanted of a log; a question that is out is waited for."""
@@ -227,23 +229,19 @@ class LogFetching:
     # ------------------------------------------------------------- allowance
 
     def note_held(self, origin: str, count: int, at: Moment) -> None:
-        """Count leaves that the disk gave back: they are not new with every start."""
-        self._charge(origin, count, at, least=limits.LOG_LEAVES_PER_HOUR)
+        """Count leaves that the disk gave back: they are not new with every start, nor do they make an hour's wait."""
+        most = max(0, limits.LOG_LEAVES_FREE - limits.LOG_LEAVES_PER_HOUR)
+        self._allowance(origin).take(min(count, most), at.mono_s)
 
-    def _allowance(self, origin: str, at: Moment) -> float:
-        left, counted_at_s = self._allowances.get(origin, (float(limits.LOG_LEAVES_FREE), at.mono_s))
-        earned = (at.mono_s - counted_at_s) * limits.LOG_LEAVES_PER_HOUR / 3600
-        return min(float(limits.LOG_LEAVES_FREE), left + earned)
-
-    def _charge(self, origin: str, count: int, at: Moment, least: float = 0.0) -> None:
-        self._allowances[origin] = (max(least, self._allowance(origin, at) - count), at.mono_s)
+    def _allowance(self, origin: str) -> TokenBucket:
+        bucket = self._allowances.get(origin)
+        if bucket is None:
+            bucket = TokenBucket(limits.LOG_LEAVES_PER_HOUR / 3600, limits.LOG_LEAVES_FREE)
+            self._allowances[origin] = bucket
+        return bucket
 
     def _delay_s(self, origin: str, count: int, at: Moment) -> float:
-        if origin == self._own:
-            return 0.0
-        lacking = count - self._allowance(origin, at)
-        # A hair more than needed, so that the sum has not to be exact.
-        return 0.0 if lacking <= 0 else lacking * 3600 / limits.LOG_LEAVES_PER_HOUR + 0.1
+        return 0.0 if origin == self._own else self._allowance(origin).wait_s(at.mono_s, count)
 
     # ------------------------------------------------------------- answers
 
@@ -306,7 +304,7 @@ class LogFetching:
             fetch.rounds = 0
             fetch.passed_over.clear()
             if key[0] != self._own:
-                self._charge(key[0], len(leaves), at)
+                self._allowance(key[0]).take(len(leaves), at.mono_s)
             self._keeper.verified(key, want, leaves, tree, at)
             self._next(key, fetch, at)
             return

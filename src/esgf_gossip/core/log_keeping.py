@@ -14,16 +14,14 @@ from typing import Final
 import attrs
 
 from esgf_gossip.core import limits
-from esgf_gossip.core.effects import (
+from esgf_gossip.core.effects import Output, Send, StartTimer
+from esgf_gossip.core.log_effects import (
     DropLeaves,
     JudgeLog,
     LeavesAccepted,
     LogRestarted,
     LogRewritten,
-    Output,
     PersistLeaves,
-    Send,
-    StartTimer,
 )
 from esgf_gossip.core.log_fetching import LogFetching, Want
 from esgf_gossip.core.logs import Log, LogKey, Logs, contradicts, ref_of

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from esgf_gossip.core import limits
-from esgf_gossip.core.effects import Send, SendLeaves, SendProof
+from esgf_gossip.core.effects import Send
+from esgf_gossip.core.log_effects import SendLeaves, SendProof
 from esgf_gossip.core.logs import Log, answer_end
 from esgf_gossip.core.merkle import (
     BLOCK_LEAVES,

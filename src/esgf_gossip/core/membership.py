@@ -28,6 +28,12 @@ def roster(table: Table, now_ms: int) -> frozenset[str]:
     return frozenset(line.digest.origin for line in table if is_member(line, now_ms))
 
 
+def next_expiry_ms(table: Table, now_ms: int) -> int:
+    """Return when the roster shrinks by time alone at the earliest: the first expiry of a member; 0: no members."""
+    expiries = (line.digest.expires_at_ms for line in table if is_member(line, now_ms))
+    return min(expiries, default=0)
+
+
 def wanted_addresses(
     own: str, neighbours: Collection[str], linked: Collection[str], table: Table, random: Random
 ) -> dict[Address, float]:

@@ -4,7 +4,7 @@ The node: the whole protocol of one daemon as a state machine.
 Messages, timers and local changes go in with a Moment; effects and notices
 come out. No socket, no disk, no clock, no global random source: the same node
 runs in the daemon and in a simulation. Parts: origin (what we say), fetching
-(what we take in), comparing (what we missed), event_logs (leaves), links (to whom). Source: docs/protocol.md.
+(what we take in), comparing (what we missed), links (to whom). Source: docs/protocol.md.
 """
 
 from __future__ import annotations
@@ -13,35 +13,34 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Final
 
-import attrs
-
 from esgf_gossip.core import reconciliation
 from esgf_gossip.core.answering import answer_to, bodies_for
 from esgf_gossip.core.comparing import Comparing
-from esgf_gossip.core.digests import decode_digest
 from esgf_gossip.core.effects import (
     CheckLinks,
     CompareRoots,
+    CountAgain,
     DialNext,
-    DigestTurnedAway,
     DrawPartner,
     DrawRings,
-    DropBodies,
-    LineWithdrawn,
-    LogTimer,
+    FetchDue,
+    MissAnswer,
     Output,
     PeerJoined,
-    RemoveLine,
+    RepeatReport,
     RetryFetch,
+    SayReachability,
     Send,
+    SendBeat,
     SignAnew,
     Timer,
 )
-from esgf_gossip.core.errors import DigestRefused, VersionMismatchError, WireError
+from esgf_gossip.core.errors import VersionMismatchError, WireError
 from esgf_gossip.core.event_logs import EventLogs
 from esgf_gossip.core.fetching import Fetching
 from esgf_gossip.core.greeting import Greeting
 from esgf_gossip.core.links import Links
+from esgf_gossip.core.log_effects import LogTimer
 from esgf_gossip.core.logs import StoredLog
 from esgf_gossip.core.messages import (
     Announce,
@@ -61,22 +60,19 @@ from esgf_gossip.core.messages import (
     Unknown,
     Want,
 )
-from esgf_gossip.core.model import Address, Digest, Head, Link, Moment, SignedDigest, VerifiedDigest
+from esgf_gossip.core.model import Address, Head, Link, Moment, VerifiedDigest
 from esgf_gossip.core.origin import Origin, notes_of
 from esgf_gossip.core.publication import Publication
+from esgf_gossip.core.reachability import REACHABILITY, Reachability, encode_reachability
 from esgf_gossip.core.registry import Registry
+from esgf_gossip.core.revision import Revision, StoredLine
 from esgf_gossip.core.sessions import Session
+from esgf_gossip.core.standing import Standing
+from esgf_gossip.core.verdicts import Verdict
 from esgf_gossip.core.verification import Signer, Verifier
+from esgf_gossip.core.watching import Watching
 
 AWAY_S: Final = 30
-
-
-@attrs.frozen
-class StoredLine:
-    """One line as a disk gives it back: bytes to be verified again."""
-
-    signed: SignedDigest
-    chain: tuple[bytes, ...]
 
 
 class Node:
@@ -93,11 +89,11 @@ class Node:
         self.registry: Final = Registry()
         self._out: list[Output] = []
         self._random = random
-        self._verifier = verifier
         self.links: Final = Links(signer.origin, contact, seeds, self.registry.table, random, self._out)
         self.origin: Final = Origin(
             Publication(signer, contact), self.registry, self.links.sessions, verifier, random, self._out
         )
+        self._revision = Revision(self.registry, verifier, self._out)
         self._fetching = Fetching(
             self.registry, self.links.sessions, verifier, self._out, self._line_is_whole, self._needs_bodies
         )
@@ -106,6 +102,9 @@ class Node:
         )
         self._greeting = Greeting(self.registry, self.origin.publication, random.randbytes(16), self._out)
         self._comparing = Comparing(self.registry, self.links.sessions, random, self._out)
+        self.standing: Final = Standing(self.registry, self._out)
+        self._watching = Watching(signer.origin, self.registry.table, self.links, self._out, self._say)
+        self._drawn: frozenset[str] = frozenset()
         self._stored_epoch = 0
 
     @property
@@ -117,6 +116,35 @@ class Node:
     def peers_compared(self) -> int:
         """How many peers have shown a root equal to ours since the start."""
         return len(self._comparing.agreed)
+
+    def _finish(self, at: Moment) -> list[Output]:
+        """Bring verdicts and watching in step with what happened, and return all there is to do and tell."""
+        for origin in self.registry.take_moved():
+            self.standing.line_moved(origin)
+            self._watching.line_moved(origin, at)
+        self._watching.links_changed(at)
+        is_redrawn = self.links.members != self._drawn
+        if is_redrawn:
+            self._drawn = self.links.members
+            self.standing.roster_drawn(self._drawn, self.links.mute())
+        has_judged = self.standing.needs_judging and self.standing.judge()
+        if is_redrawn or has_judged:
+            self._assign(at)
+        if self.standing.verdict(self.name) is Verdict.UNREACHABLE:
+            self._watching.answer(at)
+        return self._drain()
+
+    def _assign(self, at: Moment) -> None:
+        observers, unreachable = self.standing.observers, self.standing.unreachable
+        duties = observers.duties(self.name, unreachable)
+        watchers = {holder for seat in observers.seats(self.name, unreachable) for holder in seat}
+        self.links.link_to_watch(frozenset(duties) | watchers, at)
+        self._watching.assign(duties, at)
+
+    def _say(self, statement: Reachability, at: Moment) -> None:
+        body = None if statement.is_empty else encode_reachability(statement)
+        self.origin.publication.say(REACHABILITY, body, at)
+        self.origin.publish(at)
 
     def _drain(self) -> list[Output]:
         # The list itself is shared with the parts, so it is emptied, never replaced.
@@ -136,33 +164,14 @@ class Node:
     ) -> list[Output]:
         """Take back what a disk holds, verified anew: what trust no longer carries stays out."""
         self._stored_epoch = epoch
-        for stored in lines:
-            try:
-                digest = decode_digest(stored.signed.payload)
-                line = self._verified_again(stored.signed, digest, stored.chain, at)
-            except WireError as error:
-                self._out.append(DigestTurnedAway("?", "the disk", str(error)))
-            except DigestRefused as refusal:
-                self._out.append(LineWithdrawn(digest.origin, refusal.reason))
-                self._out.append(RemoveLine(digest.origin))
-            else:
-                self.registry.accept(line, bodies)
-        orphans = frozenset(content for content in bodies if self.registry.body(content) is None)
-        if orphans:
-            self._out.append(DropBodies(orphans))
+        self._revision.restore(lines, bodies, at)
         self.logs.restore(logs, at)
-        return self._drain()
+        return self._finish(at)
 
     def restore_logs(self, logs: Iterable[StoredLog], at: Moment) -> list[Output]:
         """Go on with the logs that the disk holds, after it took none for a while."""
         self.logs.restored_again(logs, at)
-        return self._drain()
-
-    def _verified_again(
-        self, signed: SignedDigest, digest: Digest, chain: tuple[bytes, ...], at: Moment
-    ) -> VerifiedDigest:
-        # It was not dated ahead when it was taken in: a clock set back since then must not empty the table.
-        return self._verifier.verify(signed, digest, chain, max(at.wall_ms, digest.issued_at_ms))
+        return self._finish(at)
 
     def start(self, entries: Mapping[str, bytes], at: Moment) -> list[Output]:
         """
@@ -172,13 +181,18 @@ class Node:
             PublicationError: the entries are out of bounds; nothing was begun.
         """
         self.origin.publication.check(entries)
+        remembered = self.standing.statement(self.name)
         self.origin.begin(self._stored_epoch, at)
+        if remembered.reports:
+            kept = Reachability(remembered.reports)
+            self._watching.restore(kept)
+            self.origin.publication.say(REACHABILITY, encode_reachability(kept), at)
         self.origin.publication.set_entries(entries, at)
         self.origin.publish(at)
         self.links.start(at)
         self._comparing.start()
         self.logs.start(at)
-        return self._drain()
+        return self._finish(at)
 
     def publish(self, entries: Mapping[str, bytes], at: Moment) -> list[Output]:
         """
@@ -190,24 +204,25 @@ class Node:
         if not self.origin.publication.has_entries(entries):
             self.origin.publication.set_entries(entries, at)
             self.origin.publish(at)
-        return self._drain()
+        return self._finish(at)
 
     def append(self, log: str, leaves: Sequence[bytes], at: Moment) -> list[Output]:
         """Add events to a log of this node, under one new digest; raises PublicationError, then none was added."""
         self.logs.append(log, leaves, at)
-        return self._drain()
+        return self._finish(at)
 
     def retain(self, log: str, first: int, at: Moment) -> list[Output]:
         """Let all nodes drop the events of a log before the block of ``first``; raises PublicationError."""
         self.logs.retain(log, first, at)
-        return self._drain()
+        return self._finish(at)
 
     def leave(self, at: Moment) -> list[Output]:
         """Tell the federation that this node leaves it for good; ``stop`` comes next."""
         self.origin.publication.leaving = True
+        self.origin.publication.say(REACHABILITY, None, at)
         self.origin.publication.set_entries({}, at)
         self.origin.publish(at)
-        return self._drain()
+        return self._finish(at)
 
     def stop(self, away_s: int = AWAY_S) -> list[Output]:
         """Say goodbye on every link and close it; ``away_s`` is how long we expect to be away."""
@@ -228,23 +243,16 @@ class Node:
         self._fetching.forget_refusals()
         renewed = signer.certificate_sha256 != self.origin.publication.signer.certificate_sha256
         self.origin.publication.signer = signer
-        for line in list(self.registry.table):
-            try:
-                self._verified_again(line.signed, line.digest, line.chain, at)
-            except DigestRefused as refusal:
-                dropped = self.registry.withdraw(line.digest.origin)
-                if line.digest.origin != self.name:
-                    self.logs.line_gone(line.digest.origin)
-                self._out.append(RemoveLine(line.digest.origin, dropped))
-                self._out.append(LineWithdrawn(line.digest.origin, refusal.reason))
-                self.links.roster_moved(at)
+        if self._revision.again(at):
+            self.links.roster_moved(at)
+            self.logs.lines_gone()
         # Other reasons to stop, a clone above all, are not cured by new roots.
         resumes = renewed or self.origin.publication.stopped_by_trust
         if resumes:
             self.origin.publication.resume()
         if resumes or self.name not in self.registry.table:
             self.origin.publish(at)
-        return self._drain()
+        return self._finish(at)
 
     # ------------------------------------------------------------- lines
 
@@ -289,13 +297,15 @@ class Node:
         session = self.links.connected(link, peer, dialled, at)
         if session is not None and dialled is None:
             self._greeting.greet(session, at)
-        return self._drain()
+        return self._finish(at)
 
     def peer_lost(self, link: Link, reason: str, at: Moment) -> list[Output]:
         """Note that a link is down; what it owed us is asked of others."""
-        if self.links.lost(link, reason, at) is not None:
+        session = self.links.lost(link, reason, at)
+        if session is not None:
             self._link_gone(link, at)
-        return self._drain()
+            self._watching.link_lost(session.peer, at)
+        return self._finish(at)
 
     def _link_gone(self, link: Link, at: Moment) -> None:
         self._fetching.lost(link, at)
@@ -304,7 +314,8 @@ class Node:
     def dial_failed(self, address: Address, reason: str, at: Moment) -> list[Output]:
         """Note that a dial came to nothing."""
         self.links.dial_failed(address, reason, at)
-        return self._drain()
+        self._watching.dial_failed(address, at)
+        return self._finish(at)
 
     # ------------------------------------------------------------- messages
 
@@ -314,20 +325,21 @@ class Node:
         if session is None:
             return []  # closed by us a moment ago
         session.heard_at_s = at.mono_s
+        self._watching.heard(session.peer, at)
         try:
             self._take(session, message, at)
         except VersionMismatchError as error:
             self._part(session, Farewell.VERSION, str(error), at)
         except WireError as error:
             self._part(session, Farewell.MISBEHAVIOUR, f"protocol error: {error}", at)
-        return self._drain()
+        return self._finish(at)
 
     def wire_error(self, link: Link, error: WireError, at: Moment) -> list[Output]:
         """Close a link whose bytes were not our protocol."""
         session = self.links.sessions.get(link)
         if session is not None:
             self._part(session, Farewell.MISBEHAVIOUR, f"protocol error: {error}", at)
-        return self._drain()
+        return self._finish(at)
 
     def _part(self, session: Session, farewell: Farewell, reason: str, at: Moment) -> None:
         self.links.close(session, farewell, reason)
@@ -364,6 +376,8 @@ class Node:
             case Pong():
                 self.links.pong(session, message, at)
             case Goodbye():
+                if message.farewell == Farewell.STOPPING:
+                    self._watching.excuse(session.peer, message.away_s, at)
                 self.links.goodbye(session, message, at)
                 self._link_gone(session.link, at)
             case _ if isinstance(message, LogMessage):
@@ -395,6 +409,8 @@ class Node:
         match timer:
             case RetryFetch():
                 self._fetching.retry(timer.origin, timer.request, at)
+            case FetchDue():
+                self._fetching.due(timer.origin, at)
             case CompareRoots():
                 self._comparing.due(timer.link)
             case CheckLinks():
@@ -408,6 +424,16 @@ class Node:
                 self.links.draw_partner(at)
             case SignAnew():
                 self.origin.renew(timer.token, at)
+            case SendBeat():
+                self._watching.beat_due(timer, at)
+            case MissAnswer():
+                self._watching.answer_due(timer, at)
+            case RepeatReport():
+                self._watching.repeat_due(timer, at)
+            case CountAgain():
+                self._watching.abstain_ended(at)
+            case SayReachability():
+                self._watching.say_due(at)
             case _ if isinstance(timer, LogTimer):
                 self.logs.due(timer, at)
-        return self._drain()
+        return self._finish(at)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Final
 
 RINGS_MIN: Final = 5
@@ -37,20 +38,25 @@ def ring(number: int, members: Collection[str]) -> list[str]:
     return sorted(members, key=lambda name: hashlib.sha256(f"{number}/{name}".encode()).digest())
 
 
+@lru_cache(maxsize=2)
+def _rings(members: frozenset[str]) -> tuple[tuple[list[str], Mapping[str, int]], ...]:
+    # A daemon draws again mostly for a roster it has just drawn; a simulation draws one roster for thousands.
+    rings = (ring(number, members) for number in range(ring_count(len(members))))
+    return tuple((order, {name: place for place, name in enumerate(order)}) for order in rings)
+
+
 def neighbours(name: str, members: Collection[str], *, mesh: bool) -> frozenset[str]:
     """
     Return the members ``name`` should be linked to; symmetric: if a has b, b has a.
 
-    Cost: O(K N log N) hashes and comparisons without a mesh.
+    Cost without a mesh: O(K N log N) hashes and comparisons for a new roster, O(N) for one of the last two.
     """
     others = frozenset(members) - {name}
     if mesh or len(others) <= 2:
         return others
     chosen: set[str] = set()
-    everybody = others | {name}
-    for number in range(ring_count(len(everybody))):
-        order = ring(number, everybody)
-        place = order.index(name)
+    for order, places in _rings(others | {name}):
+        place = places[name]
         chosen.add(order[place - 1])
         chosen.add(order[(place + 1) % len(order)])
     return frozenset(chosen)

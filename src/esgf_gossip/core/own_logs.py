@@ -14,8 +14,9 @@ import attrs
 
 from esgf_gossip.core import limits
 from esgf_gossip.core.digests import decode_digest
-from esgf_gossip.core.effects import DigestTurnedAway, LeavesAccepted, LogRecovered, Output, PersistLeaves
+from esgf_gossip.core.effects import DigestTurnedAway, Output
 from esgf_gossip.core.errors import DigestRefused, UnknownFormatError, WireError
+from esgf_gossip.core.log_effects import LeavesAccepted, LogRecovered, PersistLeaves
 from esgf_gossip.core.log_fetching import Want
 from esgf_gossip.core.logs import Log, Logs, ref_of
 from esgf_gossip.core.merkle import Tree, block_start

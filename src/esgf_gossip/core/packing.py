@@ -8,6 +8,7 @@ Source: docs/protocol.md, "Encoding".
 
 from __future__ import annotations
 
+import gc
 import re
 import zlib
 from collections.abc import Callable
@@ -34,6 +35,10 @@ T = TypeVar("T")
 
 def unpack(data: bytes) -> object:
     """Read one value; raises WireError for bytes that are none, or name a key twice."""
+    # A frame of empty arrays makes 130,000 objects: the collector would look through the whole heap again and
+    # again (65 ms in a daemon, 4 ms without). They hold no cycles, so nothing is left for it to find.
+    collects = gc.isenabled()
+    gc.disable()
     try:
         return msgpack.unpackb(
             data,
@@ -46,6 +51,9 @@ def unpack(data: bytes) -> object:
         )
     except (ValueError, msgpack.exceptions.UnpackException) as error:
         raise WireError(f"not msgpack: {error}") from None
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _pairs(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -31,12 +31,18 @@ from esgf_gossip.core.model import (
     VerifiedDigest,
 )
 from esgf_gossip.core.packing import is_entry_name
+from esgf_gossip.core.reachability import REACHABILITY
 from esgf_gossip.core.registry import sha256
 from esgf_gossip.core.verification import Signer
 
 EPOCH_RANDOM_BITS: Final = 20
 # The clock of the year 2514: above it an epoch was burned by a thief, and nobody follows it.
 EPOCH_HONEST_MAX: Final = 2**34 << EPOCH_RANDOM_BITS
+
+# What the protocol itself says keeps its place beside whatever a site publishes.
+PROTOCOL_ENTRIES: Final = frozenset({REACHABILITY})
+GIVEN_ENTRIES: Final = DIGEST_ENTRIES - len(PROTOCOL_ENTRIES)
+GIVEN_BYTES: Final = ENTRIES_TOTAL_BYTES - len(PROTOCOL_ENTRIES) * ENTRY_BYTES
 
 
 class PublicationError(ValueError):
@@ -76,6 +82,8 @@ class Publication:
         self.bodies: dict[bytes, bytes] = {}
         # By name: size, root, first leaf retained.
         self.logs: dict[str, tuple[int, bytes, int]] = {}
+        self._given: dict[str, bytes] = {}
+        self._said: dict[str, bytes] = {}
         self._refs: dict[str, EntryRef] = {}
 
     def begin(self, epoch: int, remembered: VerifiedDigest | None) -> None:
@@ -99,10 +107,8 @@ class Publication:
         self.stopped, self.stopped_by_trust = "", False
 
     def has_entries(self, entries: Mapping[str, bytes]) -> bool:
-        """Tell whether exactly these entries are published already."""
-        return {name: ref.sha256 for name, ref in self._refs.items()} == {
-            name: sha256(body) for name, body in entries.items()
-        }
+        """Tell whether exactly these entries were given already."""
+        return self._given == entries
 
     def check(self, entries: Mapping[str, bytes]) -> None:
         """
@@ -111,18 +117,16 @@ class Publication:
         Raises:
             PublicationError: a name, an entry or their sum is out of the protocol's bounds.
         """
-        if len(entries) > DIGEST_ENTRIES:
-            raise PublicationError(f"{len(entries)} entries are more than {DIGEST_ENTRIES}")
+        if len(entries) > GIVEN_ENTRIES:
+            raise PublicationError(f"{len(entries)} entries are more than {GIVEN_ENTRIES}")
         for name, body in entries.items():
-            if not is_entry_name(name):
+            if not is_entry_name(name) or name in PROTOCOL_ENTRIES:
                 raise PublicationError(f"{name!r} is no name of an entry")
             if len(body) > ENTRY_BYTES:
                 raise PublicationError(f"entry {name!r} has {len(body)} bytes, {ENTRY_BYTES} are allowed")
         total = sum(len(body) for body in entries.values())
-        if total > ENTRIES_TOTAL_BYTES:
-            raise PublicationError(
-                f"the entries together have {total} bytes, {ENTRIES_TOTAL_BYTES} are allowed"
-            )
+        if total > GIVEN_BYTES:
+            raise PublicationError(f"the entries together have {total} bytes, {GIVEN_BYTES} are allowed")
 
     def set_entries(self, entries: Mapping[str, bytes], at: Moment) -> None:
         """
@@ -132,6 +136,19 @@ class Publication:
             PublicationError: out of the protocol's bounds; the old entries stay.
         """
         self.check(entries)
+        self._given = dict(entries)
+        self._list_entries(at)
+
+    def say(self, name: str, body: bytes | None, at: Moment) -> None:
+        """Take the body of an entry of the protocol itself, None for none; the next digest lists it."""
+        if body is None:
+            self._said.pop(name, None)
+        else:
+            self._said[name] = body
+        self._list_entries(at)
+
+    def _list_entries(self, at: Moment) -> None:
+        entries = self._given | self._said
         number = (self.epoch, self.sequence + 1)
         refs = {}
         for name, body in entries.items():

@@ -39,6 +39,18 @@ class Registry:
         self.table = Table()
         self._bodies: dict[bytes, bytes] = {}
         self._references: Counter[bytes] = Counter()
+        self._moved: set[str] = set()
+
+    def take_moved(self) -> list[str]:
+        """Return the origins whose lines moved since last asked, sorted."""
+        moved, self._moved = self._moved, set()
+        return sorted(moved)
+
+    def adopt(self, other: Registry) -> None:
+        """Hold what another registry holds in place of what is held here: thousands start in step by it."""
+        self.table.adopt(other.table)
+        self._bodies = dict(other._bodies)
+        self._references = other._references.copy()
 
     def body(self, content_hash: bytes) -> bytes | None:
         """Return the body of that SHA-256, or None."""
@@ -84,6 +96,7 @@ class Registry:
         before = self.table.line(line.digest.origin)
         if not self.table.merge(line):
             return None
+        self._moved.add(line.digest.origin)
         new_refs = line.digest.entries
         old_refs = {} if before is None else before.digest.entries
         named = {ref.sha256 for ref in new_refs.values()}
@@ -106,6 +119,7 @@ class Registry:
         if line is None:
             return frozenset()
         self.table.remove(origin)
+        self._moved.add(origin)
         return self._release(ref.sha256 for ref in line.digest.entries.values())
 
     def _release(self, hashes: Iterable[bytes]) -> frozenset[bytes]:

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import attrs
 
-from esgf_gossip.core.limits import UNKNOWN_CLAIMS_PER_PEER
+from esgf_gossip.core.limits import UNKNOWN_CLAIMS_PER_PEER, WASTED_CHECKS_PER_S
 from esgf_gossip.core.model import Address, Head, Link
+from esgf_gossip.core.quota import TokenBucket
 from esgf_gossip.core.table import Table
 
 
@@ -48,6 +49,9 @@ class Session:
     roots_asked: bool = False
     compare_pending: bool = False
     compare_wait_s: float = 0.0
+    wasted_checks: TokenBucket = attrs.field(
+        factory=lambda: TokenBucket(WASTED_CHECKS_PER_S, WASTED_CHECKS_PER_S)
+    )
 
     def note_claim(self, head: Head, table: Table) -> bool:
         """

@@ -40,6 +40,11 @@ class Table:
         line = self._lines.get(origin)
         return None if line is None else line.head
 
+    def adopt(self, other: Table) -> None:
+        """Hold the lines of another table in place of these."""
+        self._lines = dict(other._lines)
+        self._root = other.root
+
     def merge(self, line: VerifiedDigest) -> bool:
         """
         Take a line if it is above the one held; tell whether it was.

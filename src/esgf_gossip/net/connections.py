@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from esgf_gossip.core.limits import HANDSHAKE_S, PENDING_HANDSHAKES
+from esgf_gossip.core.limits import HANDSHAKE_CROWDED_S, HANDSHAKE_S, PENDING_HANDSHAKES
 from esgf_gossip.core.model import Address
 from esgf_gossip.net.driver import Driver
 from esgf_gossip.net.link import LinkConnection
@@ -64,18 +64,23 @@ class _Door(TLSMemoryBIOFactory):  # type: ignore[misc]
         self.noisy = False
         self._links = links
         self._driver = driver
+        self._reactor = reactor
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Make a connection, or none where too many strangers are at the door already."""
         unsettled = self._links.unsettled()
         if len(unsettled) >= PENDING_HANDSHAKES:
             crowd, count = Counter(one.remote_host for one in unsettled).most_common(1)[0]
-            if count == 1:
-                # Everybody at once, after a blackout say: who came first is nearly in.
-                self._driver.refused(str(getattr(addr, "host", "?")), TOO_MANY)
-                return None
-            # One address that stalls: it makes room itself, and keeps nobody else out.
-            next(one for one in unsettled if one.remote_host == crowd).abort(TOO_MANY)
+            if count > 1:
+                # One address that stalls: it makes room itself, and keeps nobody else out.
+                oldest = next(one for one in unsettled if one.remote_host == crowd)
+            else:
+                # From everywhere, after a blackout say: who came first is nearly in, or stalls.
+                oldest = unsettled[0]
+                if self._reactor.seconds() - oldest.made_at_s < HANDSHAKE_CROWDED_S:
+                    self._driver.refused(str(getattr(addr, "host", "?")), TOO_MANY)
+                    return None
+            oldest.abort(TOO_MANY)
         return super().buildProtocol(addr)
 
 

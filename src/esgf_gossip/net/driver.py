@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from esgf_gossip.core import effects as fx
+from esgf_gossip.core import log_effects as lx
 from esgf_gossip.core.errors import WireError
 from esgf_gossip.core.limits import LEAF_BYTES, LEAVES_ANSWER_BYTES
 from esgf_gossip.core.log_serving import no_leaves, pages, proof
@@ -24,6 +25,7 @@ from esgf_gossip.core.merkle import BLOCK_LEAVES
 from esgf_gossip.core.messages import Message
 from esgf_gossip.core.model import Address, Link, Moment
 from esgf_gossip.core.node import Node
+from esgf_gossip.net.budget import PeerBudgets
 from esgf_gossip.net.link import LinkConnection
 from esgf_gossip.net.sparing import Sparing
 from esgf_gossip.storage.database import Database, StorageError
@@ -34,7 +36,7 @@ PERSIST_AGAIN_S: Final = 5.0
 # With more waiting than this a peer gets no leaves: two answers fit into what a link may owe.
 LEAVES_QUEUE_BYTES: Final = LEAVES_ANSWER_BYTES // 2
 
-SendOrder = fx.Send | fx.SendLeaves | fx.SendProof | fx.Disconnect | fx.Dial
+SendOrder = fx.Send | lx.SendLog | fx.Disconnect | fx.PauseReading | fx.Dial
 
 
 def wall_clock_ms() -> int:
@@ -82,6 +84,7 @@ class Driver:
         self._stopped = False
         # Links whose peer has not said hello: the core tells nothing of them.
         self._unopened: dict[Link, str] = {}
+        self._budgets = PeerBudgets()
         self._sparing = Sparing(clock, self._tell_left_out)
 
     def at(self) -> Moment:
@@ -133,7 +136,7 @@ class Driver:
 
     def _persist(self, persists: list[fx.Persist]) -> bool:
         """Write a batch and what is owed; False where the batch must not go on and the process ends."""
-        has_leaves = any(isinstance(effect, fx.PersistLeaves | fx.DropLeaves) for effect in persists)
+        has_leaves = any(isinstance(effect, lx.PersistLog) for effect in persists)
         try:
             self._database.apply(self._with_owed(persists) if self.storage_error else persists)
         except StorageError as error:
@@ -182,7 +185,7 @@ class Driver:
             *removals,
             *(fx.PersistLine(line, registry.bodies_of(line.digest)) for line in registry.table),
             # Leaves that would follow lost ones would leave a hole.
-            *(effect for effect in persists if not isinstance(effect, fx.PersistLeaves | fx.DropLeaves)),
+            *(effect for effect in persists if not isinstance(effect, lx.PersistLog)),
         ]
 
     def _persist_again(self) -> None:
@@ -216,20 +219,22 @@ class Driver:
             return
         if isinstance(order, fx.Send):
             connection.send(order.message)
-        elif isinstance(order, fx.SendLeaves | fx.SendProof):
+        elif isinstance(order, lx.SendLog):
             for message in self._read(order, connection):
                 connection.send(message)
+        elif isinstance(order, fx.PauseReading):
+            connection.pause_reading(order.for_s)
         else:
             # Its loss is no news to the core any more.
             del self._connections[order.link]
             self._tell_unopened(order.link, connection, order.reason)
             connection.close(order.reason)
 
-    def _read(self, order: fx.SendLeaves | fx.SendProof, connection: LinkConnection) -> Iterable[Message]:
-        if connection.queued_bytes > LEAVES_QUEUE_BYTES:
+    def _read(self, order: lx.SendLog, connection: LinkConnection) -> Iterable[Message]:
+        if connection.waiting_bytes > LEAVES_QUEUE_BYTES:
             leaves = []
         else:
-            is_proof = isinstance(order, fx.SendProof)
+            is_proof = isinstance(order, lx.SendProof)
             low, high = (order.low, order.high) if is_proof else (order.start, order.end)
             # A proof needs a block whole, and is small whatever its leaves are.
             most_bytes = LEAF_BYTES * BLOCK_LEAVES if is_proof else LEAVES_ANSWER_BYTES
@@ -238,7 +243,7 @@ class Driver:
             except StorageError as error:
                 self._storage_failed(str(error))
                 leaves = []
-        if isinstance(order, fx.SendProof):
+        if isinstance(order, lx.SendProof):
             return [proof(order, leaves)]
         return pages(order, leaves) if leaves else [no_leaves(order.request, order.start)]
 
@@ -282,6 +287,7 @@ class Driver:
         self._unopened[link] = identity.host
         # The connection must know its number before the core answers.
         connection.link = link
+        connection.budget = self._budgets.of(identity.host, self._clock.seconds())
         self.perform(self.node.peer_connected(link, identity.host, connection.dialled, self.at()))
         return link
 

@@ -7,7 +7,6 @@ camelCase methods are those that Twisted calls.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any, Final
 from typing import Protocol as TypingProtocol
 
@@ -20,10 +19,13 @@ from zope.interface import implementer
 
 from esgf_gossip.core.codec import decode, encode
 from esgf_gossip.core.errors import WireError
-from esgf_gossip.core.framing import FrameBuffer, frame
+from esgf_gossip.core.framing import frame
 from esgf_gossip.core.limits import HANDSHAKE_S, SEND_QUEUE_BYTES
 from esgf_gossip.core.messages import Message
 from esgf_gossip.core.model import Address, Link
+from esgf_gossip.core.outbox import Outbox
+from esgf_gossip.net.budget import PeerBudget
+from esgf_gossip.net.intake import Intake
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.tls import PeerIdentity, peer_identity, refusal_reason
 
@@ -66,21 +68,23 @@ class LinkConnection(Protocol):
 
     def __init__(self, owner: LinkOwner, clock: IReactorTime, dialled: Address | None) -> None:
         self.dialled: Final = dialled
+        self.made_at_s: Final = clock.seconds()
         self.link: Link | None = None
         self._owner = owner
         self._clock = clock
-        self._frames = FrameBuffer()
+        self._intake = Intake(clock, self._deliver, self._tell_garbled, self._tell_end)
         self._identity: PeerIdentity | None = None
         self._refusal = ""
         self._closing = ""
         self._is_over = False
+        self._is_told = False
+        self._end = ""
         self._is_aborted = False
         self._has_heard = False
         self._closed: Deferred[None] | None = None
         self._deadline: IDelayedCall | None = None
         self._paused = False
-        self._queue: deque[bytes] = deque()
-        self._queued_bytes = 0
+        self._outbox = Outbox()
 
     @property
     def remote(self) -> str:
@@ -95,9 +99,18 @@ class LinkConnection(Protocol):
         return str(getattr(peer, "host", "?"))
 
     @property
-    def queued_bytes(self) -> int:
+    def waiting_bytes(self) -> int:
         """Bytes that wait here because the peer does not keep up."""
-        return self._queued_bytes
+        return self._outbox.size_bytes
+
+    @property
+    def budget(self) -> PeerBudget:
+        """What the peer may make us work; one for all its links, once it is known who it is."""
+        return self._intake.budget
+
+    @budget.setter
+    def budget(self, budget: PeerBudget) -> None:
+        self._intake.budget = budget
 
     @property
     def is_over(self) -> bool:
@@ -122,6 +135,7 @@ class LinkConnection(Protocol):
         self._set_deadline(
             HANDSHAKE_S, "no TLS handshake in time" if self.dialled is None else "no admission in time"
         )
+        self._intake.start(self.transport)
         self.transport.registerProducer(self, True)
 
     def handshakeCompleted(self) -> None:
@@ -143,33 +157,50 @@ class LinkConnection(Protocol):
     # ----------------------------------------------------------------- in
 
     def dataReceived(self, data: bytes) -> None:
-        """Cut bytes into messages."""
+        """Take bytes in; messages come out of them a slice at a time."""
         if self.link is None:
             self._up()
+        if self.link is not None:
+            self._intake.add(data)
+
+    def _deliver(self, payload: bytes) -> None:
+        if self.link is None:
+            return
+        self._has_heard = True
         try:
-            for payload in self._frames.feed(data):
-                if self._closing or self.link is None:
-                    return
-                self._has_heard = True
-                self._owner.link_message(self.link, decode(payload))
+            self._owner.link_message(self.link, decode(payload))
         except WireError as error:
-            if self.link is not None:
-                self._owner.link_garbled(self.link, error)
+            self._intake.stop()
+            self._tell_garbled(error)
+        except Exception:
+            # Ours to mend; in a later turn nobody above would end the link, and it would stay mute.
+            self._abort("a fault of this daemon, see its log")
+            raise
+
+    def _tell_garbled(self, error: WireError) -> None:
+        if self.link is not None:
+            self._owner.link_garbled(self.link, error)
+
+    def pause_reading(self, for_s: float) -> None:
+        """Hear nothing from the peer for so many seconds."""
+        self._intake.hold(for_s)
 
     # ----------------------------------------------------------------- out
 
     def send(self, message: Message) -> None:
-        """Send a message, or queue it while the peer does not read; a full queue ends the link."""
-        if self._closing:
+        """Send a message, or keep it while the peer does not read; too much of it ends the link."""
+        if self._closing or self._is_over:
             return
-        data = frame(encode(message))
         if not self._paused:
-            self.transport.write(data)
+            self._write(frame(encode(message)))
             return
-        self._queue.append(data)
-        self._queued_bytes += len(data)
-        if self._queued_bytes > SEND_QUEUE_BYTES:
-            self._abort(f"the peer reads too slowly ({self._queued_bytes} bytes waiting)")
+        self._outbox.put(message)
+        if self._outbox.size_bytes > SEND_QUEUE_BYTES:
+            self._abort(f"the peer reads too slowly ({self._outbox.size_bytes} bytes waiting)")
+
+    def _write(self, data: bytes) -> None:
+        self._intake.spent(len(data))
+        self.transport.write(data)
 
     def pauseProducing(self) -> None:
         """Hear that the peer does not keep up."""
@@ -178,22 +209,20 @@ class LinkConnection(Protocol):
     def resumeProducing(self) -> None:
         """Hear that the peer keeps up again."""
         self._paused = False
-        while self._queue and not self._paused:
-            data = self._queue.popleft()
-            self._queued_bytes -= len(data)
-            self.transport.write(data)
+        while not self._paused and (data := self._outbox.take()) is not None:
+            self._write(data)
 
     def stopProducing(self) -> None:
         """Hear that the connection is gone."""
         self._paused = True
-        self._queue.clear()
+        self._outbox.clear()
 
     # ----------------------------------------------------------------- down
 
     def closed(self) -> Deferred[None]:
         """Return a Deferred that fires when the connection is over; ask at most once."""
         self._closed = Deferred()
-        if self._is_over:
+        if self._is_told:
             self._closed.callback(None)
         return self._closed
 
@@ -202,6 +231,10 @@ class LinkConnection(Protocol):
         if self._closing:
             return
         self._closing = reason
+        self._intake.stop()
+        if self._is_over:
+            self._tell_end()
+            return
         self._set_deadline(CLOSE_S, reason)
         # Before the queue: a peer that reads slowly would pause us again, and the goodbye at its end be lost.
         self.transport.unregisterProducer()
@@ -217,17 +250,24 @@ class LinkConnection(Protocol):
         self._is_aborted = True
         self._closing = self._closing or reason
         self._refusal = self._refusal or reason
+        self._intake.stop()
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - Twisted's signature
-        """Tell the owner, with the precise reason where trust gave one."""
+        """Tell the owner once all that came before was delivered, with the precise reason where trust gave one."""
         self._cancel_deadline()
         self._is_over = True
-        text = self._refusal or self._closing or refusal_reason(reason.value)
+        self._end = self._refusal or self._closing or refusal_reason(reason.value)
+        self._intake.end()
+
+    def _tell_end(self) -> None:
+        if self._is_told:
+            return
+        self._is_told = True
         if self.link is not None:
-            self._owner.link_down(self.link, text)
+            self._owner.link_down(self.link, self._end)
         else:
-            self._owner.link_refused(self, text)
+            self._owner.link_refused(self, self._end)
         if self._closed is not None:
             self._closed.callback(None)
 

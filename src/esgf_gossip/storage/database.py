@@ -17,18 +17,11 @@ from typing import Final
 import attrs
 import msgpack
 
-from esgf_gossip.core.effects import (
-    DropBodies,
-    DropLeaves,
-    Persist,
-    PersistEpoch,
-    PersistLeaves,
-    PersistLine,
-    RemoveLine,
-)
+from esgf_gossip.core.effects import DropBodies, Persist, PersistEpoch, PersistLine, RemoveLine
+from esgf_gossip.core.log_effects import DropLeaves, PersistLeaves
 from esgf_gossip.core.logs import StoredLog
 from esgf_gossip.core.model import SignedDigest
-from esgf_gossip.core.node import StoredLine
+from esgf_gossip.core.revision import StoredLine
 from esgf_gossip.storage import leaves
 
 FILE_NAME: Final = "registry.db"
@@ -116,7 +109,7 @@ class Database:
             # Held for the life of the process: two daemons with one identity would fork it.
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("BEGIN EXCLUSIVE")
             connection.execute("COMMIT")
             self._check(connection)
@@ -222,6 +215,9 @@ class Database:
         """
         Make a batch durable, as a whole or not at all.
 
+        An epoch is on the medium when this returns. Everything else outlives the process at once, a loss of power
+        within seconds: it is others' word, or our own under an epoch that ends with the power (docs/adr/0004-effects.md).
+
         Raises:
             StorageError: nothing of the batch is on the disk.
         """
@@ -230,12 +226,18 @@ class Database:
             raise StorageError(
                 f"{self.path}: removed or replaced under the running daemon; restart it: the peers give the rest back"
             )
+        batch = tuple(effects)
+        must_sync = any(isinstance(effect, PersistEpoch) for effect in batch)
         try:
+            if must_sync:
+                self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("BEGIN IMMEDIATE")
-            for effect in effects:
+            for effect in batch:
                 self._write(effect)
             self._leaves.sweep()
             self._connection.execute("COMMIT")
+            if must_sync:
+                self._connection.execute("PRAGMA synchronous = NORMAL")
         except sqlite3.Error as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgpack
 
-from esgf_gossip.core.effects import DropLeaves, PersistLeaves
+from esgf_gossip.core.log_effects import DropLeaves, PersistLeaves
 from esgf_gossip.core.logs import StoredLog
 from esgf_gossip.core.merkle import Tree
 from esgf_gossip.core.model import SignedDigest

@@ -1,5 +1,5 @@
 """
-The one maker of VerifiedDigest: chain, profile, revocation, dates, signature, in that order.
+The one maker of VerifiedDigest: dates, chain, profile, revocation, signature, the cheap before the dear.
 
 Knows nothing of what a digest says beyond who, when and which certificate.
 Source: docs/protocol.md, docs/trust.md.
@@ -17,7 +17,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from esgf_gossip.core.errors import DigestRefused
-from esgf_gossip.core.limits import CHAIN_BYTES, CHAIN_CERTIFICATES, CLOCK_AHEAD_MS, DIGEST_LIFETIME_MS
+from esgf_gossip.core.limits import (
+    CHAIN_BYTES,
+    CHAIN_CERTIFICATES,
+    CLOCK_AHEAD_MS,
+    DIGEST_LIFETIME_MS,
+    VERDICTS_REMEMBERED,
+)
 from esgf_gossip.core.model import CertificateRank, Digest, Order, SignedDigest, VerifiedDigest
 from esgf_gossip.trust import profile, signing
 from esgf_gossip.trust.chain import without_root
@@ -49,9 +55,11 @@ class DigestVerifier:
     def __init__(self, material: TrustMaterial) -> None:
         self._material = material
         self._verdicts: OrderedDict[bytes, _Verdict] = OrderedDict()
+        # Certificate, digest and signature that fit together, by hash. No change of trust makes that untrue.
+        self._signed: OrderedDict[bytes, None] = OrderedDict()
 
     def replace(self, material: TrustMaterial) -> None:
-        """Judge by new trust from now on; nothing judged before counts any more."""
+        """Judge by new trust from now on; of what was judged before only matching signatures count."""
         self._material = material
         self._verdicts.clear()
 
@@ -65,7 +73,7 @@ class DigestVerifier:
         comes to the same verdict whenever it hears of it; revocation counts for all times.
 
         Raises:
-            DigestRefused: with one line of reason; no state changed but the cache of good chains.
+            DigestRefused: with one line of reason; no state changed but the caches of what was good.
         """
         if digest.federation != self._material.names.federation:
             raise DigestRefused(f"of federation {digest.federation!r}, not ours")
@@ -73,22 +81,40 @@ class DigestVerifier:
             raise DigestRefused("the chain is empty or too long")
         if hashlib.sha256(chain[0]).digest() != digest.certificate_sha256:
             raise DigestRefused("the chain is not that of the certificate the digest names")
+        _check_dates(digest, now_ms)
         verdict = self._verdict(chain, digest.issued_at_ms)
         if verdict.names.host != digest.origin:
             raise DigestRefused(
                 f"says it is of {digest.origin!r}, its certificate is {verdict.names.host!r}'s"
             )
-        _check_dates(digest, verdict, now_ms)
+        if digest.expires_at_ms > verdict.not_after_ms:
+            raise DigestRefused("outlives its certificate")
         # Last, because it costs most and a relay can replay it at will.
-        if not signing.is_signed(verdict.public_key, signed.payload, signed.signature):
+        payload_sha256 = hashlib.sha256(signed.payload).digest()
+        if not self._is_signed(verdict, digest.certificate_sha256, signed, payload_sha256):
             raise DigestRefused("the signature does not match")
         return VerifiedDigest(
             signed=signed,
             digest=digest,
             order=Order(verdict.rank, digest.epoch, digest.sequence),
-            payload_sha256=hashlib.sha256(signed.payload).digest(),
+            payload_sha256=payload_sha256,
             chain=verdict.chain,
         )
+
+    def _is_signed(
+        self, verdict: _Verdict, certificate_sha256: bytes, signed: SignedDigest, payload_sha256: bytes
+    ) -> bool:
+        signature_sha256 = hashlib.sha256(signed.signature).digest()
+        key = hashlib.sha256(certificate_sha256 + payload_sha256 + signature_sha256).digest()
+        if key in self._signed:
+            self._signed.move_to_end(key)
+            return True
+        if not signing.is_signed(verdict.public_key, signed.payload, signed.signature):
+            return False  # who sends it pays for it, and remembers it: core.judging
+        self._signed[key] = None
+        if len(self._signed) > VERDICTS_REMEMBERED:
+            self._signed.popitem(last=False)
+        return True
 
     def _verdict(self, chain: Sequence[bytes], issued_at_ms: int) -> _Verdict:
         # Over all of the chain: a good leaf must not lend its verdict to another tail.
@@ -130,13 +156,11 @@ class DigestVerifier:
         )
 
 
-def _check_dates(digest: Digest, verdict: _Verdict, now_ms: int) -> None:
+def _check_dates(digest: Digest, now_ms: int) -> None:
     if digest.expires_at_ms <= digest.issued_at_ms:
         raise DigestRefused("expires before it was issued")
     if digest.expires_at_ms > digest.issued_at_ms + DIGEST_LIFETIME_MS:
         raise DigestRefused("is valid for longer than the protocol allows")
-    if digest.expires_at_ms > verdict.not_after_ms:
-        raise DigestRefused("outlives its certificate")
     if digest.issued_at_ms > now_ms + CLOCK_AHEAD_MS:
         # Clock alone decides: the same digest may be good in an hour, so it is not remembered.
         raise DigestRefused(

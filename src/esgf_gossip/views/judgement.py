@@ -7,24 +7,35 @@ bodies. A wrong clock changes what is shown as stale, never what is held.
 
 from __future__ import annotations
 
+from typing import Any
+
 from esgf_gossip.core.model import VerifiedDigest
 from esgf_gossip.core.publication import EPOCH_RANDOM_BITS
 from esgf_gossip.core.registry import Registry
+from esgf_gossip.core.standing import Standing
+from esgf_gossip.core.verdicts import Verdict
 from esgf_gossip.esgf.registration import Registration, RegistrationError
+from esgf_gossip.views.explanation import explain
 from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView, OwnState
 
 REGISTRATION = "registration"
 
 
 class Judge:
-    """Makes views of one registry."""
+    """Makes views of one registry and of the verdicts on its nodes."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, standing: Standing) -> None:
         self._registry = registry
+        self._standing = standing
         self._parsed: dict[bytes, Registration | str] = {}
 
     def view(
-        self, own: OwnState, at_ms: int, expiry_ms: int, forked: frozenset[str] = frozenset()
+        self,
+        own: OwnState,
+        at_ms: int,
+        expiry_ms: int,
+        forked: frozenset[str] = frozenset(),
+        held: frozenset[str] = frozenset(),
     ) -> FederationView:
         """
         Return the picture of this instant.
@@ -34,18 +45,24 @@ class Judge:
             at_ms: now, by our clock.
             expiry_ms: the time by which lines expire; behind ``at_ms`` while nobody confirms our clock.
             forked: origins seen with two digests of one number.
+            held: nodes shown as unreachable for a while longer: they come and go.
         """
         used: dict[bytes, Registration | str] = {}
         lines = sorted(self._registry.table, key=lambda line: line.digest.origin)
-        nodes = tuple(self._node(line, expiry_ms, line.digest.origin in forked, used) for line in lines)
+        nodes = tuple(self._node(line, expiry_ms, forked, held, used) for line in lines)
         self._parsed = used
         return FederationView(at_ms, self._registry.table.root, own, nodes)
 
     def _node(
-        self, line: VerifiedDigest, expiry_ms: int, is_forked: bool, used: dict[bytes, Registration | str]
+        self,
+        line: VerifiedDigest,
+        expiry_ms: int,
+        forked: frozenset[str],
+        held: frozenset[str],
+        used: dict[bytes, Registration | str],
     ) -> NodeView:
         digest = line.digest
-        status, since_ms = _status(line, expiry_ms)
+        status, since_ms = self._status(line, expiry_ms, held)
         ref = digest.entries.get(REGISTRATION)
         registration, error = (None, "no registration published")
         if ref is not None:
@@ -62,7 +79,7 @@ class Judge:
             registration=registration,
             registration_issued_at_ms=digest.issued_at_ms if ref is None else ref.changed_at_ms,
             registration_error=error,
-            forked=is_forked,
+            forked=digest.origin in forked,
         )
 
     def _registration(
@@ -88,12 +105,21 @@ class Judge:
         except RegistrationError as error:
             return str(error)
 
+    def _status(self, line: VerifiedDigest, expiry_ms: int, held: frozenset[str]) -> tuple[NodeStatus, int]:
+        digest = line.digest
+        if digest.leaving:
+            return NodeStatus.LEFT, digest.issued_at_ms
+        if digest.expires_at_ms <= expiry_ms:
+            return NodeStatus.STALE, digest.expires_at_ms
+        tally = self._standing.tallies.get(digest.origin)
+        if tally is not None and tally.verdict is Verdict.UNREACHABLE:
+            return NodeStatus.UNREACHABLE, tally.since_ms
+        # The epoch holds the second of the node's start, so that all nodes name the same one.
+        started_ms = min((digest.epoch >> EPOCH_RANDOM_BITS) * 1000, digest.issued_at_ms)
+        if digest.origin in held:
+            return NodeStatus.UNREACHABLE, started_ms
+        return (NodeStatus.UP, started_ms) if tally is None else (NodeStatus.SUSPECT, tally.since_ms)
 
-def _status(line: VerifiedDigest, expiry_ms: int) -> tuple[NodeStatus, int]:
-    digest = line.digest
-    if digest.leaving:
-        return NodeStatus.LEFT, digest.issued_at_ms
-    if digest.expires_at_ms <= expiry_ms:
-        return NodeStatus.STALE, digest.expires_at_ms
-    # The epoch holds the second of the node's start, so that all nodes name the same one.
-    return NodeStatus.UP, min((digest.epoch >> EPOCH_RANDOM_BITS) * 1000, digest.issued_at_ms)
+    def explain(self, node: NodeView) -> dict[str, Any]:
+        """Return why a node of a view has its status, with the signed evidence."""
+        return explain(node, self._registry, self._standing)

@@ -51,6 +51,9 @@ class Facade(Protocol):
     def view(self) -> FederationView:
         """Return the newest picture of the federation; the same object while nothing changed."""
 
+    def explain(self, host: str) -> dict[str, Any] | None:
+        """Return why a node has its status, with the signed evidence; None for no such node."""
+
     def is_ready(self) -> bool:
         """Tell whether the picture can be relied on: compared with two peers, or alone for 30 s."""
 
@@ -86,10 +89,11 @@ class NodesPage(ViewPage):
 
 
 class NodePage(Page):
-    """``/api/v1/nodes/<host>``."""
+    """``/api/v1/nodes/<host>``, and below it why the node has its status."""
 
     def __init__(self, facade: Facade, host: str) -> None:
         super().__init__()
+        self.putChild(b"explain", ExplainPage(facade, host))
         self._facade = facade
         self._host = host
 
@@ -104,6 +108,27 @@ class NodePage(Page):
         if node is None:
             raise Refused(Problem(404, "no node of that name; /api/v1/nodes lists all"))
         return send_document(request, KeptDocument(json_bytes(node_body(node)), JSON))
+
+
+class ExplainPage(Page):
+    """``/api/v1/nodes/<host>/explain``."""
+
+    def __init__(self, facade: Facade, host: str) -> None:
+        super().__init__()
+        self._facade = facade
+        self._host = host
+
+    def answer(self, request: Request) -> bytes:
+        """
+        Send why a node has its status.
+
+        Raises:
+            Refused: 404, no node has that name.
+        """
+        body = self._facade.explain(self._host)
+        if body is None:
+            raise Refused(Problem(404, "no node of that name; /api/v1/nodes lists all"))
+        return send_document(request, KeptDocument(json_bytes(body), JSON))
 
 
 class TextPage(Page):

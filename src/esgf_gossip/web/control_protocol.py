@@ -48,6 +48,9 @@ class Commands(Protocol):
     def view(self) -> FederationView:
         """Return the newest picture of the federation."""
 
+    def explain(self, host: str) -> dict[str, Any] | None:
+        """Return why a node has its status, with the signed evidence; None for no such node."""
+
     def reload(self) -> Deferred[dict[str, Any]]:
         """Read properties, trust and configuration again; fire with ``changed`` and ``findings``."""
 
@@ -89,6 +92,7 @@ class ControlProtocol(LineOnlyReceiver):
             "status": lambda _fields: status_body(self._commands.view()),
             "nodes": lambda _fields: nodes_body(self._commands.view()),
             "node": self._node,
+            "explain": self._explained,
             "reload": lambda _fields: self._commands.reload(),
             "leave": self._leave,
             "stop": self._stop,
@@ -190,13 +194,13 @@ class ControlProtocol(LineOnlyReceiver):
         self.transport.loseConnection()
 
     def _node(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        host = fields.get("host")
-        if not isinstance(host, str):
-            raise CommandError("the command node needs a host: a text")
-        node = self._commands.view().node(host.lower())
-        if node is None:
-            raise CommandError(f"no node {host[:253]!r} in this federation; the command nodes lists all")
-        return node_body(node)
+        host = _host(fields)
+        node = self._commands.view().node(host)
+        return _found(host, None if node is None else node_body(node))
+
+    def _explained(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        host = _host(fields)
+        return _found(host, self._commands.explain(host))
 
     def _leave(self, _fields: Mapping[str, Any]) -> Deferred[None]:
         return self._commands.leave()
@@ -294,6 +298,19 @@ class _StatusTeller:
 def _cancel(call: IDelayedCall) -> None:
     if call.active():
         call.cancel()
+
+
+def _host(fields: Mapping[str, Any]) -> str:
+    host = fields.get("host")
+    if not isinstance(host, str):
+        raise CommandError("this command needs a host: a text")
+    return host.lower()
+
+
+def _found(host: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    if body is None:
+        raise CommandError(f"no node {host[:253]!r} in this federation; the command nodes lists all")
+    return body
 
 
 def _parsed(line: bytes) -> _Request:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from esgf_gossip.core.verdicts import Vote
 from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.views.node_json import COUNTED
 
@@ -33,6 +34,20 @@ def _list_of(items: Schema) -> Schema:
 def _named(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
+
+def _or_null(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+# The bytes that were signed, in base64: whoever doubts the answer checks them.
+SIGNED: Final[dict[str, Schema]] = {
+    "epoch": COUNT,
+    "sequence": COUNT,
+    "issued_at": INSTANT,
+    "certificate_sha256": TEXT,
+    "payload": TEXT,
+    "signature": TEXT,
+}
 
 SCHEMAS: Final[dict[str, Schema]] = {
     "Status": _object(
@@ -87,6 +102,27 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "since": {"anyOf": [INSTANT, {"type": "null"}]},
         }
     ),
+    "Explanation": _object(
+        {
+            "host": TEXT,
+            "status": {"enum": [status.value for status in NodeStatus]},
+            "since": INSTANT,
+            "reason": TEXT,
+            "count": _object({"reports": COUNT, "against": COUNT, "seats": COUNT}),
+            "observers": _list_of(
+                _object(
+                    {
+                        "seat": COUNT,
+                        "host": TEXT,
+                        "vote": {"enum": [vote.value for vote in Vote]},
+                        "report": _or_null(_object({"epoch": COUNT, "sequence": COUNT, "since": INSTANT})),
+                        "evidence": _or_null(_object({**SIGNED, "entry": _or_null(TEXT)})),
+                    }
+                )
+            ),
+            "digest": _or_null(_object(SIGNED)),
+        }
+    ),
     "Problem": _object(
         {
             "type": TEXT,
@@ -133,6 +169,9 @@ def openapi_body(documents: Iterable[str], version: str) -> dict[str, Any]:
         "/api/v1/status": _json("What this node says of itself", _named("Status")),
         "/api/v1/nodes": _json("Every node of the federation", _list_of(_named("Node"))),
         "/api/v1/nodes/{host}": _json("One node", _named("Node"), [_HOST], [404]),
+        "/api/v1/nodes/{host}/explain": _json(
+            "Why a node has its status, and who said so", _named("Explanation"), [_HOST], [404]
+        ),
         "/api/v1/events": _path(
             "What happens, as it happens", _document("text/event-stream"), [_LAST_EVENT_ID], [503]
         ),

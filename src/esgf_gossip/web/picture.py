@@ -8,21 +8,23 @@ with the registry. Nothing flows back from here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from esgf_gossip.core import effects as fx
+from esgf_gossip.core.verdicts import Verdict
 from esgf_gossip.net.sparing import Sparing
 from esgf_gossip.storage.outputs import RegistrationFile
 from esgf_gossip.views.federation import FederationView, NodeStatus, OwnState
 from esgf_gossip.views.judgement import Judge
+from esgf_gossip.web.damping import Damping
 from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.kept import KeptDocuments
 
 # Documents follow a burst of changes once, not at each; events are told at once.
-REDRAW_AFTER_S: Final = 0.1
+REDRAW_AFTER_S: Final = 0.25
 REDRAW_LATEST_S: Final = 0.5
 # Expiry changes a view without any message.
 REDRAW_EVERY_S: Final = 30.0
@@ -35,6 +37,12 @@ READY_PEERS: Final = 2
 READY_AFTER_S: Final = 30.0
 # An address that cannot be reached is told at first and then at every so many attempts.
 DIAL_NEWS_EVERY: Final = 20
+
+_SAID: Final = {
+    Verdict.CLEAR: "reported by nobody any more",
+    Verdict.SUSPECT: "reported by some of its observers",
+    Verdict.UNREACHABLE: "unreachable: most of its observers hear nothing of it",
+}
 
 
 class Picture:
@@ -83,6 +91,8 @@ class Picture:
         self._statuses: dict[str, str] | None = None
         self._unreadable: dict[str, str] = {}
         self._is_started = False
+        self._damping = Damping()
+        self._telling: IDelayedCall | None = None
         self._sparing = Sparing(clock, self._tell_left_out)
 
     # ----------------------------------------------------------------- reading
@@ -91,9 +101,16 @@ class Picture:
         """Return the view of this instant; made anew where something moved, and after a second: ages go on."""
         now_s = self._clock.seconds()
         if self._view is None or now_s - self._viewed_at_s >= VIEW_AGE_S:
-            self._view = self._judge.view(self._own_state(), self._now_ms(), self._expiry_ms(), self._forked)
+            self._view = self._judge.view(
+                self._own_state(), self._now_ms(), self._expiry_ms(), self._forked, self._damping.held(now_s)
+            )
             self._viewed_at_s = now_s
         return self._view
+
+    def explain(self, host: str) -> dict[str, Any] | None:
+        """Return why a node has its status, with the signed evidence; None where no node has that name."""
+        node = self.view().node(host)
+        return None if node is None else self._judge.explain(node)
 
     def is_ready(self) -> bool:
         """Tell whether the picture has been compared with others, or had time to."""
@@ -121,10 +138,14 @@ class Picture:
         if self._is_started:
             # Never before the first picture: a start that failed would empty the file of the last run.
             self._draw()
+        self._is_started = False
         self._sparing.stop()
         if self._redraw is not None and self._redraw.active():
             self._redraw.cancel()
         self._redraw = None
+        if self._telling is not None and self._telling.active():
+            self._telling.cancel()
+        self._telling = None
 
     def moved(self) -> None:
         """Note that something changed: the view is old at once, documents follow within half a second."""
@@ -203,6 +224,8 @@ class Picture:
                         "{origin} signed two digests with one number: a cloned machine or a stolen key",
                         origin=notice.origin,
                     )
+            case fx.VerdictChanged():
+                self._verdict_changed(notice)
             case fx.PeerJoined():
                 if self._sparing.allows(f"links to {notice.peer}"):
                     self.log.info("linked to {peer}", peer=notice.peer)
@@ -220,6 +243,27 @@ class Picture:
             case fx.PublishingStopped():
                 self.log.critical("this node publishes no more: {reason}", reason=notice.reason)
         self.moved()
+
+    def _verdict_changed(self, notice: fx.VerdictChanged) -> None:
+        now_s = self._clock.seconds()
+        if notice.verdict is Verdict.UNREACHABLE:
+            self._damping.fell(notice.host, now_s)
+        else:
+            held_s = self._damping.rose(notice.host, now_s)
+            if held_s:
+                self._clock.callLater(held_s, self._tell_now)
+        if self._sparing.allows(f"verdicts on {notice.host}"):
+            self.log.info("{host} is {verdict}", host=notice.host, verdict=_SAID[notice.verdict])
+        # Told before the documents follow, but once for all verdicts of this moment.
+        if self._telling is None:
+            self._telling = self._clock.callLater(0.0, self._tell_now)
+
+    def _tell_now(self) -> None:
+        self._telling = None
+        if not self._is_started:
+            return
+        self.moved()
+        self._tell_statuses(self.view())
 
     def _tell_left_out(self, subject: str, count: int) -> None:
         self.log.warn("{count} more lines on {subject} within a minute", count=count, subject=subject)

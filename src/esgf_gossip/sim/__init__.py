@@ -1,0 +1,1 @@
+"""The simulator: federations of the real core in virtual time, with faults. Never imported by the daemon."""

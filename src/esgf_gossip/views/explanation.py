@@ -1,0 +1,94 @@
+"""
+Why a node has its status: who watches it, what each says, and the signed words themselves.
+
+From view, registry and verdicts to one JSON object; whoever doubts it checks the
+digests with the certificates they name. Source: docs/protocol.md, "Watching".
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Any
+
+from esgf_gossip.core.model import VerifiedDigest
+from esgf_gossip.core.reachability import REACHABILITY
+from esgf_gossip.core.registry import Registry
+from esgf_gossip.core.standing import Standing
+from esgf_gossip.core.verdicts import Tally, Vote
+from esgf_gossip.views.federation import NodeStatus, NodeView
+from esgf_gossip.views.node_json import utc_text
+
+_WORDS = {
+    NodeStatus.LEFT: "it has said itself that it leaves the federation",
+    NodeStatus.STALE: "its digest has expired and no newer one has come",
+    NodeStatus.MAINTENANCE: "it has announced maintenance",
+}
+
+
+def explain(node: NodeView, registry: Registry, standing: Standing) -> dict[str, Any]:
+    """Return the body of ``/api/v1/nodes/<host>/explain``."""
+    tally = standing.tally(node.host)
+    line = registry.table.line(node.host)
+    return {
+        "host": node.host,
+        "status": node.status.value,
+        "since": utc_text(node.since_ms),
+        "reason": _reason(node, tally),
+        "count": {"reports": len(tally.reports), "against": tally.against, "seats": tally.seats},
+        "observers": [_observer(seat, name, vote, tally, registry) for seat, name, vote in tally.votes],
+        "digest": None if line is None else _digest(line),
+    }
+
+
+def _reason(node: NodeView, tally: Tally) -> str:
+    if node.status in _WORDS:
+        return _WORDS[node.status]
+    reports, against = len(tally.reports), tally.against
+    if node.status is NodeStatus.UP:
+        if reports:
+            return "it is heard again"
+        if not tally.votes:
+            return "nobody else is there to watch it"
+        return "none of its observers reports it"
+    count = f"{reports} observer{'s' if reports != 1 else ''} report{'s' if reports == 1 else ''} to hear nothing of it"
+    if node.status is NodeStatus.SUSPECT:
+        return f"{count}, {against} could and do not; more reports than that make a node unreachable"
+    if not reports:
+        return "it was unreachable several times of late, so its way back is delayed"
+    return f"{count}, {against} could and do not"
+
+
+def _observer(seat: int, name: str, vote: Vote, tally: Tally, registry: Registry) -> dict[str, Any]:
+    report = tally.reports.get(name)
+    line = registry.table.line(name)
+    return {
+        "seat": seat,
+        "host": name,
+        "vote": vote.value,
+        "report": None
+        if report is None
+        else {
+            "epoch": report.epoch,
+            "sequence": report.sequence,
+            "since": utc_text(report.since_ms),
+        },
+        "evidence": None
+        if line is None
+        else {**_digest(line), "entry": _text(registry.entry(name, REACHABILITY))},
+    }
+
+
+def _digest(line: VerifiedDigest) -> dict[str, Any]:
+    """Return the signed bytes of a digest, so that they can be checked without us."""
+    return {
+        "epoch": line.digest.epoch,
+        "sequence": line.digest.sequence,
+        "issued_at": utc_text(line.digest.issued_at_ms),
+        "certificate_sha256": line.digest.certificate_sha256.hex(),
+        "payload": _text(line.signed.payload),
+        "signature": _text(line.signed.signature),
+    }
+
+
+def _text(data: bytes | None) -> str | None:
+    return None if data is None else b64encode(data).decode("ascii")

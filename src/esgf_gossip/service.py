@@ -28,8 +28,9 @@ from esgf_gossip.config import Config, ConfigError, format_address, load
 from esgf_gossip.core.node import Node
 from esgf_gossip.core.publication import PublicationError
 from esgf_gossip.esgf.site_data import SiteError
+from esgf_gossip.net.clock import make_steady, wall_clock_ms
 from esgf_gossip.net.connections import Connections
-from esgf_gossip.net.driver import Driver, wall_clock_ms
+from esgf_gossip.net.driver import Driver
 from esgf_gossip.sources.site import Site, SiteFiles, read_site
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.storage.outputs import RegistrationFile
@@ -170,7 +171,9 @@ class GossipService(Service):
             self._http_port = self._reactor.listenTCP(port, web_site, interface=host)
         stored = self._database.load()
         at = self._driver.at()
-        self._driver.perform(self._node.restore(stored.epoch, stored.lines, stored.bodies, at, stored.logs))
+        self._driver.perform(
+            self._node.restore(stored.epoch, stored.lines, stored.bodies, at, stored.forks, stored.logs)
+        )
         self.picture.start()
         self._driver.perform(self._node.start(_entries(site), at))
         self._driver.on_fatal = self._end
@@ -413,6 +416,7 @@ def run_in_foreground(config: Config, config_path: Path) -> int:
     )
     # Until the service has its handler: a reload asked for too early must not end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    make_steady(reactor)
     service = GossipService(config, config_path, reactor)
     try:
         service.startService()

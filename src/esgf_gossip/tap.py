@@ -19,6 +19,7 @@ from twisted.python import usage
 
 from esgf_gossip import __version__
 from esgf_gossip.config import DEFAULT_PATH, Config, ConfigError, load
+from esgf_gossip.net.clock import make_steady
 from esgf_gossip.service import CANNOT_RUN, GossipService, StartError
 
 
@@ -73,5 +74,6 @@ def makeService(options: Options) -> IService:
     """Make the service that the options describe."""
     from twisted.internet import reactor  # noqa: PLC0415 - twist has chosen one by now
 
+    make_steady(reactor)
     service: IService = TapService(options.loaded, options.path, reactor)
     return service

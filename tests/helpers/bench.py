@@ -21,7 +21,7 @@ from esgf_gossip.core import log_effects as lx
 from esgf_gossip.core.codec import decode, encode
 from esgf_gossip.core.digests import encode_digest
 from esgf_gossip.core.limits import DIGEST_LIFETIME_MS, FRAME_BYTES
-from esgf_gossip.core.messages import Answer, Hello, Message
+from esgf_gossip.core.messages import Answer, Fork, Hello, Message
 from esgf_gossip.core.model import (
     Address,
     Digest,
@@ -114,6 +114,14 @@ def a_line(
     return Line(signed, digest, signer.chain, tuple(dict.fromkeys(bodies.values())), verified)
 
 
+def a_fork(origin: str, generation: int = 1, number: int = 1) -> Fork:
+    """Return the proof that a certificate signed two digests of one number."""
+    one, other = (
+        a_line(origin, number, number, {"registration": word}, generation=generation) for word in (b"1", b"2")
+    )
+    return Fork(one.chain, one.signed, other.signed, "", ())
+
+
 def a_hello(**changes: Any) -> Hello:
     """Return the hello of a puppet."""
     fields: dict[str, Any] = {
@@ -158,8 +166,8 @@ class Bench:
         self._links = itertools.count(1)
         self.node = Node(PlainSigner(own, generation), self.verifier, (own, 8951), seeds, Random(seed))
         stored = [StoredLine(line.signed, line.chain) for line in self.disk.lines.values()]
-        logs = self.disk.stored_logs()
-        self.do(self.node.restore(self.disk.epoch, stored, self.disk.bodies, self.at(), logs))
+        forks, logs = list(self.disk.forks.values()), self.disk.stored_logs()
+        self.do(self.node.restore(self.disk.epoch, stored, self.disk.bodies, self.at(), forks, logs))
         self.do(self.node.start({"registration": b"own"} if entries is None else entries, self.at()))
 
     def at(self) -> Moment:

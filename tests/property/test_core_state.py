@@ -18,6 +18,9 @@ from esgf_gossip.core.messages import (
     AskLeaves,
     AskProof,
     Bodies,
+    Fingerprints,
+    Fork,
+    Forks,
     Goodbye,
     Heads,
     Leaves,
@@ -27,6 +30,7 @@ from esgf_gossip.core.messages import (
     Roots,
     Unknown,
     Want,
+    WantFork,
 )
 from esgf_gossip.core.model import CertificateRank, Head, LogRef, Order, SignedDigest
 from esgf_gossip.core.publication import next_epoch
@@ -282,7 +286,8 @@ some_leaves = st.sampled_from(
     [(), *(tuple(LEAVES[low:high]) for low in (0, 1, 2) for high in (2, 3)), (b"x",)]
 )
 some_hashes = st.lists(hashes, max_size=3).map(tuple)
-roots = st.dictionaries(st.sampled_from([1, 2, 77]), hashes, max_size=2)
+certificates = st.sampled_from([bytes(32), *{line.digest.certificate_sha256 for line in LINES}])
+roots = st.dictionaries(st.sampled_from([1, 3, 77]), hashes, max_size=2)
 messages = st.one_of(
     st.builds(Announce, many_heads),
     st.builds(Heads, many_heads, st.booleans()),
@@ -298,13 +303,32 @@ messages = st.one_of(
     st.builds(AskProof, requests, origins, st.just("log"), numbers, numbers, numbers),
     st.builds(Leaves, requests, numbers, some_leaves, some_hashes, some_hashes, st.booleans()),
     st.builds(Proof, requests, some_hashes),
+    st.builds(
+        Fingerprints, st.integers(0, 6), st.just(bytes(8)), st.binary(max_size=64), st.binary(max_size=1024)
+    ),
+    st.builds(
+        Forks,
+        st.lists(certificates, max_size=3).map(tuple),
+        st.sampled_from([b"", bytes(32)]),
+        st.sampled_from([b"", b"\xff" * 32]),
+    ),
+    st.builds(WantFork, certificates),
+    st.builds(
+        Fork,
+        chains,
+        signed.filter(bool),
+        signed.filter(bool),
+        st.sampled_from(["", "datasets"]),
+        st.lists(hashes, max_size=2).map(tuple),
+    ),
+    st.builds(Unknown, st.integers(20, 99)),
 )
 rare = st.one_of(
     messages,
     messages,
     messages,
     st.builds(Goodbye, st.integers(0, 255), requests, st.just("bye")),
-    st.just(a_hello()),
+    st.sampled_from([a_hello(), a_hello(features=(1, 2, 3))]),
 )
 steps = st.lists(
     st.one_of(

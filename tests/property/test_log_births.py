@@ -29,7 +29,7 @@ class CutDisk(Disk):
 def a_disk(before, room):
     """Return a disk with the content of another."""
     held = before.copy()
-    disk = CutDisk(held.epoch, held.lines, held.bodies, held.logs, held.leaves)
+    disk = CutDisk(held.epoch, held.lines, held.bodies, held.forks, held.logs, held.leaves)
     disk.room = room
     return disk
 

@@ -31,12 +31,12 @@ class Federation:
         self.compared = 0
         self.fault = None
 
-    def view(self, _own, _at_ms, _expiry_ms, forked, held):
+    def view(self, _own, _at_ms, _expiry_ms, held):
         """Judge."""
         self.judged += 1
         if self.fault is not None:
             raise self.fault
-        self.forked, self.held = forked, held
+        self.held = held
         return a_view(*self.nodes)
 
 
@@ -193,12 +193,14 @@ def test_ready_alone_after_a_while(picture, clock):
     assert picture.is_ready()
 
 
-def test_a_fork_stays_in_the_view(picture, federation):
-    """Who signed two digests with one number is marked in every view from then on."""
+def test_a_fork_is_told_and_the_view_drawn_anew(picture, lines, federation):
+    """Who signed what contradicts itself is named with the certificate to revoke."""
     picture.start()
-    picture.notice(fx.ForkSeen("b.example.org", None))
+    judged = federation.judged
+    picture.notice(fx.ForkProven("b.example.org", b"\xab" * 32))
     picture.view()
-    assert federation.forked == {"b.example.org"}
+    assert federation.judged == judged + 1
+    assert re.search(f"b.example.org signed what contradicts itself with certificate {'ab' * 32}", lines[-1])
 
 
 def test_an_address_out_of_reach_is_news_at_first_and_now_and_then(picture, lines, clock):
@@ -217,7 +219,6 @@ def test_an_address_out_of_reach_is_news_at_first_and_now_and_then(picture, line
     [
         (fx.PeerParted("b.example.org", "gone"), "links to b.example.org"),
         (fx.DigestTurnedAway("x.example.org", "b.example.org", "bad"), "digests sent by b.example.org"),
-        (fx.ForkSeen("b.example.org", None), "two digests of b.example.org with one number"),
     ],
 )
 def test_one_peer_cannot_flood_the_log(picture, lines, clock, notice, words):

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from esgf_gossip.core import codec, limits, messages, overlay
 from esgf_gossip.core.codec import decode
-from esgf_gossip.core.digests import decode_digest, encode_digest, encode_head, read_head
+from esgf_gossip.core.digests import decode_digest, encode_digest, read_head
 from esgf_gossip.core.framing import FrameBuffer
 from esgf_gossip.core.messages import Farewell, Unknown
 from esgf_gossip.core.reachability import decode_reachability, encode_reachability
@@ -293,7 +293,7 @@ def test_the_root_is_the_hash_of_the_heads():
     unpacker = msgpack.Unpacker()
     unpacker.feed(data)
     heads = [read_head(head) for head in unpacker]
-    assert b"".join(encode_head(head) for head in sorted(heads, key=lambda head: head.origin)) == data
+    assert b"".join(head.encoded for head in sorted(heads, key=lambda head: head.origin)) == data
     assert hashlib.sha256(b"").hexdigest() in _section("10. The root")
 
 

@@ -5,10 +5,11 @@ import pytest
 
 from esgf_gossip.core import limits
 from esgf_gossip.core import log_effects as lx
+from esgf_gossip.core.forks import prove
 from esgf_gossip.core.log_keeping import LOST_KEPT_S
 from esgf_gossip.core.logs import check_rewrite
 from esgf_gossip.core.merkle import Tree
-from esgf_gossip.core.messages import Answer, AskProof, Goodbye, Leaves, Proof
+from esgf_gossip.core.messages import Answer, AskProof, Forks, Goodbye, Leaves, Proof
 from esgf_gossip.core.model import RewriteEvidence, SignedDigest
 from esgf_gossip.sim.disk import Disk
 from helpers.bench import OWN, Bench, a_line
@@ -70,6 +71,9 @@ def the_evidence(bench):
     (told,) = bench.told(lx.LogRewritten)
     assert (told.origin, told.log) == (X, LOG)
     assert check_rewrite(told.evidence)
+    (line,) = bench.node.registry.forks
+    assert line == prove(line.proof, bench.verifier)
+    assert (line.origin, line.proof.log, line.proof.hashes) == (X, LOG, told.evidence.hashes)
     return told.evidence
 
 
@@ -122,6 +126,21 @@ def test_evidence_survives_a_restart(bench, link):
     again.hear(link, rewritten.line(2).answer(0))
     serve(again, {link: rewritten})
     assert the_evidence(again).hashes != ()
+
+
+def test_a_rewritten_log_is_proven_to_nodes_that_never_saw_a_leaf_of_it(bench, link):
+    """The fork line carries the consistency proof: whoever holds neither digest is convinced by it."""
+    hold(bench, link, Library(events(0, 20)), 20)
+    rewritten = Library(events(0, 50, "other"))
+    bench.hear(link, rewritten.line(2).answer(0))
+    serve(bench, {link: rewritten})
+    (proof,) = [line.proof for line in bench.node.registry.forks]
+    stranger = Bench("n.example.org")
+    link = stranger.open(A, features=(2,))
+    stranger.hear(link, Forks((rewritten.line(2).digest.certificate_sha256,), b"", b""))
+    stranger.hear(link, proof)
+    assert [line.origin for line in stranger.node.registry.forks] == [X]
+    assert stranger.node.logs.held.get(X, LOG) is None
 
 
 def test_evidence_is_judged_by_what_the_digests_say():
@@ -187,7 +206,7 @@ def test_a_revoked_origin_takes_its_logs_along(bench, link):
     bench.verifier.revoked.add(library.line(1).chain[0])
     bench.do(bench.node.trust_changed(bench.node.origin.publication.signer, bench.at()))
     assert (bench.node.logs.held.get(X, LOG), bench.disk.leaves) == (None, {})
-    again = Bench(disk=Disk(disk.epoch, {}, {}, disk.logs, disk.leaves))
+    again = Bench(disk=Disk(disk.epoch, logs=disk.logs, leaves=disk.leaves))
     assert again.node.logs.held.get(X, LOG) is not None
     disk.logs[X, LOG] = attrs.evolve(disk.logs[X, LOG], tree=Tree().extended(events(0, 5, "tampered")))
     again = Bench(disk=disk)

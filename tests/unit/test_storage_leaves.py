@@ -121,14 +121,14 @@ def test_a_tree_that_is_none_is_damage(path, hashes):
         database.load()
 
 
-def test_a_database_of_the_first_version_is_brought_up_to_date(path):
+def test_a_database_of_the_second_version_is_brought_up_to_date(path):
     """An older file gets the new tables and keeps what it has."""
     with closing(Database(path)) as database:
         database.set_fact("epoch", 7)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for table in ("logs", "leaves", "doomed"):
             connection.execute(f"DROP TABLE {table}")
-        connection.execute("PRAGMA user_version = 1")
+        connection.execute("PRAGMA user_version = 2")
     with closing(Database(path)) as database:
         assert database.fact("epoch") == 7
         database.apply([persist(a_log(3), 0)])

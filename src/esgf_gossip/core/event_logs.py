@@ -7,7 +7,7 @@ gives). No leaf is kept in memory. Source: docs/protocol.md, "Logs"; docs/adr/00
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Final
 
@@ -21,7 +21,7 @@ from esgf_gossip.core.log_keeping import LogKeeping
 from esgf_gossip.core.log_serving import answer_leaves, answer_proof
 from esgf_gossip.core.logs import Log, LogKey, Logs, StoredLog
 from esgf_gossip.core.messages import AskLeaves, AskProof, Feature, Leaves, LogMessage, Proof
-from esgf_gossip.core.model import Moment
+from esgf_gossip.core.model import Moment, RewriteEvidence
 from esgf_gossip.core.origin import Origin
 from esgf_gossip.core.own_logs import OwnLogs
 from esgf_gossip.core.registry import Registry
@@ -40,6 +40,7 @@ class EventLogs:
         verifier: Verifier,
         random: Random,
         out: list[Output],
+        rewrite_proven: Callable[[tuple[bytes, ...], RewriteEvidence], None],
     ) -> None:
         self.held: Final = Logs()
         self._origin = origin
@@ -47,7 +48,7 @@ class EventLogs:
         self._verifier = verifier
         self._out = out
         self._own = OwnLogs(self.held, origin.publication, verifier, out, origin.publish)
-        self._keeping = LogKeeping(self.held, self._own, registry, sessions, random, out)
+        self._keeping = LogKeeping(self.held, self._own, registry, sessions, random, out, rewrite_proven)
         self.line_moved: Final = self._keeping.line_moved
         self.own_digest_shown: Final = self._keeping.own_digest_shown
         self.opened: Final = self._keeping.opened

@@ -54,7 +54,18 @@ LEAVES_PACKED_BYTES: Final = 120 * 1024
 # Left-hand, right-hand or proof hashes: one a bit of a size, and one.
 LOG_HASHES: Final = 64
 TEXT_CHARACTERS: Final = 256
+# Heads whose fingerprints stand in one comparison: 64 KiB of them, half a frame; what is beyond waits for the next.
+SUMMARY_HEADS: Final = 16 * 1024
 
+# Hashes of certificates in one claim of fork lines, and hashes in one proof: those of a log have at most two paths.
+MESSAGE_FORKS: Final = 1024
+FORK_HASHES: Final = 128
+# Proofs asked of one peer at the same time: a silent liar holds up only its own.
+FORKS_PER_LINK: Final = 4
+# Certificates a peer may claim proofs about beyond those we hold; and of the proofs it gave so many
+# may prove nothing, two signatures each, before its claims are ignored.
+FORK_CLAIMS_PER_LINK: Final = 1024
+FORK_REFUSALS_PER_LINK: Final = 16
 # A peer may claim heads of so many origins beyond those we hold lines of.
 UNKNOWN_CLAIMS_PER_PEER: Final = 4096
 # Fetches that wait for answers at the same time, all peers together; the others queue.
@@ -100,4 +111,5 @@ HANDSHAKE_S: Final = 10.0
 # Where all of these are taken, who has stalled for so long makes room: two round trips at any distance are enough.
 HANDSHAKE_CROWDED_S: Final = 2.0
 # protocol: subjects one observer reports on; five are usual, a few times that after half of all nodes died.
-REPORTS_MOST: Final = 256
+# So many, of the longest names, fit into an entry.
+REPORTS_MOST: Final = 224

@@ -28,7 +28,7 @@ from esgf_gossip.core.effects import (
     StartTimer,
 )
 from esgf_gossip.core.limits import HANDSHAKE_S, LINKS_PER_PEER, TEXT_CHARACTERS
-from esgf_gossip.core.membership import draw_partner, next_expiry_ms, roster, wanted_addresses
+from esgf_gossip.core.membership import draw_partner, mute_of, next_expiry_ms, roster, wanted_addresses
 from esgf_gossip.core.messages import Farewell, Goodbye, Ping, Pong
 from esgf_gossip.core.model import Address, Link, Moment
 from esgf_gossip.core.sessions import Session, Sessions
@@ -54,7 +54,11 @@ CLOCK_OFF_MS: Final = 5 * 60 * 1000
 
 
 class Links:
-    """The links of one node. ``neighbours`` are the members it should be linked to, ``members`` the roster last drawn."""
+    """
+    The links of one node. ``neighbours`` are the members it should be linked to.
+
+    ``members`` are the roster last drawn, ``mute`` those of them that could not be dialled then.
+    """
 
     def __init__(
         self,
@@ -78,6 +82,7 @@ class Links:
         self._own_addresses: set[Address] = {contact}
         self._partner: Address | None = None
         self.members: frozenset[str] = frozenset()
+        self.mute: frozenset[str] = frozenset()
         self._next_expiry_ms = 0
         self._ring_neighbours: frozenset[str] = frozenset()
         self._watch_partners: frozenset[str] = frozenset()
@@ -131,6 +136,7 @@ class Links:
         self._rings_pending_since_s = None
         now_ms = self.expiry_ms(at)
         self.members = roster(self._table, now_ms) | {self._own}
+        self.mute = mute_of(self._table, self.members)
         self._next_expiry_ms = next_expiry_ms(self._table, now_ms)
         self._mesh = overlay.is_mesh(len(self.members), was_mesh=self._mesh)
         self._ring_neighbours = overlay.neighbours(self._own, self.members, mesh=self._mesh)
@@ -143,13 +149,6 @@ class Links:
             self._watch_partners = partners
             self.neighbours = self._ring_neighbours | partners
             self.plan(at)
-
-    def mute(self) -> frozenset[str]:
-        """Return the members that cannot be dialled."""
-        lines = (self._table.line(name) for name in self.members)
-        return frozenset(
-            line.digest.origin for line in lines if line is not None and line.digest.contact[1] == 0
-        )
 
     # ------------------------------------------------------------- dialling
 

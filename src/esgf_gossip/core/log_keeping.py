@@ -8,6 +8,7 @@ rewritten (then that is proven). Source: docs/protocol.md, "Logs"; docs/adr/0008
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import Final
 
@@ -56,7 +57,11 @@ class _Estranged:
 
 
 class LogKeeping:
-    """The logs of a node's peers, and the keeper of all fetches; those of its own are ``own``'s."""
+    """
+    The logs of a node's peers, and the keeper of all fetches; those of its own are ``own``'s.
+
+    ``rewrite_proven`` is told the chain of the newer digest and the evidence.
+    """
 
     def __init__(
         self,
@@ -66,7 +71,9 @@ class LogKeeping:
         sessions: Sessions,
         random: Random,
         out: list[Output],
+        rewrite_proven: Callable[[tuple[bytes, ...], RewriteEvidence], None],
     ) -> None:
+        self._rewrite_proven = rewrite_proven
         self._logs = logs
         self._own = own
         self._registry = registry
@@ -244,7 +251,9 @@ class LogKeeping:
         told = self._rewritten.setdefault(key[0], {})
         if told.get(key[1]) != born:
             told[key[1]] = born
-            self._out.append(LogRewritten(*key, RewriteEvidence(older.signed, newer.signed, key[1], hashes)))
+            evidence = RewriteEvidence(older.signed, newer.signed, key[1], hashes)
+            self._out.append(LogRewritten(*key, evidence))
+            self._rewrite_proven(newer.chain, evidence)
 
     # ------------------------------------------------------------- lost by their origin
 

@@ -63,6 +63,9 @@ class Origin:
         self._out = out
         self._renewal_token = 0
         self._own_head_seen_at_s: float | None = None
+        self._was_linked = False
+        # False while the disk fails: a new epoch must be durable, so none is taken that is not needed.
+        self.can_persist = True
 
     @property
     def name(self) -> str:
@@ -108,6 +111,24 @@ class Origin:
         self._renewal_token += 1
         after_s = self.publication.renewal_after_s(digest, self._random)
         self._out.append(StartTimer(SignAnew(self._renewal_token), after_s))
+
+    def linked(self, at: Moment) -> None:
+        """
+        Take a new epoch before the first link after all were lost is greeted.
+
+        A resumed snapshot of this machine finds its links dead, and does not know what the run it
+        is a copy of signed since: its next numbers may be used. What it signed before it lost
+        its links reached nobody.
+        """
+        is_back = self._was_linked and not self._sessions.open()
+        if is_back and self.can_persist and not self.publication.stopped:
+            self._was_linked = False
+            self._take_epoch(next_epoch(self.publication.epoch, 0, at.wall_ms, self._random), None)
+            self.publish(at)
+
+    def joined(self) -> None:
+        """Note that a peer has said hello: what is signed from now on may be known to others."""
+        self._was_linked = True
 
     def renew(self, token: int, at: Moment) -> None:
         """Sign again before the digest expires, unless a newer one was made since the timer was set."""

@@ -13,7 +13,6 @@ from collections import OrderedDict, deque
 import attrs
 
 from esgf_gossip.core.codec import encode
-from esgf_gossip.core.digests import encode_head
 from esgf_gossip.core.framing import frame
 from esgf_gossip.core.messages import Announce, Answer, Message, Ping, Pong, Roots
 from esgf_gossip.core.model import Head
@@ -97,12 +96,12 @@ class Outbox:
         before = self._heads.get(head.origin)
         if not head.is_above(before):
             return
-        self.size_bytes += len(encode_head(head)) - (0 if before is None else len(encode_head(before)))
+        self.size_bytes += len(head.encoded) - (0 if before is None else len(before.encoded))
         self._heads[head.origin] = head
 
     def _page(self) -> bytes:
         page = [self._heads.pop(origin) for origin in list(self._heads)[:HEADS_PER_PAGE]]
-        self.size_bytes -= sum(len(encode_head(head)) for head in page)
+        self.size_bytes -= sum(len(head.encoded) for head in page)
         return frame(encode(Announce(tuple(page))))
 
     def _push(self, key: tuple[type, str], part: Answer) -> None:

@@ -6,14 +6,34 @@ Only bookkeeping: what was heard, claimed and told. Reactions are the node's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from functools import cached_property
 
 import attrs
 
 from esgf_gossip.core.limits import UNKNOWN_CLAIMS_PER_PEER, WASTED_CHECKS_PER_S
 from esgf_gossip.core.model import Address, Head, Link
+from esgf_gossip.core.narrowing import Listener, Teller
 from esgf_gossip.core.quota import TokenBucket
 from esgf_gossip.core.table import Table
+
+
+@attrs.define
+class ForkTalk:
+    """
+    What was said of fork lines on one link, by the SHA-256 of their certificates.
+
+    ``claimed`` by the peer; ``asked`` of it and not given yet; ``refused``: its proof was none;
+    ``given_at_s``: when ours was sent.
+    ``awaited_above``: where the next page of all the peer holds begins, None where none was asked for.
+    """
+
+    claimed: set[bytes] = attrs.field(factory=set)
+    asked: set[bytes] = attrs.field(factory=set)
+    refused: set[bytes] = attrs.field(factory=set)
+    given_at_s: dict[bytes, float] = attrs.field(factory=dict)
+    awaited_above: bytes | None = None
 
 
 @attrs.define
@@ -23,7 +43,8 @@ class Session:
 
     ``is_open``: the peer's hello was heard. ``we_greeted``: ours was sent, so
     what changes from now on is announced. ``known`` holds the highest head
-    the peer claimed per origin, ``told`` what we claimed to it.
+    the peer claimed per origin, ``told`` what we claimed to it. ``teller`` and
+    ``listener`` are our ends of the comparisons by fingerprints under way, one of each at most.
     """
 
     link: Link
@@ -52,6 +73,15 @@ class Session:
     wasted_checks: TokenBucket = attrs.field(
         factory=lambda: TokenBucket(WASTED_CHECKS_PER_S, WASTED_CHECKS_PER_S)
     )
+    begun_at_s: float = -math.inf
+    vector_answered_at_s: float = -math.inf
+    teller: Teller | None = None
+    listener: Listener | None = None
+
+    @cached_property
+    def forks(self) -> ForkTalk:
+        """What was said of fork lines; made when something is, which is rare."""
+        return ForkTalk()
 
     def note_claim(self, head: Head, table: Table) -> bool:
         """

@@ -79,6 +79,13 @@ class Standing:
         """Return the verdict on one node."""
         return _verdict(self.tallies, subject)
 
+    def must_answer(self, subject: str) -> bool:
+        """Tell whether a node that lives should say so: unreachable, or reported by none who could take it back."""
+        found = self.tallies.get(subject)
+        return found is not None and (
+            found.verdict is Verdict.UNREACHABLE or found.reports.keys() <= self.unreachable
+        )
+
     def tally(self, subject: str) -> Tally:
         """Return the count on one node, clear or not, as it was last made."""
         found = self.tallies.get(subject)

@@ -71,9 +71,9 @@ def tally(
     Count the reports on one node, given who is unreachable already.
 
     A node is unreachable with R > S and R >= min(2, seats): R observers report, S seats have a holder who
-    could and does not. A report counts even if its observer is unreachable by now; a seat whose observer is
-    unreachable passes to a stand-in, whose report counts too. One report alone is enough only where one
-    other node is all there is.
+    could and does not, and none who abstains. A report counts even if its observer is unreachable by now; a
+    seat whose observer is unreachable passes to a stand-in, whose report counts too. One report alone is
+    enough only where nobody else can watch the node.
     """
     on_subject = reported.get(subject, {})
     counted: dict[str, Report] = {}
@@ -81,21 +81,22 @@ def tally(
     votes: list[tuple[int, str, Vote]] = []
     seats = observers.seats(subject, unreachable)
     for number, seat in enumerate(seats):
-        has_report = False
+        said = set()
         for holder in seat:
             report = on_subject.get(holder)
             if report is not None:
-                has_report = True
+                vote = Vote.REPORTS
                 counted[holder] = report
-                votes.append((number, holder, Vote.REPORTS))
-            elif holder in unreachable:
-                votes.append((number, holder, Vote.UNREACHABLE))
             elif holder in statements and statements[holder].abstains:
-                votes.append((number, holder, Vote.ABSTAINS))
+                vote = Vote.ABSTAINS
+            elif holder in unreachable:
+                vote = Vote.UNREACHABLE
             else:
-                votes.append((number, holder, Vote.HEARS))
-        if not has_report and votes and votes[-1][2] is Vote.HEARS:
-            against += 1
+                vote = Vote.HEARS
+            said.add(vote)
+            votes.append((number, holder, vote))
+        # A seat that abstained never counts against again: a stand-in's doubt must not undo a verdict it rests on.
+        against += Vote.HEARS in said and not said & {Vote.REPORTS, Vote.ABSTAINS}
     for_it = len(counted)
     verdict = Verdict.SUSPECT if for_it else Verdict.CLEAR
     if for_it > against and for_it >= min(2, len(seats)):

@@ -56,7 +56,9 @@ class _Watched:
     duty: Duty
     token: int
     silent_since_ms: int | None = None
+    # Until then the node said to be away: it is not missed.
     excused_until_s: float = 0.0
+    # Until then its answer keeps us from reporting it again.
     held_until_s: float = 0.0
     answers: int = 0
 
@@ -120,7 +122,9 @@ class Watching:
                 watched.silent_since_ms = kept.since_ms
             # At once: who stands in for another should know soon.
             self._beat(subject, watched, at)
-            self._expect_link(subject, watched, at)
+            if duty.stands_in and not self._links.sessions.of(subject):
+                self._expect_link(subject, watched, at)
+                self._dial(subject, at)
         self._settle(at)
 
     # ------------------------------------------------------------- beats
@@ -131,6 +135,8 @@ class Watching:
         if watched is None or watched.token != timer.token:
             return
         self.timer_came(timer.due_s, at)
+        if not self._links.sessions.of(timer.subject):
+            self._expect_link(timer.subject, watched, at)
         self._beat(timer.subject, watched, at)
 
     def _beat(self, subject: str, watched: _Watched, at: Moment) -> None:
@@ -164,7 +170,7 @@ class Watching:
             self._missed(watched, silent_s, at)
 
     def _missed(self, watched: _Watched, silent_s: float, at: Moment) -> None:
-        if watched.silent_since_ms is None:
+        if watched.silent_since_ms is None and at.mono_s >= watched.excused_until_s:
             watched.silent_since_ms = max(0, at.wall_ms - int(1000 * silent_s))
         self._settle(at)
 
@@ -195,20 +201,18 @@ class Watching:
         if watched is None or self._links.sessions.of(peer):
             return
         self._expect_link(peer, watched, at)
-        line = self._table.line(peer)
-        if line is not None and at.mono_s >= watched.excused_until_s:
-            self._links.hasten(line.digest.contact, at)
+        if at.mono_s >= watched.excused_until_s:
+            self._dial(peer, at)
 
     def _expect_link(self, subject: str, watched: _Watched, at: Moment) -> None:
+        # A failed dial tells sooner, but a host that is gone answers no dial, another may have taken its address,
+        # and a node that cannot be dialled has to dial us.
+        timer = MissAnswer(subject, watched.token, at.mono_s, at.mono_s + LINK_WAIT_S, by_link=True)
+        self._out.append(StartTimer(timer, LINK_WAIT_S))
+
+    def _dial(self, subject: str, at: Moment) -> None:
         line = self._table.line(subject)
-        if line is None or self._links.sessions.of(subject):
-            return
-        # A failed dial tells sooner, but a host that is gone answers no dial. Who is only on duty because a node
-        # joined waits for the dial: at a start everybody is busy.
-        if line.digest.contact[1] == 0 or watched.duty.stands_in:
-            timer = MissAnswer(subject, watched.token, at.mono_s, at.mono_s + LINK_WAIT_S, by_link=True)
-            self._out.append(StartTimer(timer, LINK_WAIT_S))
-        if watched.duty.stands_in:
+        if line is not None and not self._links.sessions.of(subject):
             self._links.hasten(line.digest.contact, at)
 
     def dial_failed(self, address: Address, at: Moment) -> None:
@@ -216,8 +220,8 @@ class Watching:
         for subject, watched in self._watched.items():
             line = self._table.line(subject)
             is_there = line is not None and line.digest.contact == address
-            if is_there and watched.silent_since_ms is None and not self._links.sessions.of(subject):
-                watched.silent_since_ms = at.wall_ms
+            if is_there and not self._links.sessions.of(subject):
+                self._missed(watched, 0.0, at)
         self._settle(at)
 
     def excuse(self, peer: str, away_s: int, at: Moment) -> None:
@@ -235,6 +239,9 @@ class Watching:
         if at.mono_s - due_s <= LOOP_STALL_S:
             return False
         self._links.forgive_silence(at)
+        for subject, watched in self._watched.items():
+            if subject not in self._said.reports:
+                watched.silent_since_ms = None
         self._abstains_until_s = at.mono_s + ABSTAIN_S
         self._out.append(StartTimer(CountAgain(), ABSTAIN_S))
         self._settle(at)
@@ -256,6 +263,10 @@ class Watching:
         """Take note of a newer digest of a node we report: that is its answer."""
         if origin in self.reports:
             self._settle(at)
+        watched = self._watched.get(origin)
+        if watched is not None and watched.silent_since_ms is not None:
+            # It lives, and an observer that cannot be dialled would wait for its own turn.
+            self._dial(origin, at)
 
     def answer(self, at: Moment) -> None:
         """Publish a newer digest soon: enough observers report us, and we live."""
@@ -275,7 +286,7 @@ class Watching:
                 can_tell
                 and watched.silent_since_ms is not None
                 and subject not in self.reports
-                and at.mono_s >= max(watched.excused_until_s, watched.held_until_s)
+                and at.mono_s >= watched.held_until_s
                 and line is not None
                 and not line.digest.leaving
                 and len(self.reports) < REPORTS_MOST
@@ -293,11 +304,11 @@ class Watching:
             del self.reports[subject]
         elif not is_about(self.reports[subject], line.digest):
             report = self.reports.pop(subject)
-            if watched.answers == 0 and line.digest.issued_at_ms <= report.since_ms:
-                return  # its last words before the silence, late
-            # It says it lives and we do not hear it: a quarrel, carried on ever more rarely.
-            hold_s = min(REPEAT_MOST_S, REPEAT_FIRST_S * 2.0 ** min(watched.answers, 10))
             watched.answers += 1
+            if watched.answers == 1 and line.digest.issued_at_ms <= report.since_ms:
+                return  # its last words before the silence, late; only once: two clocks are compared
+            # It says it lives and we do not hear it: a quarrel, carried on ever more rarely.
+            hold_s = min(REPEAT_MOST_S, REPEAT_FIRST_S * 2.0 ** min(watched.answers - 1, 10))
             watched.held_until_s = at.mono_s + hold_s
             self._out.append(StartTimer(RepeatReport(subject, watched.token), hold_s))
 

@@ -8,7 +8,6 @@ about the protocol belongs in the core, not here.
 from __future__ import annotations
 
 import itertools
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -26,6 +25,7 @@ from esgf_gossip.core.messages import Message
 from esgf_gossip.core.model import Address, Link, Moment
 from esgf_gossip.core.node import Node
 from esgf_gossip.net.budget import PeerBudgets
+from esgf_gossip.net.clock import wall_clock_ms
 from esgf_gossip.net.link import LinkConnection
 from esgf_gossip.net.sparing import Sparing
 from esgf_gossip.storage.database import Database, StorageError
@@ -37,11 +37,6 @@ PERSIST_AGAIN_S: Final = 5.0
 LEAVES_QUEUE_BYTES: Final = LEAVES_ANSWER_BYTES // 2
 
 SendOrder = fx.Send | lx.SendLog | fx.Disconnect | fx.PauseReading | fx.Dial
-
-
-def wall_clock_ms() -> int:
-    """Return Unix milliseconds, UTC."""
-    return time.time_ns() // 1_000_000
 
 
 class Driver:
@@ -158,6 +153,7 @@ class Driver:
             if self.storage_error:
                 self.log.info("the disk works again: everything owed is written")
                 self.storage_error = ""
+                self.node.origin.can_persist = True
                 if self._leaves_owed or has_leaves:
                     self._reload_logs()
         return True
@@ -176,6 +172,7 @@ class Driver:
             self.log.critical("storage: {reason}; going on in memory", reason=reason)
             self._later(PERSIST_AGAIN_S, self._persist_again)
         self.storage_error = reason
+        self.node.origin.can_persist = False
 
     def _with_owed(self, persists: Iterable[fx.Persist]) -> list[fx.Persist]:
         """Return what makes the disk equal to the registry again: every line whole, however long the fault lasted."""
@@ -184,6 +181,8 @@ class Driver:
         return [
             *removals,
             *(fx.PersistLine(line, registry.bodies_of(line.digest)) for line in registry.table),
+            # A fork line that went meanwhile is judged again, and removed, by the next start.
+            *(fx.PersistFork(line) for line in registry.forks),
             # Leaves that would follow lost ones would leave a hole.
             *(effect for effect in persists if not isinstance(effect, lx.PersistLog)),
         ]

@@ -15,7 +15,7 @@ from esgf_gossip.core import log_effects as lx
 from esgf_gossip.core.limits import LEAVES_ANSWER_BYTES
 from esgf_gossip.core.log_serving import no_leaves, pages, proof
 from esgf_gossip.core.logs import Log, LogKey, StoredLog
-from esgf_gossip.core.messages import Message
+from esgf_gossip.core.messages import Fork, Message
 from esgf_gossip.core.model import VerifiedDigest
 from esgf_gossip.core.node import StoredLine
 
@@ -28,11 +28,12 @@ PERSISTS: Final[frozenset[type]] = frozenset(get_args(fx.Effect)) - _NO_DISK
 
 @attrs.define
 class Disk:
-    """What a start finds: the epoch, the lines, the bodies they refer to, the logs and their leaves."""
+    """What a start finds: the epoch, the lines, the bodies they refer to, the proofs of forks, the logs and their leaves."""
 
     epoch: int = 0
     lines: dict[str, VerifiedDigest] = attrs.field(factory=dict)
     bodies: dict[bytes, bytes] = attrs.field(factory=dict)
+    forks: dict[bytes, Fork] = attrs.field(factory=dict)
     logs: dict[LogKey, Log] = attrs.field(factory=dict)
     leaves: dict[LogKey, dict[int, bytes]] = attrs.field(factory=dict)
 
@@ -48,6 +49,10 @@ class Disk:
             case fx.RemoveLine():
                 self.lines.pop(effect.origin, None)
                 self._drop(effect.dropped)
+            case fx.PersistFork():
+                self.forks[effect.line.certificate_sha256] = effect.line.proof
+            case fx.RemoveFork():
+                self.forks.pop(effect.certificate_sha256, None)
             case fx.DropBodies():
                 self._drop(effect.dropped)
             case lx.PersistLeaves():
@@ -101,7 +106,9 @@ class Disk:
     def copy(self) -> Disk:
         """Return a backup: later writes to either are not seen by the other."""
         leaves = {key: dict(kept) for key, kept in self.leaves.items()}
-        return Disk(self.epoch, dict(self.lines), dict(self.bodies), dict(self.logs), leaves)
+        return Disk(
+            self.epoch, dict(self.lines), dict(self.bodies), dict(self.forks), dict(self.logs), leaves
+        )
 
 
 class NoDisk(Disk):

@@ -113,8 +113,8 @@ class VirtualNetwork:
             Random(f"{self.random.random()}/{machine}"),
         )
         stored, bodies = host.disk.stored(), dict(host.disk.bodies)
-        logs = host.disk.stored_logs()
-        self._perform(host, host.node.restore(host.disk.epoch, stored, bodies, self.at(host), logs))
+        forks, logs = list(host.disk.forks.values()), host.disk.stored_logs()
+        self._perform(host, host.node.restore(host.disk.epoch, stored, bodies, self.at(host), forks, logs))
         if host.node is not None:
             self._perform(host, host.node.start(host.entries, self.at(host)))
         return host

@@ -80,7 +80,6 @@ class Picture:
         self._document = document
         self._clock = clock
         self._now_ms = now_ms
-        self._forked: frozenset[str] = frozenset()
         self._view: FederationView | None = None
         self._viewed_at_s = 0.0
         self._callbacks: dict[object, Callable[[], object]] = {}
@@ -102,7 +101,7 @@ class Picture:
         now_s = self._clock.seconds()
         if self._view is None or now_s - self._viewed_at_s >= VIEW_AGE_S:
             self._view = self._judge.view(
-                self._own_state(), self._now_ms(), self._expiry_ms(), self._forked, self._damping.held(now_s)
+                self._own_state(), self._now_ms(), self._expiry_ms(), self._damping.held(now_s)
             )
             self._viewed_at_s = now_s
         return self._view
@@ -217,13 +216,13 @@ class Picture:
                         peer=notice.peer,
                         reason=notice.reason,
                     )
-            case fx.ForkSeen():
-                self._forked |= {notice.origin}
-                if self._sparing.allows(f"two digests of {notice.origin} with one number"):
-                    self.log.critical(
-                        "{origin} signed two digests with one number: a cloned machine or a stolen key",
-                        origin=notice.origin,
-                    )
+            case fx.ForkProven():
+                self.log.critical(
+                    "{origin} signed what contradicts itself with certificate {certificate}: a stolen key, or a lie; "
+                    "revoke the certificate",
+                    origin=notice.origin,
+                    certificate=notice.certificate_sha256.hex(),
+                )
             case fx.VerdictChanged():
                 self._verdict_changed(notice)
             case fx.PeerJoined():

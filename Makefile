@@ -48,6 +48,7 @@ fuzz: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	"$(BIN)/python" benchmarks/change_time.py $(ARGS)
+	"$(BIN)/python" benchmarks/logs.py
 
 campaign: $(VENV)/.installed-test
 	@mkdir -p "$(CAMPAIGN)"

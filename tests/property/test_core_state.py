@@ -10,24 +10,29 @@ from esgf_gossip.core import effects as fx
 from esgf_gossip.core import limits, overlay
 from esgf_gossip.core.dialling import BACKOFF_MOST_S, DIALS_AT_ONCE, Dialling
 from esgf_gossip.core.membership import wanted_addresses
+from esgf_gossip.core.merkle import Tree
 from esgf_gossip.core.messages import (
     Announce,
     Answer,
     Ask,
+    AskLeaves,
+    AskProof,
     Bodies,
     Fingerprints,
     Fork,
     Forks,
     Goodbye,
     Heads,
+    Leaves,
     Ping,
     Pong,
+    Proof,
     Roots,
     Unknown,
     Want,
     WantFork,
 )
-from esgf_gossip.core.model import CertificateRank, Head, Order, SignedDigest
+from esgf_gossip.core.model import CertificateRank, Head, LogRef, Order, SignedDigest
 from esgf_gossip.core.publication import next_epoch
 from esgf_gossip.core.table import Table
 from esgf_gossip.sim.disk import Disk
@@ -244,8 +249,15 @@ def test_our_order_never_falls_however_a_batch_is_cut(crashes):
 # ----------------------------------------------------------------- hostile, but decodable
 
 ORIGINS = ["a.example.org", "x.example.org", "y.example.org", OWN]
+LEAVES = [b"one", b"two", b"three"]
 LINES = [
-    a_line(origin, epoch, sequence, {"e": bytes([sequence]) * 5, "f": b"shared"})
+    a_line(
+        origin,
+        epoch,
+        sequence,
+        {"e": bytes([sequence]) * 5, "f": b"shared"},
+        logs={"log": LogRef(epoch, sequence + 1, Tree().extended(LEAVES[: sequence + 1]).root, 0)},
+    )
     for origin in ORIGINS[:3]
     for epoch in (1, 2)
     for sequence in (1, 2)
@@ -270,6 +282,10 @@ signed = st.one_of(
     st.just(SignedDigest(b"\xc1", b"s")),
 )
 chains = st.sampled_from([(), LINES[0].chain, LINES[5].chain, LINES[9].chain, (b"x",)])
+some_leaves = st.sampled_from(
+    [(), *(tuple(LEAVES[low:high]) for low in (0, 1, 2) for high in (2, 3)), (b"x",)]
+)
+some_hashes = st.lists(hashes, max_size=3).map(tuple)
 certificates = st.sampled_from([bytes(32), *{line.digest.certificate_sha256 for line in LINES}])
 roots = st.dictionaries(st.sampled_from([1, 3, 77]), hashes, max_size=2)
 messages = st.one_of(
@@ -282,6 +298,11 @@ messages = st.one_of(
     st.builds(Bodies, requests, bodies, st.booleans()),
     st.builds(Ping, requests, requests),
     st.builds(Pong, requests, requests),
+    st.builds(Unknown, st.integers(20, 99)),
+    st.builds(AskLeaves, requests, origins, st.just("log"), numbers, numbers, numbers),
+    st.builds(AskProof, requests, origins, st.just("log"), numbers, numbers, numbers),
+    st.builds(Leaves, requests, numbers, some_leaves, some_hashes, some_hashes, st.booleans()),
+    st.builds(Proof, requests, some_hashes),
     st.builds(
         Fingerprints, st.integers(0, 6), st.just(bytes(8)), st.binary(max_size=64), st.binary(max_size=1024)
     ),
@@ -313,7 +334,9 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["say", "say", "say", "say"]), st.integers(0, 3), rare),
         st.tuples(st.just("wait"), st.floats(0, 30), st.none()),
-        st.tuples(st.sampled_from(["open", "lose", "publish", "trust"]), st.integers(0, 3), st.none()),
+        st.tuples(
+            st.sampled_from(["open", "lose", "publish", "trust", "append"]), st.integers(0, 3), st.none()
+        ),
     ),
     max_size=40,
 )
@@ -338,7 +361,9 @@ def test_hostile_peers_never_raise_and_never_change_a_line_without_a_digest(sche
             dialled = (ORIGINS[argument], 8951) if argument % 2 else None
             links[argument] = bench.connect(ORIGINS[argument], dialled)
             if argument != 2:
-                bench.do(bench.node.handle_message(links[argument], a_hello(), bench.at()))
+                bench.do(bench.node.handle_message(links[argument], a_hello(features=(3,)), bench.at()))
+        elif step == "append":
+            bench.do(bench.node.append("log", [bytes([argument + 1])], bench.at()))
         elif step == "lose":
             bench.do(bench.node.peer_lost(links[argument], "lost", bench.at()))
         else:
@@ -349,6 +374,12 @@ def test_hostile_peers_never_raise_and_never_change_a_line_without_a_digest(sche
             assert line.digest.origin == OWN or line.head in valid
             assert bench.node.registry.missing(line.digest) == []
         assert set(before) <= {line.digest.origin for line in bench.node.registry.table}
+    for (origin, name), leaves in bench.disk.leaves.items():
+        assert (
+            Tree().extended(leaves[number] for number in sorted(leaves))
+            == bench.node.logs.held.get(origin, name).tree
+        )
+        assert origin == OWN or list(leaves.values()) == LEAVES[: len(leaves)]
     fetching = bench.node._fetching
     assert all(
         fetch.asked is not None or origin in fetching._waiting or origin in fetching._resting

@@ -14,6 +14,8 @@ from esgf_gossip.core.messages import (
     Announce,
     Answer,
     Ask,
+    AskLeaves,
+    AskProof,
     Bodies,
     Farewell,
     Fingerprints,
@@ -22,9 +24,11 @@ from esgf_gossip.core.messages import (
     Goodbye,
     Heads,
     Hello,
+    Leaves,
     Message,
     Ping,
     Pong,
+    Proof,
     Roots,
     Unknown,
     Want,
@@ -58,6 +62,11 @@ MESSAGES = {
     "want-fork": WantFork(HASH),
     "fork": Fork((b"leaf", b"issuer"), SIGNED, SignedDigest(b"another", b"signature"), "", ()),
     "fork-of-a-log": Fork((b"leaf",), SIGNED, SIGNED, "datasets", (HASH,)),
+    "ask-leaves": AskLeaves(8, "a.example.org", "datasets", 1 << 50, 4096, 70_000),
+    "leaves": Leaves(8, 4096, (b"one", b"two"), (HASH,), (HASH[::-1],), is_last=True),
+    "leaves-not-held": Leaves(8, 4096, (), (), (), is_last=True),
+    "ask-proof": AskProof(9, "a.example.org", "datasets", 1 << 50, 5, 70_000),
+    "proof": Proof(9, (HASH, HASH[::-1])),
 }
 KINDS = {
     "hello": 1,
@@ -75,6 +84,10 @@ KINDS = {
     "forks": 13,
     "want-fork": 14,
     "fork": 15,
+    "ask-leaves": 16,
+    "leaves": 17,
+    "ask-proof": 18,
+    "proof": 19,
 }
 DIGEST = Digest(
     federation="fed.example.org",

@@ -20,6 +20,8 @@ from esgf_gossip.core.messages import (
     Announce,
     Answer,
     Ask,
+    AskLeaves,
+    AskProof,
     Bodies,
     Fingerprints,
     Fork,
@@ -27,9 +29,11 @@ from esgf_gossip.core.messages import (
     Goodbye,
     Heads,
     Hello,
+    Leaves,
     Message,
     Ping,
     Pong,
+    Proof,
     Roots,
     Unknown,
     Want,
@@ -115,6 +119,38 @@ def _heads(value: object) -> tuple[Head, ...]:
     return packing.items(value, read_head, limits.MESSAGE_HEADS, "heads")
 
 
+def _leaves(value: object) -> tuple[bytes, ...]:
+    if type(value) is bytes:
+        value = packing.unpack(packing.inflated(value, limits.LEAVES_PACKED_BYTES))
+    return packing.items(
+        value, lambda leaf: packing.blob(leaf, 1, limits.LEAF_BYTES), limits.MESSAGE_LEAVES, "leaves"
+    )
+
+
+def _log_hashes(value: object) -> tuple[bytes, ...]:
+    return packing.items(value, packing.sha256, limits.LOG_HASHES, "hashes")
+
+
+def _read_leaves(f: list[Any]) -> Leaves:
+    return Leaves(
+        request=packing.number(f[0]),
+        start=packing.number(f[1]),
+        leaves=_leaves(f[2]),
+        left=_log_hashes(f[3]),
+        right=_log_hashes(f[4]),
+        is_last=packing.flag(f[5]),
+    )
+
+
+def _read_log_question(kind: type[AskLeaves | AskProof]) -> Callable[[list[Any]], Message]:
+    return lambda f: kind(
+        packing.number(f[0]),
+        packing.host(f[1]),
+        packing.text(f[2], packing.NAME, "a log name"),
+        *map(packing.number, f[3:6]),
+    )
+
+
 # Number, least fields after it, reader. Append only.
 _READERS: Final[dict[int, tuple[int, Callable[[list[Any]], Message]]]] = {
     1: (8, _read_hello),
@@ -170,6 +206,10 @@ _READERS: Final[dict[int, tuple[int, Callable[[list[Any]], Message]]]] = {
     ),
     14: (1, lambda f: WantFork(packing.sha256(f[0]))),
     15: (5, _read_fork),
+    16: (6, _read_log_question(AskLeaves)),
+    17: (6, _read_leaves),
+    18: (6, _read_log_question(AskProof)),
+    19: (2, lambda f: Proof(packing.number(f[0]), _log_hashes(f[1]))),
 }
 
 
@@ -201,6 +241,10 @@ def _packed_head(head: Head | None) -> list[object] | None:
 
 def _packed_signed(signed: SignedDigest | None) -> list[bytes] | None:
     return None if signed is None else [signed.payload, signed.signature]
+
+
+def _packed_leaves(leaves: tuple[bytes, ...]) -> list[bytes] | bytes:
+    return packing.deflated(packing.pack(leaves)) or list(leaves)
 
 
 _WRITERS: Final[dict[type[Any], Callable[[Any], list[object]]]] = {
@@ -244,6 +288,18 @@ _WRITERS: Final[dict[type[Any], Callable[[Any], list[object]]]] = {
         m.log,
         list(m.hashes),
     ],
+    AskLeaves: lambda m: [16, m.request, m.origin, m.log, m.born, m.start, m.size],
+    Leaves: lambda m: [
+        17,
+        m.request,
+        m.start,
+        _packed_leaves(m.leaves),
+        list(m.left),
+        list(m.right),
+        m.is_last,
+    ],
+    AskProof: lambda m: [18, m.request, m.origin, m.log, m.born, m.first_size, m.second_size],
+    Proof: lambda m: [19, m.request, list(m.hashes)],
 }
 
 

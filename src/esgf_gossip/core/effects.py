@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import attrs
 
 from esgf_gossip.core.forks import ForkLine
+from esgf_gossip.core.log_effects import LogNotice, LogTimer, PersistLog, SendLog
 from esgf_gossip.core.messages import Message
 from esgf_gossip.core.model import Address, Link, VerifiedDigest
 from esgf_gossip.core.verdicts import Verdict
@@ -138,6 +139,7 @@ Timer = (
     | RepeatReport
     | CountAgain
     | SayReachability
+    | LogTimer
 )
 
 # ----------------------------------------------------------------- effects
@@ -227,19 +229,8 @@ class StartTimer:
     after_s: float
 
 
-Effect = (
-    PersistEpoch
-    | PersistLine
-    | RemoveLine
-    | DropBodies
-    | PersistFork
-    | RemoveFork
-    | Send
-    | Disconnect
-    | PauseReading
-    | Dial
-    | StartTimer
-)
+Persist = PersistEpoch | PersistLine | RemoveLine | DropBodies | PersistFork | RemoveFork | PersistLog
+Effect = Persist | Send | SendLog | Disconnect | PauseReading | Dial | StartTimer
 
 # ----------------------------------------------------------------- notices
 
@@ -331,6 +322,7 @@ Notice = (
     | LineWithdrawn
     | DigestTurnedAway
     | ForkProven
+    | LogNotice
     | VerdictChanged
     | PeerJoined
     | PeerParted

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
+from esgf_gossip.core.digests import decode_digest
 from esgf_gossip.core.effects import (
     DigestTurnedAway,
     ForkProven,
@@ -29,7 +30,7 @@ from esgf_gossip.core.limits import (
     VERDICTS_REMEMBERED,
 )
 from esgf_gossip.core.messages import Feature, Fork, Forks, WantFork
-from esgf_gossip.core.model import Link, Moment, VerifiedDigest
+from esgf_gossip.core.model import Link, Moment, RewriteEvidence, VerifiedDigest
 from esgf_gossip.core.packing import HASH_BYTES
 from esgf_gossip.core.registry import Registry, sha256
 from esgf_gossip.core.sessions import Session, Sessions
@@ -66,6 +67,13 @@ class Forking:
         if certificate == other.digest.certificate_sha256:
             fork = Fork(one.chain, one.signed, other.signed, "", ())
             self._accept(ForkLine(one.digest.origin, certificate, fork))
+
+    def rewritten(self, chain: tuple[bytes, ...], evidence: RewriteEvidence) -> None:
+        """Take two verified digests that prove a log rewritten, where one certificate signed both."""
+        older, newer = decode_digest(evidence.older.payload), decode_digest(evidence.newer.payload)
+        if older.certificate_sha256 == newer.certificate_sha256:
+            fork = Fork(chain, evidence.older, evidence.newer, evidence.log, evidence.hashes)
+            self._accept(ForkLine(newer.origin, newer.certificate_sha256, fork))
 
     def _accept(self, line: ForkLine) -> None:
         if not self._forks.add(line):

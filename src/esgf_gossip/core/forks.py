@@ -15,8 +15,9 @@ import attrs
 
 from esgf_gossip.core.digests import decode_digest
 from esgf_gossip.core.errors import DigestRefused
+from esgf_gossip.core.logs import check_rewrite
 from esgf_gossip.core.messages import Fork
-from esgf_gossip.core.model import Digest
+from esgf_gossip.core.model import Digest, RewriteEvidence
 from esgf_gossip.core.verification import Verifier
 
 
@@ -89,7 +90,6 @@ def prove(fork: Fork, verifier: Verifier) -> ForkLine:
 
 def _contradict(fork: Fork, older: Digest, newer: Digest) -> bool:
     if fork.log:
-        # A log rewritten under one birth will be judged here by its consistency proof.
-        return False
+        return check_rewrite(RewriteEvidence(fork.older, fork.newer, fork.log, fork.hashes))
     numbers = {(digest.epoch, digest.sequence) for digest in (older, newer)}
     return len(numbers) == 1 and fork.older.payload != fork.newer.payload

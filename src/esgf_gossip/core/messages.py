@@ -114,7 +114,8 @@ class Answer:
     Give one part of the newest digest and of the bodies that changed after the head asked about.
 
     ``signed`` and ``chain`` come with the first part; ``signed`` None says
-    "nothing newer". Request 0 is an origin's own change, sent unasked.
+    "nothing newer". Request 0 is an origin's own change, sent unasked, or shows an
+    origin an older digest of its own whose log it seems to have lost.
     """
 
     request: int
@@ -229,12 +230,66 @@ class Fork:
 
 
 @attrs.frozen
+class AskLeaves:
+    """
+    Ask for leaves of a log from ``start`` on, as they stand under its root at ``size``.
+
+    The answer goes to the end where that is a block away at most, else to the end of the block of ``start``.
+    """
+
+    request: int
+    origin: str
+    log: str
+    born: int
+    start: int
+    size: int
+
+
+@attrs.frozen
+class Leaves:
+    """
+    Give leaves that were asked for, in parts; none at all in a last part says "not held".
+
+    ``left`` comes with the first part where ``start`` begins a block, ``right`` with the last where the end
+    of the block was asked for and reached. A last part may end early: the rest is asked for again.
+    """
+
+    request: int
+    start: int
+    leaves: tuple[bytes, ...]
+    left: tuple[bytes, ...]
+    right: tuple[bytes, ...]
+    is_last: bool
+
+
+@attrs.frozen
+class AskProof:
+    """Ask what the first ``first_size`` leaves of a log are under its root at ``second_size``."""
+
+    request: int
+    origin: str
+    log: str
+    born: int
+    first_size: int
+    second_size: int
+
+
+@attrs.frozen
+class Proof:
+    """Give the hashes of a consistency proof; none says "not held"."""
+
+    request: int
+    hashes: tuple[bytes, ...]
+
+
+@attrs.frozen
 class Unknown:
     """A kind that this version does not know: ignored and counted, so that newer peers can be understood."""
 
     kind: int
 
 
+LogMessage = AskLeaves | Leaves | AskProof | Proof
 Message = (
     Hello
     | Roots
@@ -251,5 +306,6 @@ Message = (
     | Forks
     | WantFork
     | Fork
+    | LogMessage
     | Unknown
 )

@@ -127,6 +127,21 @@ class VerifiedDigest:
 
 
 @attrs.frozen
+class RewriteEvidence:
+    """
+    Two digests of one origin that cannot both be true of one log: it shrank, or its past was changed.
+
+    ``hashes`` is the consistency proof between the two sizes, under the newer root; empty where the newer
+    size is not the greater one. ``logs.check_rewrite`` judges it, once the signatures are known to be right.
+    """
+
+    older: SignedDigest
+    newer: SignedDigest
+    log: str
+    hashes: tuple[bytes, ...]
+
+
+@attrs.frozen
 class Head:
     """The short form of a line: key, order, hash."""
 

@@ -169,6 +169,10 @@ class Origin:
         if seen is not None and at.mono_s - seen < OWN_HEAD_ONCE_PER_S:
             self._stop("another process publishes with this node's key: a clone or a thief")
             return
-        self._take_epoch(next_epoch(self.publication.epoch, line.order.epoch, at.wall_ms, self._random), None)
+        self.begin_again(line.order.epoch, at)
+
+    def begin_again(self, shown: int, at: Moment) -> None:
+        """Go on with an epoch above ours and above one that was shown, and publish under it."""
+        self._take_epoch(next_epoch(self.publication.epoch, shown, at.wall_ms, self._random), None)
         self._out.append(EpochTaken(self.publication.epoch))
         self.publish(at)

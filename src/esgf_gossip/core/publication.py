@@ -21,7 +21,15 @@ from esgf_gossip.core.limits import (
     ENTRIES_TOTAL_BYTES,
     ENTRY_BYTES,
 )
-from esgf_gossip.core.model import Address, Digest, EntryRef, Moment, SignedDigest, VerifiedDigest
+from esgf_gossip.core.model import (
+    Address,
+    Digest,
+    EntryRef,
+    LogRef,
+    Moment,
+    SignedDigest,
+    VerifiedDigest,
+)
 from esgf_gossip.core.packing import is_entry_name
 from esgf_gossip.core.reachability import REACHABILITY
 from esgf_gossip.core.registry import sha256
@@ -72,6 +80,8 @@ class Publication:
         self.stopped = ""
         self.stopped_by_trust = False
         self.bodies: dict[bytes, bytes] = {}
+        # By name: size, root, first leaf retained.
+        self.logs: dict[str, tuple[int, bytes, int]] = {}
         self._given: dict[str, bytes] = {}
         self._said: dict[str, bytes] = {}
         self._refs: dict[str, EntryRef] = {}
@@ -167,6 +177,11 @@ class Publication:
             expires_at_ms=min(at.wall_ms + DIGEST_LIFETIME_MS, self.signer.not_after_ms),
             contact=self.contact,
             entries=self._refs,
+            # Every epoch is a birth: what another run may have said of a log binds nobody (docs/adr/0008).
+            logs={
+                name: LogRef(self.epoch, size, root, first_retained)
+                for name, (size, root, first_retained) in self.logs.items()
+            },
             leaving=self.leaving,
         )
         payload = encode_digest(digest)

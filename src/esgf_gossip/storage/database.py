@@ -20,6 +20,7 @@ import msgpack
 from esgf_gossip.core.codec import decode, encode
 from esgf_gossip.core.effects import (
     DropBodies,
+    Persist,
     PersistEpoch,
     PersistFork,
     PersistLine,
@@ -27,9 +28,12 @@ from esgf_gossip.core.effects import (
     RemoveLine,
 )
 from esgf_gossip.core.errors import WireError
+from esgf_gossip.core.log_effects import DropLeaves, PersistLeaves
+from esgf_gossip.core.logs import StoredLog
 from esgf_gossip.core.messages import Fork
 from esgf_gossip.core.model import SignedDigest
 from esgf_gossip.core.revision import StoredLine
+from esgf_gossip.storage import leaves
 
 FILE_NAME: Final = "registry.db"
 
@@ -46,9 +50,8 @@ _MIGRATIONS: Final = (
     """
     CREATE TABLE forks (certificate BLOB PRIMARY KEY, proof BLOB NOT NULL) STRICT, WITHOUT ROWID;
     """,
+    leaves.SCHEMA,
 )
-
-Persist = PersistEpoch | PersistLine | RemoveLine | DropBodies | PersistFork | RemoveFork
 
 
 class StorageError(Exception):
@@ -67,6 +70,7 @@ class Stored:
     lines: tuple[StoredLine, ...]
     bodies: Mapping[bytes, bytes] = attrs.field(repr=False)
     forks: tuple[Fork, ...] = ()
+    logs: tuple[StoredLog, ...] = attrs.field(default=(), repr=False)
 
 
 def find_fault(path: Path) -> str:
@@ -105,6 +109,7 @@ class Database:
         """
         self.path: Final = path
         self._connection = self._connect()
+        self._leaves = leaves.LeafStore(self._connection)
         self._identity = self._identify()
 
     def _connect(self) -> sqlite3.Connection:
@@ -181,7 +186,33 @@ class Database:
             raise _explained(self.path, error) from None
         except (ValueError, msgpack.exceptions.UnpackException) as error:
             raise _damaged(self.path, str(error)) from None
-        return Stored(self.fact("epoch"), lines, bodies, forks)
+        return Stored(self.fact("epoch"), lines, bodies, forks, self.logs())
+
+    def logs(self) -> tuple[StoredLog, ...]:
+        """
+        Return the state of every log, without its leaves.
+
+        Raises:
+            StorageError: the file cannot be read or holds what was never written.
+        """
+        try:
+            return self._leaves.load()
+        except sqlite3.Error as error:
+            raise _explained(self.path, error) from None
+        except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
+            raise _damaged(self.path, str(error)) from None
+
+    def leaves(self, origin: str, log: str, start: int, end: int, most_bytes: int) -> list[bytes]:
+        """
+        Return leaves of a log from ``start`` on, to ``end`` or until they have so many bytes; fewer where they are not held.
+
+        Raises:
+            StorageError: the file cannot be read.
+        """
+        try:
+            return self._leaves.read(origin, log, start, end, most_bytes)
+        except sqlite3.Error as error:
+            raise _explained(self.path, error) from None
 
     def fact(self, name: str) -> int:
         """
@@ -221,6 +252,7 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             for effect in batch:
                 self._write(effect)
+            self._leaves.sweep()
             self._connection.execute("COMMIT")
             if must_sync:
                 self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -274,6 +306,8 @@ class Database:
                 self._connection.execute(
                     "DELETE FROM forks WHERE certificate = ?", (effect.certificate_sha256,)
                 )
+            case PersistLeaves() | DropLeaves():
+                self._leaves.write(effect)
             case RemoveLine():
                 self._connection.execute("DELETE FROM lines WHERE origin = ?", (effect.origin,))
                 self._drop(effect.dropped)

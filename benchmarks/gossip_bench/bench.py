@@ -13,7 +13,9 @@ from gossip_bench.rows import Row
 from gossip_bench.turns import Turns
 
 DETECT_MOST_S: Final = 20.0
-NO_DETECTOR: Final = f"not available: no node told node-status unreachable {DETECT_MOST_S:.0f} s after a SIGKILL"
+NO_DETECTOR: Final = (
+    f"not available: no node told node-status unreachable {DETECT_MOST_S:.0f} s after a SIGKILL"
+)
 
 
 @attrs.frozen
@@ -67,7 +69,8 @@ class Bench:
                 self._detects.append(
                     federation.loop.run_until(
                         lambda: any(
-                            heard.data["status"] == "unreachable" for heard in federation.streams.statuses_told(at_s)
+                            heard.data["status"] == "unreachable"
+                            for heard in federation.streams.statuses_told(at_s)
                         ),
                         DETECT_MOST_S,
                     )

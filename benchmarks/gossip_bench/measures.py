@@ -40,17 +40,19 @@ MEASURES: Final[dict[str, Measure]] = {
     "leave.last": Measure("leave -> the last other node calls it left", "s", 0.5),
     "leave.digest": Measure("of that, until the last other node holds the leaving digest", "s"),
     "restart.down": Measure("orderly stop: SIGTERM -> process gone", "s"),
-    "restart.false": _never("orderly stop for 5 s: nodes ever called suspect or unreachable"),
-    "restart.back": Measure("start after an orderly stop: listening -> new digest on the last other node", "s"),
+    "restart.false": _never("orderly stop for 3 s: nodes ever called suspect or unreachable"),
+    "restart.back": Measure(
+        "start after an orderly stop: listening -> new digest on the last other node", "s"
+    ),
     "cold.whole": Measure("cold start: last node listens -> all see all", "s", 3.9),
     "cold.worst": Measure("the same, worst of these", "s", 10.0, judge_worst=True),
     "cold.begun": Measure("cold start: first process started -> all see all (starts Python N times)", "s"),
-    "mass10.last": Measure("10 % killed at once -> all of them unreachable on all others", "s", 15.0),
-    "mass10.missing": _never("10 % killed: of them not unreachable everywhere, or others called so"),
-    "mass30.last": Measure("30 % killed at once -> all of them unreachable on all others", "s", 15.0),
-    "mass30.missing": _never("30 % killed: of them not unreachable everywhere, or others called so"),
-    "mass50.last": Measure("50 % killed at once -> all of them unreachable on all others", "s", 15.0),
-    "mass50.missing": _never("50 % killed: of them not unreachable everywhere, or others called so"),
+    "mass.last10": Measure("10 % killed at once -> all of them unreachable on all others", "s", 15.0),
+    "mass.missing10": _never("10 % killed: of them not unreachable everywhere, or others called so"),
+    "mass.last30": Measure("30 % killed at once -> all of them unreachable on all others", "s", 15.0),
+    "mass.missing30": _never("30 % killed: of them not unreachable everywhere, or others called so"),
+    "mass.last50": Measure("50 % killed at once -> all of them unreachable on all others", "s", 15.0),
+    "mass.missing50": _never("50 % killed: of them not unreachable everywhere, or others called so"),
     "idle.bytes": Measure("idle: IP bytes sent per node and second", "B/s", 396.0, digits=0),
     "idle.packets": Measure("idle: packets sent per node and second", "1/s", digits=2),
     "idle.cpu": Measure("idle: CPU per node, % of a core", "%", 0.25),
@@ -60,19 +62,19 @@ MEASURES: Final[dict[str, Measure]] = {
     "flood.before": Measure("others' change time, p99, nobody floods", "s", digits=3),
     "flood.during": Measure("others' change time, p99, one peer floods one node", "s", digits=3),
     "flood.ratio": Measure("the second by the first", "x", 2.0),
-    "flood.memory": Measure("memory of the flooded node beyond before", "MB", 32.0, judge_worst=True, digits=1),
-    "flood.stall_before": Measure("longest answer of /healthz, nobody floods", "ms", digits=0),
-    "flood.stall": Measure("longest answer of /healthz of the flooded node", "ms", 50.0, judge_worst=True, digits=0),
-    "door.closed": Measure(
-        "1,000 stalled TLS handshakes: open for at most", "s", 12.0, judge_worst=True
+    "flood.memory": Measure(
+        "memory of the flooded node beyond before", "MB", 32.0, judge_worst=True, digits=1
     ),
+    "flood.stall_before": Measure("longest answer of /healthz, nobody floods", "ms", digits=0),
+    "flood.stall": Measure(
+        "longest answer of /healthz of the flooded node", "ms", 50.0, judge_worst=True, digits=0
+    ),
+    "door.closed": Measure("1,000 stalled TLS handshakes: open for at most", "s", 12.0, judge_worst=True),
     "door.change": Measure("meanwhile: a change through that node -> the last other node", "s", digits=3),
 }
 
 
-def row(
-    key: str, nodes: int, values: Sequence[float] = (), *, system: str = OURS, note: str = ""
-) -> Row:
+def row(key: str, nodes: int, values: Sequence[float] = (), *, system: str = OURS, note: str = "") -> Row:
     """Return the row of a measure; the targets are ours, so another system's row has none."""
     measure = MEASURES[key]
     is_ours = system == OURS

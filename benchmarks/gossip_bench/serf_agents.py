@@ -11,7 +11,6 @@ import base64
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -107,20 +106,30 @@ class Agent:
         self._loop.add(self._process.stdout, self._read)
         self._look(self._process)
 
-    def kill(self, number: int = signal.SIGKILL) -> None:
+    def signal(self, number: int) -> float:
+        """Send a signal; return the time before it."""
+        at_s = time.monotonic()
+        os.kill(self.process_id, number)
+        return at_s
+
+    def kill(self) -> None:
         """End the agent; returns when it is gone."""
-        if self._process is None:
-            return
-        if self._process.poll() is None:
-            self._process.send_signal(number)
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
+        if self._process is not None:
             self._process.kill()
-            self._process.wait()
-        if self._process.stdout is not None and not self._process.stdout.closed:
-            self._loop.remove(self._process.stdout)
-            self._process.stdout.close()
+            self._bury(self._process)
+
+    def wait(self, most_s: float = 20.0) -> None:
+        """Wait until the agent ends by itself, as it does some seconds after it left; kill it when it does not."""
+        if self._process is not None:
+            process = self._process
+            self._loop.run_until(lambda: process.poll() is not None, most_s)
+            self.kill()
+
+    def _bury(self, process: subprocess.Popen[bytes]) -> None:
+        process.wait()
+        if process.stdout is not None and not process.stdout.closed:
+            self._loop.remove(process.stdout)
+            process.stdout.close()
 
     def call(self, command: str, body: dict[str, Any] | None = None) -> tuple[float, socket.socket]:
         """Send a command by RPC; return the time before it and the connection, to be closed when it is done."""

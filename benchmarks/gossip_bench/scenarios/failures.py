@@ -17,8 +17,8 @@ BACK_MOST_S: Final = 30.0
 AFTERMATH_S: Final = 3.0
 PAUSE_S: Final = 3.0
 LONG_PAUSE_S: Final = 10.0
-# Silence is noticed 7 s after it began at the latest: listen until then.
-PAUSE_AFTERMATH_S: Final = 5.0
+# Silence is noticed 6.6 s after it began at the latest: listen until then.
+PAUSE_AFTERMATH_S: Final = 4.0
 SHARES: Final = (10, 30, 50)
 
 
@@ -103,7 +103,9 @@ def silent(bench: Bench) -> list[Row]:
         last.append(max(seen.values()) - at_s)
         back.append(back_s)
         others.append(called)
-        bench.tell(f"SIGSTOP of {victims[0]}: unreachable on all after {last[-1]:.2f} s, up after {back_s:.2f} s")
+        bench.tell(
+            f"SIGSTOP of {victims[0]}: unreachable on all after {last[-1]:.2f} s, up after {back_s:.2f} s"
+        )
     return [
         row("silent.last", bench.nodes, last),
         row("silent.back", bench.nodes, back),
@@ -158,7 +160,7 @@ def mass(bench: Bench) -> list[Row]:
     """Kill a tenth, a third and half of the nodes at once; of few nodes a third only."""
     shares = SHARES if bench.nodes >= 10 else SHARES[1:2]
     if not bench.detects():
-        return _unavailable(bench, *(f"mass{share}.last" for share in shares))
+        return _unavailable(bench, *(f"mass.last{share}" for share in shares))
     rows = []
     for share in shares:
         rows += _mass(bench, share)
@@ -187,13 +189,11 @@ def _mass(bench: Bench, share: int) -> list[Row]:
         if len(seen) == len(survivors):
             last.append(max(seen.values()) - at_s)
         bench.tell(f"{share} % killed: {len(seen)} of {len(survivors)} found all, {called} others called")
-    return [row(f"mass{share}.last", bench.nodes, last), row(f"mass{share}.missing", bench.nodes, missing)]
+    return [row(f"mass.last{share}", bench.nodes, last), row(f"mass.missing{share}", bench.nodes, missing)]
 
 
-KILL: Final = Scenario("kill", kill, lambda nodes, is_full: 5 * 8)
-SILENT: Final = Scenario("silent", silent, lambda nodes, is_full: 5 * 16)
-PAUSES: Final = Scenario("pauses", pauses, lambda nodes, is_full: 5 * 16)
+KILL: Final = Scenario("kill", kill, lambda nodes, is_full: 5 * 8.5)
+SILENT: Final = Scenario("silent", silent, lambda nodes, is_full: 5 * 14.5)
+PAUSES: Final = Scenario("pauses", pauses, lambda nodes, is_full: 5 * 14.5)
 PAUSE: Final = Scenario("pause", pause, lambda nodes, is_full: 5 * (PAUSE_S + PAUSE_AFTERMATH_S))
-MASS: Final = Scenario(
-    "mass", mass, lambda nodes, is_full: (15 if nodes >= 10 else 5) * (15 + nodes * 0.2)
-)
+MASS: Final = Scenario("mass", mass, lambda nodes, is_full: (15 if nodes >= 10 else 5) * (15 + nodes * 0.2))

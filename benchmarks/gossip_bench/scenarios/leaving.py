@@ -12,7 +12,7 @@ from gossip_bench.measures import row
 from gossip_bench.rows import Row
 
 LEAVE_MOST_S: Final = 30.0
-AWAY_S: Final = 5.0
+AWAY_S: Final = 3.0
 
 
 def leave(bench: Bench) -> list[Row]:
@@ -53,7 +53,7 @@ def _ask_to_leave(bench: Bench, host: str) -> float:
 
 
 def restart(bench: Bench) -> list[Row]:
-    """Stop one node in good order, start it again five seconds later: nobody may worry."""
+    """Stop one node in good order, start it again three seconds later: nobody may worry."""
     down, back, worried = [], [], []
     federation = bench.federation
     for (host,) in bench.victims(1):
@@ -87,10 +87,12 @@ def restart(bench: Bench) -> list[Row]:
         bench.tell(f"orderly stop: gone after {down[-1]:.2f} s, back {back[-1]:.2f} s after it listened")
     return [
         row("restart.down", bench.nodes, down),
-        row("restart.false", bench.nodes, worried) if bench.detects() else row("restart.false", bench.nodes, note=NO_DETECTOR),
+        row("restart.false", bench.nodes, worried)
+        if bench.detects()
+        else row("restart.false", bench.nodes, note=NO_DETECTOR),
         row("restart.back", bench.nodes, back),
     ]
 
 
-LEAVE: Final = Scenario("leave", leave, lambda nodes, is_full: 5 * 6)
-RESTART: Final = Scenario("restart", restart, lambda nodes, is_full: 5 * 12)
+LEAVE: Final = Scenario("leave", leave, lambda nodes, is_full: 5 * 4)
+RESTART: Final = Scenario("restart", restart, lambda nodes, is_full: 5 * 7.5)

@@ -32,7 +32,7 @@ WINDOW_FULL_S: Final = 60.0
 MESH_NODES: Final = 11
 REST_S: Final = 70.0
 REST_IN_MESH_S: Final = 5.0
-BASE_S: Final = 20.0
+BASE_S: Final = 15.0
 # A change is everywhere in less, its acknowledgements and announcements too.
 CHANGE_WINDOW_S: Final = 3.0
 # IPv4 and TCP with time stamps, on every packet of a link that stands.
@@ -150,6 +150,6 @@ def _line_bytes(federation: Federation) -> dict[str, int]:
 IDLE: Final = Scenario(
     "idle",
     idle,
-    lambda nodes, is_full: (REST_S if nodes > MESH_NODES else 5) + (180 if is_full else WINDOW_S),
+    lambda nodes, is_full: (35 if nodes > MESH_NODES else 5) + (180 if is_full else WINDOW_S),
 )
 BYTES: Final = Scenario("bytes", bytes_per_change, lambda nodes, is_full: 5 + BASE_S + 5 * CHANGE_WINDOW_S)

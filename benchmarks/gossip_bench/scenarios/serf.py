@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from random import Random
 from typing import Final
@@ -22,6 +23,7 @@ COLD_STARTS_FULL: Final = 12
 CHANGE_MOST_S: Final = 60.0
 FOUND_MOST_S: Final = 180.0
 SETTLE_S: Final = 4.0
+PAUSE_S: Final = 10.0
 REST_S: Final = 10.0
 WINDOW_S: Final = 30.0
 WINDOWS_FULL: Final = 3
@@ -146,26 +148,39 @@ def leave(bench: SerfBench) -> list[Row]:
             at_s, call = bench.serf.agents[agent].call("leave")
             with call:
                 times.append(bench.last(at_s, agent, {"Leave", "Failed"}, FOUND_MOST_S))
-            # It ends by itself, some seconds later.
-            bench.serf.agents[agent].kill(signal.SIGCONT)
+            bench.serf.agents[agent].wait()
             bench.serf.restart(agent, SETTLE_S)
         bench.tell(f"leave: {times[-1]:.2f} s")
     return [bench.row("leave.last", times)]
 
 
 def kill(bench: SerfBench) -> list[Row]:
-    """Kill one agent: over UDP a killed one and a silent one look the same."""
+    """Kill one agent."""
     times = []
     for agent in bench.victims():
         with bench.turns.shared():
-            at_s = bench.serf.loop.now_s
+            at_s = time.monotonic()
             bench.serf.agents[agent].kill()
             times.append(bench.last(at_s, agent, {"Failed"}, FOUND_MOST_S))
-        with bench.turns.shared():
             bench.serf.restart(agent, SETTLE_S)
         bench.tell(f"SIGKILL: failed on all after {times[-1]:.2f} s")
-    note = "a silent agent looks the same"
-    return [bench.row("kill.last", times), bench.row("silent.last", times, note)]
+    return [bench.row("kill.last", times)]
+
+
+def silent(bench: SerfBench) -> list[Row]:
+    """Freeze one agent until all have found out, at least ten seconds; then let it go on."""
+    last, back = [], []
+    for agent in bench.victims():
+        with bench.turns.shared():
+            at_s = bench.serf.agents[agent].signal(signal.SIGSTOP)
+            last.append(bench.last(at_s, agent, {"Failed"}, FOUND_MOST_S))
+            bench.serf.loop.run_for(max(0.0, at_s + PAUSE_S - bench.serf.loop.now_s))
+            at_s = bench.serf.agents[agent].signal(signal.SIGCONT)
+            back.append(bench.last(at_s, agent, {"Join"}, FOUND_MOST_S))
+            bench.serf.loop.run_until(bench.serf.is_whole, FOUND_MOST_S)
+            bench.serf.loop.run_for(SETTLE_S)
+        bench.tell(f"SIGSTOP: failed on all after {last[-1]:.2f} s, alive after {back[-1]:.2f} s")
+    return [bench.row("silent.last", last), bench.row("silent.back", back)]
 
 
 SERF_SCENARIOS: Final[dict[str, SerfScenario]] = {
@@ -175,6 +190,7 @@ SERF_SCENARIOS: Final[dict[str, SerfScenario]] = {
         SerfScenario("change", change, lambda nodes, is_full: 5 * 2),
         SerfScenario("idle", idle, lambda nodes, is_full: REST_S + (180 if is_full else WINDOW_S)),
         SerfScenario("leave", leave, lambda nodes, is_full: 5 * 10),
-        SerfScenario("kill", kill, lambda nodes, is_full: 5 * (65 if is_full else 15)),
+        SerfScenario("kill", kill, lambda nodes, is_full: 5 * (75 if is_full else 15)),
+        SerfScenario("silent", silent, lambda nodes, is_full: 5 * (75 if is_full else 20)),
     )
 }

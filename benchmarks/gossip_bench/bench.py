@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 import attrs
+
 from gossip_bench.federation import Federation
 from gossip_bench.rows import Row
 from gossip_bench.turns import Turns
@@ -84,6 +85,19 @@ class Bench:
 
 
 @attrs.frozen
+class Cost:
+    """Roughly how many seconds something takes on two cores; a budget is kept by it."""
+
+    base_s: float
+    per_node_s: float = 0.0
+    full_times: float = 1.0
+
+    def seconds(self, nodes: int, *, is_full: bool) -> float:
+        """Return the seconds at one size."""
+        return (self.base_s + self.per_node_s * nodes) * (self.full_times if is_full else 1)
+
+
+@attrs.frozen
 class Scenario:
     """
     One thing to measure.
@@ -91,12 +105,12 @@ class Scenario:
     Args:
         name: as in ``--only``.
         run: measures, returns the rows.
-        seconds: roughly how long it takes on two cores, by (nodes, is_full); a budget is kept by it.
+        cost: how long that takes.
     """
 
     name: str
     run: Callable[[Bench], list[Row]]
-    seconds: Callable[[int, bool], float]
+    cost: Cost
 
 
 def tell(line: str) -> None:

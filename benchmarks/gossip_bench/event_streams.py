@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import attrs
-from gossip_bench.loop import Loop
-from gossip_bench.server_sent import EventParser
 
 from esgf_gossip.demo.plan import LOOPBACK, PlannedNode
+from gossip_bench.loop import Loop
+from gossip_bench.server_sent import EventParser
 
 LOOK_AGAIN_S: Final = 0.005
 _IN_PROGRESS: Final = (0, errno.EINPROGRESS)

@@ -17,12 +17,12 @@ from random import Random
 from typing import Final
 
 import attrs
-from gossip_bench.event_streams import EventStreams, Heard
-from gossip_bench.loop import Loop
-from gossip_bench.processes import cpu_s, rss_mb
 
 from esgf_gossip.cli.control_client import ControlClient
 from esgf_gossip.demo.processes import DemoFederation
+from gossip_bench.event_streams import EventStreams, Heard
+from gossip_bench.loop import Loop
+from gossip_bench.processes import cpu_s, rss_mb
 
 # Fifty daemons that import Python on two cores need 25 s to listen.
 START_MOST_S: Final = 120.0

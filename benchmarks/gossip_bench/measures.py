@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import attrs
+
 from gossip_bench.rows import OURS, Row
 
 

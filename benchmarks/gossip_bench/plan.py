@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 import attrs
+
 from gossip_bench.rows import OURS
 from gossip_bench.scenarios import SCENARIOS
 from gossip_bench.scenarios.serf import SERF_SCENARIOS
@@ -38,7 +39,7 @@ class Leg:
         """Return roughly how long it takes, the first start included."""
         table = SCENARIOS if self.system == OURS else SERF_SCENARIOS
         start_s = 5 + self.nodes * 0.7
-        return start_s + sum(table[name].seconds(self.nodes, is_full) for name in self.scenarios)
+        return start_s + sum(table[name].cost.seconds(self.nodes, is_full=is_full) for name in self.scenarios)
 
 
 @attrs.frozen

@@ -5,9 +5,8 @@ from __future__ import annotations
 import socket
 from typing import Final
 
-from gossip_bench.loop import Loop
-
 from esgf_gossip.demo.plan import LOOPBACK
+from gossip_bench.loop import Loop
 
 EVERY_S: Final = 0.005
 

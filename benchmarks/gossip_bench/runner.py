@@ -6,6 +6,7 @@ Whatever ends the run, its processes are killed first and its folder is removed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -163,9 +164,7 @@ class Runner:
         """End a program and all it started: the namespace dies with it; without one it cleans up by itself."""
         if not isolation():
             process.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                pass
         process.kill()
         process.wait()

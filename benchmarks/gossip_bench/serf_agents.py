@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import attrs
 import msgpack
+
 from gossip_bench.federation import BenchError, ColdStart
 from gossip_bench.loop import Loop
 from gossip_bench.processes import cpu_s, die_with_parent, rss_mb

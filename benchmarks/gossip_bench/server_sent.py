@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 
-class StreamRefused(Exception):
+class StreamRefusedError(Exception):
     """Report that the answer to a request for events is no stream of events."""
 
 
@@ -29,7 +29,7 @@ class EventParser:
         Take bytes, yield (name, data) of each event that is now complete.
 
         Raises:
-            StreamRefused: the status is not 200.
+            StreamRefusedError: the status is not 200.
             ValueError: the data of an event are no JSON object.
         """
         self._unread += data
@@ -39,7 +39,7 @@ class EventParser:
                 return
             status_line = head.partition(b"\r\n")[0].decode("latin-1")
             if status_line.split()[1:2] != ["200"]:
-                raise StreamRefused(status_line)
+                raise StreamRefusedError(status_line)
             self._head_is_read, self._unread = True, rest
         *blocks, self._unread = self._unread.split(b"\n\n")
         for block in blocks:

@@ -69,7 +69,7 @@ def _run(
     scenarios = SCENARIOS if options.system == OURS else SERF_SCENARIOS
     failures = 0
     for name, measure in jobs.items():
-        needed_s = scenarios[name].seconds(options.nodes, options.full)
+        needed_s = scenarios[name].cost.seconds(options.nodes, is_full=options.full)
         if time.monotonic() + needed_s > end_s:
             tell(f"N = {options.nodes}: {options.system}: {name} left out, it needs {needed_s:.0f} s")
             _print(name, [], "left out: no time left")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gossip_bench.bench import Bench, Scenario
+from gossip_bench.bench import Bench, Cost, Scenario
 from gossip_bench.federation import BenchError
 from gossip_bench.measures import row
 from gossip_bench.rows import Row
@@ -51,5 +51,5 @@ def change(bench: Bench) -> list[Row]:
     return [row("change.last", bench.nodes, whole), row("change.spread", bench.nodes, spread)]
 
 
-COLD: Final = Scenario("cold", cold, lambda nodes, is_full: (12 if is_full else 5) * (2 + nodes * 0.5))
-CHANGE: Final = Scenario("change", change, lambda nodes, is_full: 5 * 1.5)
+COLD: Final = Scenario("cold", cold, Cost(10, 2.5, 2.4))
+CHANGE: Final = Scenario("change", change, Cost(8))

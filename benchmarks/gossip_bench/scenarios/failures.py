@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from gossip_bench.bench import NO_DETECTOR, Bench, Scenario
+from gossip_bench.bench import NO_DETECTOR, Bench, Cost, Scenario
 from gossip_bench.event_streams import Heard
 from gossip_bench.federation import BenchError
 from gossip_bench.measures import row
@@ -192,8 +192,8 @@ def _mass(bench: Bench, share: int) -> list[Row]:
     return [row(f"mass.last{share}", bench.nodes, last), row(f"mass.missing{share}", bench.nodes, missing)]
 
 
-KILL: Final = Scenario("kill", kill, lambda nodes, is_full: 5 * 8.5)
-SILENT: Final = Scenario("silent", silent, lambda nodes, is_full: 5 * 14.5)
-PAUSES: Final = Scenario("pauses", pauses, lambda nodes, is_full: 5 * 14.5)
-PAUSE: Final = Scenario("pause", pause, lambda nodes, is_full: 5 * (PAUSE_S + PAUSE_AFTERMATH_S))
-MASS: Final = Scenario("mass", mass, lambda nodes, is_full: (15 if nodes >= 10 else 5) * (15 + nodes * 0.2))
+KILL: Final = Scenario("kill", kill, Cost(43))
+SILENT: Final = Scenario("silent", silent, Cost(73))
+PAUSES: Final = Scenario("pauses", pauses, Cost(73))
+PAUSE: Final = Scenario("pause", pause, Cost(40))
+MASS: Final = Scenario("mass", mass, Cost(40, 7))

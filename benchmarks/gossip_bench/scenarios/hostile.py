@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import socket
@@ -11,15 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from esgf_gossip.demo.plan import LOOPBACK
 from gossip_bench import flood as flooder
-from gossip_bench.bench import Bench, Scenario
+from gossip_bench.bench import Bench, Cost, Scenario
 from gossip_bench.federation import BenchError, Federation
 from gossip_bench.measures import row
 from gossip_bench.probe import Probe
 from gossip_bench.processes import die_with_parent
 from gossip_bench.rows import Row, percentile
-
-from esgf_gossip.demo.plan import LOOPBACK
 
 CHANGES_A_ROUND: Final = 5
 PACE_S: Final = 0.5
@@ -125,11 +125,9 @@ class Stranger:
         self._opened_at_s = federation.now()
         self._socket.setblocking(False)
         if data:
-            try:
+            # Who was turned out already hears it by the end of the stream.
+            with contextlib.suppress(ConnectionError):
                 self._socket.send(data)
-            except ConnectionError:
-                # Turned out already: told by the end of the stream, too.
-                pass
         self._loop.add(self._socket, self._read)
 
     def _read(self) -> None:
@@ -188,5 +186,5 @@ def _crowd(federation: Federation, port: int) -> list[Stranger]:
     return crowd
 
 
-FLOOD: Final = Scenario("flood", flood, lambda nodes, is_full: 5 * 10)
-DOOR: Final = Scenario("door", door, lambda nodes, is_full: 5 * 1.5 + 11)
+FLOOD: Final = Scenario("flood", flood, Cost(50))
+DOOR: Final = Scenario("door", door, Cost(20))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Final
 
-from gossip_bench.bench import NO_DETECTOR, Bench, Scenario
+from gossip_bench.bench import NO_DETECTOR, Bench, Cost, Scenario
 from gossip_bench.event_streams import Heard
 from gossip_bench.federation import BenchError
 from gossip_bench.measures import row
@@ -94,5 +94,5 @@ def restart(bench: Bench) -> list[Row]:
     ]
 
 
-LEAVE: Final = Scenario("leave", leave, lambda nodes, is_full: 5 * 4)
-RESTART: Final = Scenario("restart", restart, lambda nodes, is_full: 5 * 7.5)
+LEAVE: Final = Scenario("leave", leave, Cost(20))
+RESTART: Final = Scenario("restart", restart, Cost(40))

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Final
 
 import attrs
-from gossip_bench.bench import Bench, Scenario
+
+from esgf_gossip.core.digests import decode_digest
+from esgf_gossip.storage.database import FILE_NAME, Database
+from esgf_gossip.views.judgement import REGISTRATION
+from gossip_bench.bench import Bench, Cost, Scenario
 from gossip_bench.federation import BenchError, Federation
 from gossip_bench.measures import row
 from gossip_bench.namespace import isolation, link_header_bytes
 from gossip_bench.processes import Traffic, sent_on_loopback
 from gossip_bench.rows import Row
-
-from esgf_gossip.core.codec import decode_digest
-from esgf_gossip.storage.database import FILE_NAME, Database
-from esgf_gossip.views.judgement import REGISTRATION
 
 WINDOW_S: Final = 30.0
 WINDOWS_FULL: Final = 3
@@ -150,6 +150,6 @@ def _line_bytes(federation: Federation) -> dict[str, int]:
 IDLE: Final = Scenario(
     "idle",
     idle,
-    lambda nodes, is_full: (35 if nodes > MESH_NODES else 5) + (180 if is_full else WINDOW_S),
+    Cost(65, 0, 3.4),
 )
-BYTES: Final = Scenario("bytes", bytes_per_change, lambda nodes, is_full: 5 + BASE_S + 5 * CHANGE_WINDOW_S)
+BYTES: Final = Scenario("bytes", bytes_per_change, Cost(35))

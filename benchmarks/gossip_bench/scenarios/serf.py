@@ -9,7 +9,8 @@ from random import Random
 from typing import Final
 
 import attrs
-from gossip_bench.bench import tell
+
+from gossip_bench.bench import Cost, tell
 from gossip_bench.federation import BenchError
 from gossip_bench.measures import row
 from gossip_bench.namespace import isolation, link_header_bytes
@@ -86,7 +87,7 @@ class SerfScenario:
 
     name: str
     run: Callable[[SerfBench], list[Row]]
-    seconds: Callable[[int, bool], float]
+    cost: Cost
 
 
 def cold(bench: SerfBench) -> list[Row]:
@@ -186,11 +187,11 @@ def silent(bench: SerfBench) -> list[Row]:
 SERF_SCENARIOS: Final[dict[str, SerfScenario]] = {
     one.name: one
     for one in (
-        SerfScenario("cold", cold, lambda nodes, is_full: (12 if is_full else 5) * (1 + nodes * 0.1)),
-        SerfScenario("change", change, lambda nodes, is_full: 5 * 2),
-        SerfScenario("idle", idle, lambda nodes, is_full: REST_S + (180 if is_full else WINDOW_S)),
-        SerfScenario("leave", leave, lambda nodes, is_full: 5 * 10),
-        SerfScenario("kill", kill, lambda nodes, is_full: 5 * (75 if is_full else 15)),
-        SerfScenario("silent", silent, lambda nodes, is_full: 5 * (75 if is_full else 20)),
+        SerfScenario("cold", cold, Cost(5, 0.5, 10)),
+        SerfScenario("change", change, Cost(10)),
+        SerfScenario("idle", idle, Cost(40, 0, 4.8)),
+        SerfScenario("leave", leave, Cost(50)),
+        SerfScenario("kill", kill, Cost(80, 0, 5)),
+        SerfScenario("silent", silent, Cost(100, 0, 4)),
     )
 }

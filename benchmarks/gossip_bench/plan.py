@@ -21,7 +21,7 @@ FULL: Final = "full"
 SIZES: Final = {SHORT: (25, 7), FULL: (7, 25, 50)}
 PROFILES: Final = {SHORT: ("lan",), FULL: ("lan", "wan")}
 # Of the long ones a short run does those that show most: pauses of one node are part of ``silent``.
-LEFT_OUT_OF_SHORT: Final = {7: {"pauses"}, 25: {"pauses", "mass"}}
+LEFT_OUT_OF_SHORT: Final = {7: {"pauses"}, 25: {"pauses", "mass", "flood"}}
 SHORT_S: Final = 570.0
 # A job that takes so much longer than planned is stuck.
 PATIENCE: Final = 4.0
@@ -62,7 +62,12 @@ class Command:
     seconds: float = 120.0
 
 
-COMMANDS: Final[tuple[Command, ...]] = ()
+_SIMULATED: Final = ("-m", "gossip_bench.simulated")
+COMMANDS: Final[tuple[Command, ...]] = (
+    Command("simulated", 50, (*_SIMULATED, "50", "20"), seconds=120),
+    Command("simulated", 1000, (*_SIMULATED, "1000", "20"), (FULL,), seconds=3600),
+    Command("simulated", 5000, (*_SIMULATED, "5000", "5"), (FULL,), seconds=3 * 3600),
+)
 
 
 def legs(

@@ -25,7 +25,6 @@ from gossip_bench.plan import PATIENCE, Command, Leg
 from gossip_bench.processes import die_with_parent
 from gossip_bench.results import Results, job_name
 from gossip_bench.rows import OURS, from_json
-from gossip_bench.turns import Turns
 
 HERE = Path(__file__).resolve().parent
 STOP_S = 20.0
@@ -52,7 +51,7 @@ class Runner:
         self._is_stopping = False
 
     def run(self, legs: Sequence[Leg], commands: Sequence[Command], lanes: int) -> None:
-        """Run all legs, ``lanes`` of them at once, then the commands; Ctrl-C ends all of them."""
+        """Run the commands one by one, then all legs, ``lanes`` of them at once; Ctrl-C ends all of them."""
         # Short, for the paths of control sockets.
         with tempfile.TemporaryDirectory(prefix="gossip-bench-") as folder:
             work: SimpleQueue[tuple[int, Leg]] = SimpleQueue()
@@ -61,18 +60,19 @@ class Runner:
             threads = [
                 threading.Thread(target=self._run_lane, args=(work, Path(folder))) for _ in range(lanes)
             ]
-            for thread in threads:
-                thread.start()
             try:
+                for command in commands:
+                    self._run_command(command)
+                for thread in threads:
+                    thread.start()
                 for thread in threads:
                     while thread.is_alive():
                         thread.join(0.5)
-                for command in commands:
-                    self._run_command(command, Turns(Path(folder)))
             finally:
                 self._stop()
                 for thread in threads:
-                    thread.join()
+                    if thread.ident is not None:
+                        thread.join()
 
     def _run_lane(self, work: SimpleQueue[tuple[int, Leg]], folder: Path) -> None:
         while not self._is_stopping:
@@ -109,12 +109,12 @@ class Runner:
                     {"rows": [], "problem": "ended without a word; see the lines above"},
                 )
 
-    def _run_command(self, command: Command, turns: Turns) -> None:
+    def _run_command(self, command: Command) -> None:
         job = job_name(OURS, command.nodes, command.name)
         if self._results.is_done(job):
             return
-        with turns.alone():
-            answers = list(self._lines([sys.executable, *command.arguments], command.seconds))
+        tell(f"N = {command.nodes}: {command.name}")
+        answers = list(self._lines([sys.executable, *command.arguments], command.seconds))
         rows = [row for answer in answers for row in answer.get("rows", [])]
         self._keep(job, {"rows": rows, "problem": "" if rows else "printed no rows"})
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gossip_bench import plan
+from gossip_bench import plan, simulated
 from gossip_bench.measures import MEASURES, row
 from gossip_bench.report import header_line, notes, table, unmet
 from gossip_bench.results import Results, job_name
@@ -181,6 +181,17 @@ def test_the_short_run_fits_into_ten_minutes():
     assert max(leg.seconds(is_full=False) for leg in legs) < plan.SHORT_S < 600
 
 
+def test_the_answers_of_the_simulator_become_rows():
+    """One value per seed, with the targets of simulated federations."""
+    answers = [{"last_p99_s": 0.5, "copies_mean": 1.05, "bytes_ratio_mean": 1.4, "nodes": 50}] * 5
+    found = {one.key: (one.median, one.most, len(one.values)) for one in simulated.rows(50, answers)}
+    assert found == {
+        "simulated.last": (0.5, 1.0, 5),
+        "simulated.copies": (1.05, 1.1, 5),
+        "simulated.ratio": (1.4, 1.6, 5),
+    }
+
+
 def test_one_row_can_be_asked_for():
     """Ours and serf's, nothing else."""
     legs = plan.legs(plan.SHORT, [50], ["kill"], with_serf=True, profiles=("lan",))
@@ -209,4 +220,4 @@ def test_the_document_has_every_measure():
     """docs/performance.md explains each row of the table, in its words."""
     text = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
     words = set(re.findall(r"`([a-z]+\.[a-z_0-9]+)`", text))
-    assert set(MEASURES) <= words
+    assert {*MEASURES, *(f"simulated.{name}" for name in simulated.MEASURES)} <= words

@@ -79,6 +79,8 @@ def main() -> int:
         )
     is_bounded = not options.full and not options.only
     end_s = time.monotonic() + plan.SHORT_S if is_bounded else math.inf
+    # Also where a shell started us in the background, with Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
     runner = Runner(results, is_full=options.full, seed=options.seed, end_s=end_s)

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -77,9 +78,12 @@ def _run(
         begun_s = time.monotonic()
         try:
             rows = measure()
-        except BenchError as error:
-            tell(f"N = {options.nodes}: {options.system}: {name} failed: {error}")
-            _print(name, [], f"failed: {error}")
+        except Exception as error:  # noqa: BLE001 - the other scenarios must not go with this one
+            if not isinstance(error, BenchError):
+                traceback.print_exc()
+            reason = str(error) or type(error).__name__
+            tell(f"N = {options.nodes}: {options.system}: {name} failed: {reason}")
+            _print(name, [], f"failed: {reason}")
             failures += 1
             # Whatever state it left: the next one begins with a whole federation.
             start_anew()

@@ -24,8 +24,8 @@ from gossip_bench.event_streams import EventStreams, Heard
 from gossip_bench.loop import Loop
 from gossip_bench.processes import cpu_s, rss_mb
 
-# Fifty daemons that import Python on two cores need 25 s to listen.
-START_MOST_S: Final = 120.0
+# Fifty daemons that import Python on two cores need 25 s to listen, on a busy machine minutes.
+START_MOST_S: Final = 240.0
 WHOLE_MOST_S: Final = 60.0
 
 

@@ -137,6 +137,9 @@ class Fetching:
         fetch = self._fetches.get(head.origin)
         if fetch is None:
             fetch = self._fetches[head.origin] = _Fetch(head, deque())
+            push_s = self._sessions.push_wait_s(head.origin, session)
+            if push_s > 0.0:
+                self._rest(head.origin, push_s)
         if head.is_above(fetch.head):
             fetch.head = head
         if session.link not in fetch.candidates:

@@ -103,11 +103,12 @@ class Node:
             self.standing.line_moved(origin)
             self._watching.line_moved(origin, at)
         self._watching.links_changed(at)
-        drawn = (self.links.members, self.links.mute)
-        is_redrawn = drawn != self._drawn
+        # A set is compared name by name, even with itself: not at every message.
+        members, mute = self.links.members, self.links.mute
+        is_redrawn = members is not self._drawn[0] or mute is not self._drawn[1]
         if is_redrawn:
-            self._drawn = drawn
-            self.standing.roster_drawn(*drawn)
+            self._drawn = (members, mute)
+            self.standing.roster_drawn(members, mute)
         has_judged = self.standing.needs_judging and self.standing.judge()
         if is_redrawn or has_judged:
             self._assign(at)

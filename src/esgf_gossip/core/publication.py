@@ -57,11 +57,11 @@ def next_epoch(last: int, shown: int, wall_ms: int, random: Random) -> int:
         last: the highest epoch on our disk, 0 for none.
         shown: the highest epoch in a digest of ours, with our valid signature, that anybody showed us.
         wall_ms: Unix milliseconds; only makes collisions unlikely, never decides an order on its own.
-        random: the source of 20 bits, by which two starts from one disk differ whatever their clocks say.
+        random: the source of the bits that are added whatever is greatest: a clock that is behind leaves
+            ``last`` to decide, and two starts from one backup would draw one epoch.
     """
-    drawn = random.getrandbits(EPOCH_RANDOM_BITS)
-    by_clock = (max(0, wall_ms // 1000) << EPOCH_RANDOM_BITS) + drawn
-    return min(COUNTER_MAX, max(last + 1 + drawn, shown + 1 + drawn, by_clock))
+    by_clock = max(0, wall_ms // 1000) << EPOCH_RANDOM_BITS
+    return min(COUNTER_MAX, max(last + 1, shown + 1, by_clock) + random.getrandbits(EPOCH_RANDOM_BITS))
 
 
 class Publication:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import cached_property
+from typing import Final
 
 import attrs
 
@@ -17,6 +18,10 @@ from esgf_gossip.core.model import Address, Head, Link
 from esgf_gossip.core.narrowing import Listener, Teller
 from esgf_gossip.core.quota import TokenBucket
 from esgf_gossip.core.table import Table
+
+# Half a round trip and so much for what makes a message late; a slow or silent origin holds nobody up for longer.
+PUSH_LATE_S: Final = 0.02
+PUSH_WAIT_MOST_S: Final = 0.2
 
 
 @attrs.define
@@ -145,6 +150,22 @@ class Sessions:
         """Return the sessions whose peer has said hello, in the order of their links."""
         return [session for session in self._sessions.values() if session.is_open]
 
+    @property
+    def is_any_open(self) -> bool:
+        """Tell whether any peer has said hello."""
+        return any(session.is_open for session in self._sessions.values())
+
+    def push_wait_s(self, origin: str, announcer: Session) -> float:
+        """
+        Return how long the origin's own copy of its change may still be on its way here, 0.0 for not at all.
+
+        It goes to all peers of the origin at once, so it left before anybody could announce the change.
+        """
+        trips = [one.round_trip_s for one in self.of(origin) if one.round_trip_s is not None]
+        if not trips or announcer.peer == origin:
+            return 0.0
+        return min(PUSH_WAIT_MOST_S, min(trips) / 2 + PUSH_LATE_S)
+
     def of(self, peer: str) -> list[Session]:
         """Return the open sessions with one peer: more than one only until the duplicate is closed."""
-        return [session for session in self.open() if session.peer == peer]
+        return [one for one in self._sessions.values() if one.peer == peer and one.is_open]

@@ -17,7 +17,7 @@ from esgf_gossip.core.log_serving import no_leaves, pages, proof
 from esgf_gossip.core.logs import Log, LogKey, StoredLog
 from esgf_gossip.core.messages import Fork, Message
 from esgf_gossip.core.model import VerifiedDigest
-from esgf_gossip.core.node import StoredLine
+from esgf_gossip.core.revision import StoredLine
 
 # Every effect that is none of these is an order to the disk.
 _NO_DISK: Final = frozenset(

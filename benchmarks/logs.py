@@ -85,7 +85,9 @@ class Machine:
 
     def start(self) -> None:
         stored = self.database.load()
-        self.do(self.node.restore(stored.epoch, stored.lines, stored.bodies, self.at(), stored.logs))
+        self.do(
+            self.node.restore(stored.epoch, stored.lines, stored.bodies, self.at(), stored.forks, stored.logs)
+        )
         self.do(self.node.start({"registration": b"one"}, self.at()))
 
     def do(self, outputs: list[fx.Output]) -> None:

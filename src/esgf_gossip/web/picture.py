@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from esgf_gossip.core import effects as fx
+from esgf_gossip.core import log_effects as lx
 from esgf_gossip.core.verdicts import Verdict
 from esgf_gossip.net.sparing import Sparing
 from esgf_gossip.storage.outputs import RegistrationFile
@@ -222,6 +223,20 @@ class Picture:
                     "revoke the certificate",
                     origin=notice.origin,
                     certificate=notice.certificate_sha256.hex(),
+                )
+            case lx.LeavesAccepted():
+                return  # nothing of it is shown
+            case lx.LogRewritten():
+                self.log.critical(
+                    "{origin} has rewritten its log {name}: what it tells there is not taken any more",
+                    origin=notice.origin,
+                    name=notice.log,
+                )
+            case lx.LogRestarted():
+                self.log.warn("{origin} has begun its log {name} anew", origin=notice.origin, name=notice.log)
+            case lx.LogRecovered():
+                self.log.warn(
+                    "peers gave back {count} lost events of log {name}", count=notice.count, name=notice.log
                 )
             case fx.VerdictChanged():
                 self._verdict_changed(notice)

@@ -40,8 +40,8 @@ REPEAT_FIRST_S: Final = 4.0
 REPEAT_MOST_S: Final = 600.0
 # A stop for longer is no restart: whoever says more is believed this much.
 AWAY_MOST_S: Final = 3600.0
-# So long may a link take that a node which cannot be dialled owes us, or that we owe standing in for another.
-LINK_WAIT_S: Final = 3.0
+# So long may a link take: hands are shaken over 150 ms and a lost segment or a full table of dials (dialling).
+LINK_WAIT_S: Final = 2.0
 # What happens in one moment, many links ending say, is said in one digest.
 SAY_AFTER_S: Final = 0.05
 # Digests about others: so many at once, then one a second; the federation's quota for an origin is twice that.

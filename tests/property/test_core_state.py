@@ -62,7 +62,9 @@ def test_a_wanted_address_always_has_its_next_turn(steps, seed):
             now_s += seconds
         due, soonest_s = dialling.plan(targets, now_s)
         assert len(due) <= DIALS_AT_ONCE
-        since = [one.dialling_since_s for one in dialling._attempts.values() if one.dialling_since_s is not None]
+        since = [
+            one.dialling_since_s for one in dialling._attempts.values() if one.dialling_since_s is not None
+        ]
         in_hand = len(since)
         assert sum(now_s - since_s < DIAL_HANGS_S for since_s in since) <= DIALS_AT_ONCE
         assert soonest_s is not None or in_hand == len(targets)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from esgf_gossip.core import effects as fx
 from esgf_gossip.core import limits, overlay
-from esgf_gossip.core.dialling import BACKOFF_MOST_S, DIALS_AT_ONCE, Dialling
+from esgf_gossip.core.dialling import BACKOFF_MOST_S, DIAL_HANGS_S, DIALS_AT_ONCE, Dialling
 from esgf_gossip.core.membership import wanted_addresses
 from esgf_gossip.core.merkle import Tree
 from esgf_gossip.core.messages import (
@@ -71,10 +71,23 @@ def test_a_wanted_address_always_has_its_next_turn(steps, seed):
             now_s += seconds
         due, soonest_s = dialling.plan(targets, now_s)
         assert len(due) <= DIALS_AT_ONCE
-        in_hand = sum(attempt.dialling_since_s is not None for attempt in dialling._attempts.values())
-        assert in_hand <= DIALS_AT_ONCE
+        since = [
+            one.dialling_since_s for one in dialling._attempts.values() if one.dialling_since_s is not None
+        ]
+        in_hand = len(since)
+        assert sum(now_s - since_s < DIAL_HANGS_S for since_s in since) <= DIALS_AT_ONCE
         assert soonest_s is not None or in_hand == len(targets)
         assert soonest_s is None or 0 < soonest_s <= max(100.0, BACKOFF_MOST_S * 1.5)
+
+
+def test_dials_into_the_void_hold_up_a_living_node_no_longer_than_a_second():
+    """Eight hosts without power answer nothing for long: the ninth has its turn when they are known to hang."""
+    dialling = Dialling(Random(1))
+    targets = dict.fromkeys([(f"n{number}", 8951) for number in range(DIALS_AT_ONCE + 1)], 0.0)
+    due, soonest_s = dialling.plan(targets, 0.0)
+    assert (len(due), soonest_s) == (DIALS_AT_ONCE, DIAL_HANGS_S)
+    assert dialling.plan(targets, 0.9)[0] == []
+    assert dialling.plan(targets, 1.0)[0] == [(f"n{DIALS_AT_ONCE}", 8951)]
 
 
 @given(st.integers(0, 999))

@@ -116,7 +116,7 @@ def test_a_link_that_ends_and_is_back_is_no_report():
     assert scene.verdicts() == []
 
 
-def test_a_dial_into_the_void_is_missed_after_three_seconds():
+def test_a_dial_into_the_void_is_missed_before_it_fails():
     """A link ended and nothing answers the dial, neither yes nor no."""
     scene = Scene(A, B)
     scene.cut(A, dials_fail=False)
@@ -158,6 +158,31 @@ def test_reports_are_kept_over_a_restart_until_the_node_is_heard():
     again.link(A)
     again.pass_time(0.1)
     assert again.statement.is_empty
+
+
+def test_who_has_just_started_does_not_miss_those_it_has_not_heard():
+    """It may be one of many that start: failed dials count when the grace is over and one more has failed."""
+    scene = Scene(A, B)
+    scene.pass_time(5)
+    again = Scene(B, disk=scene.bench.disk)
+    again.lines[A] = scene.lines[A]
+    while again.bench.now_s < watching.START_GRACE_S - 1:
+        again.refuse(A)
+        again.pass_time(1)
+    assert again.verdicts() == []
+    again.pass_time(1.5)
+    again.refuse(A)
+    again.pass_time(0.2)
+    assert set(again.reports) == {A}
+
+
+def test_who_was_heard_since_the_start_has_no_grace():
+    """A link that ends is a report at once, a moment after the start."""
+    scene = Scene(A, B)
+    assert scene.bench.now_s < 5
+    scene.cut(A)
+    scene.pass_time(0.1)
+    assert set(scene.reports) == {A}
 
 
 # ----------------------------------------------------------------- quarrels
@@ -447,6 +472,7 @@ def test_what_is_said_is_paced():
 def test_no_more_than_the_most_reports_are_made():
     """At the bound and one above: the rest is left out, the entry stays readable."""
     scene = Scene(A, B)
+    scene.pass_time(watching.START_GRACE_S)
     node = scene.bench.node
     gone = [a_line(f"n{number:03}.example.org") for number in range(REPORTS_MOST + 1)]
     for line in gone:

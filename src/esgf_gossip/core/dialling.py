@@ -19,10 +19,12 @@ from esgf_gossip.core.model import Address
 BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MOST_S: Final = 30.0
 DIALS_AT_ONCE: Final = 8
+# A dial that is not answered so soon goes into the void: it costs nothing and holds up nobody else.
+DIAL_HANGS_S: Final = 1.0
 DIAL_SOON_S: Final = 0.05
-# With all dials taken the next plan comes with the end of one; this is only in case it never does.
-DIAL_FULL_S: Final = 1.0
-# A dial the shell never answered (it always should) blocks its place no longer than this.
+# With all dials taken the next plan comes with the end of one, or when they are known to hang.
+DIAL_FULL_S: Final = DIAL_HANGS_S
+# A dial the shell never answered (it always should) blocks its address no longer than this.
 DIAL_LOST_S: Final = 60.0
 DIALS_REMEMBERED: Final = 20_000
 
@@ -110,7 +112,7 @@ class Dialling:
             if now_s - attempt.dialling_since_s > DIAL_LOST_S:
                 attempt.dialling_since_s = None
             else:
-                count += 1
+                count += now_s - attempt.dialling_since_s < DIAL_HANGS_S
         return count
 
     def _forget_unwanted(self, targets: Mapping[Address, float]) -> None:

@@ -124,8 +124,7 @@ class Node:
         self._watching.assign(duties, at)
 
     def _say(self, statement: Reachability, at: Moment) -> None:
-        body = None if statement.is_empty else encode_reachability(statement)
-        self.origin.publication.say(REACHABILITY, body, at)
+        self.origin.publication.say(REACHABILITY, _body_of(statement), at)
         self.origin.publish(at)
 
     def _drain(self) -> list[fx.Output]:
@@ -167,10 +166,9 @@ class Node:
         self.origin.publication.check(entries)
         remembered = self.standing.statement(self.name)
         self.origin.begin(self._stored_epoch, at)
-        if remembered.reports:
-            kept = Reachability(remembered.reports)
-            self._watching.restore(kept)
-            self.origin.publication.say(REACHABILITY, encode_reachability(kept), at)
+        kept = Reachability(remembered.reports)
+        self._watching.begin(kept, at)
+        self.origin.publication.say(REACHABILITY, _body_of(kept), at)
         self.origin.publication.set_entries(entries, at)
         self.origin.publish(at)
         self.links.start(at)
@@ -432,3 +430,7 @@ class Node:
             case _ if isinstance(timer, LogTimer):
                 self.logs.due(timer, at)
         return self._finish(at)
+
+
+def _body_of(statement: Reachability) -> bytes | None:
+    return None if statement.is_empty else encode_reachability(statement)

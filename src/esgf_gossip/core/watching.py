@@ -40,8 +40,10 @@ REPEAT_FIRST_S: Final = 4.0
 REPEAT_MOST_S: Final = 600.0
 # A stop for longer is no restart: whoever says more is believed this much.
 AWAY_MOST_S: Final = 3600.0
-# So long may a link take that a node which cannot be dialled owes us, or that we owe standing in for another.
-LINK_WAIT_S: Final = 3.0
+# Who starts may be one of many that do: whom it has not heard yet it does not miss so soon.
+START_GRACE_S: Final = 30.0
+# So long may a link take: hands are shaken over 150 ms and a lost segment or a full table of dials (dialling).
+LINK_WAIT_S: Final = 2.0
 # What happens in one moment, many links ending say, is said in one digest.
 SAY_AFTER_S: Final = 0.05
 # Digests about others: so many at once, then one a second; the federation's quota for an origin is twice that.
@@ -56,7 +58,7 @@ class _Watched:
     duty: Duty
     token: int
     silent_since_ms: int | None = None
-    # Until then the node said to be away: it is not missed.
+    # Until then it is not missed: it said how long it is away, or we have just started.
     excused_until_s: float = 0.0
     # Until then its answer keeps us from reporting it again.
     held_until_s: float = 0.0
@@ -87,6 +89,7 @@ class Watching:
         self._watched: dict[str, _Watched] = {}
         self._tokens = 0
         self._abstains_until_s = 0.0
+        self._grace_until_s = 0.0
         # At a start nobody is linked, and nothing can be told yet; that is not worth a digest.
         self._is_alone, self._was_linked = True, False
         self._said = Reachability()
@@ -94,10 +97,11 @@ class Watching:
         self._said_at_s: deque[float] = deque(maxlen=SAY_BURST)
         self._must_answer = False
 
-    def restore(self, remembered: Reachability) -> None:
-        """Take back what we reported before a restart, to be kept until the subject is heard or answers."""
+    def begin(self, remembered: Reachability, at: Moment) -> None:
+        """Start, and keep what we reported before a restart until the subject is heard or answers."""
         self.reports = dict(remembered.reports)
         self._said = remembered
+        self._grace_until_s = at.mono_s + START_GRACE_S
 
     @property
     def subjects(self) -> frozenset[str]:
@@ -120,6 +124,8 @@ class Watching:
             kept = self.reports.get(subject)
             if kept is not None:
                 watched.silent_since_ms = kept.since_ms
+            elif at.mono_s < self._grace_until_s:
+                self._excuse(subject, watched, self._grace_until_s - at.mono_s, at)
             # At once: who stands in for another should know soon.
             self._beat(subject, watched, at)
             if duty.stands_in and not self._links.sessions.of(subject):
@@ -228,9 +234,11 @@ class Watching:
         """Give a node that stops in good order the time it asked for."""
         watched = self._watched.get(peer)
         if watched is not None and away_s > 0:
-            wait_s = min(float(away_s), AWAY_MOST_S)
-            watched.excused_until_s = at.mono_s + wait_s
-            self._out.append(StartTimer(RepeatReport(peer, watched.token), wait_s))
+            self._excuse(peer, watched, min(float(away_s), AWAY_MOST_S), at)
+
+    def _excuse(self, subject: str, watched: _Watched, wait_s: float, at: Moment) -> None:
+        watched.excused_until_s = at.mono_s + wait_s
+        self._out.append(StartTimer(RepeatReport(subject, watched.token), wait_s))
 
     # ------------------------------------------------------------- doubt
 

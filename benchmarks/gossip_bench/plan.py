@@ -63,7 +63,10 @@ class Command:
 
 
 _SIMULATED: Final = ("-m", "gossip_bench.simulated")
+_COSTS: Final = ("-m", "gossip_bench.costs")
 COMMANDS: Final[tuple[Command, ...]] = (
+    Command("reconciliation", 5000, (*_COSTS, "reconciliation"), seconds=60),
+    Command("logs", 2, (*_COSTS, "logs"), (FULL,), seconds=300),
     Command("simulated", 50, (*_SIMULATED, "50", "20"), seconds=120),
     Command("simulated", 1000, (*_SIMULATED, "1000", "20"), (FULL,), seconds=3600),
     Command("simulated", 5000, (*_SIMULATED, "5000", "5"), (FULL,), seconds=3 * 3600),

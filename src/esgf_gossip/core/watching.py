@@ -41,6 +41,7 @@ REPEAT_MOST_S: Final = 600.0
 # A stop for longer is no restart: whoever says more is believed this much.
 AWAY_MOST_S: Final = 3600.0
 # Who starts may be one of many that do: whom it has not heard yet it does not miss so soon.
+# Standing in is another matter: somebody died since.
 START_GRACE_S: Final = 30.0
 # So long may a link take: hands are shaken over 150 ms and a lost segment or a full table of dials (dialling).
 LINK_WAIT_S: Final = 2.0
@@ -124,7 +125,7 @@ class Watching:
             kept = self.reports.get(subject)
             if kept is not None:
                 watched.silent_since_ms = kept.since_ms
-            elif at.mono_s < self._grace_until_s:
+            elif at.mono_s < self._grace_until_s and not duty.stands_in:
                 self._excuse(subject, watched, self._grace_until_s - at.mono_s, at)
             # At once: who stands in for another should know soon.
             self._beat(subject, watched, at)

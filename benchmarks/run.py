@@ -90,7 +90,7 @@ def main() -> int:
         print("ended; what is finished is kept:", path)
         return 130
     rows = results.rows
-    print(table(rows))
+    print(table(rows) if rows else "nothing could be measured")
     print()
     for line in notes(rows, results.problems):
         print("-", line)

@@ -39,6 +39,7 @@ class ColdStart:
 
     begun_s: float
     last_listening_s: float
+    held_s: float
     whole_s: float
 
 
@@ -103,9 +104,14 @@ class Federation:
         self._demo.start_all()
         for host in self.hosts:
             self.streams.follow(self._demo.node(host))
-        self._need(self.is_whole, START_MOST_S, "all nodes see all")
+        self._need(self.holds_all, START_MOST_S, "all nodes hold all")
+        held_s = self.loop.now_s
+        self._need(lambda: self.holds_all(called_up=True), START_MOST_S, "all nodes call all up")
+        whole_s = self.loop.now_s
         listening = [said.listening_at_s for said in self.streams.said.values()]
-        return ColdStart(begun_s, max(at for at in listening if at is not None), self.loop.now_s)
+        # What is measured next begins with a federation at rest.
+        self.wait_until_whole()
+        return ColdStart(begun_s, max(at for at in listening if at is not None), held_s, whole_s)
 
     def start(self, hosts: Iterable[str]) -> None:
         """Start nodes again; returns at once."""
@@ -184,6 +190,18 @@ class Federation:
         for host in self.running:
             self.streams.follow(self._demo.node(host))
         self.wait_until_whole()
+
+    def holds_all(self, *, called_up: bool = False) -> bool:
+        """Tell whether every running node holds a digest of every node, and, if asked, calls every one up."""
+        hosts = set(self.hosts)
+        for host in self.running:
+            said = self.streams.said.get(host)
+            if said is None or said.complete_at_s is None or not hosts <= said.heads.keys():
+                return False
+            # A digest tells of a node before its status does.
+            if called_up and any(said.statuses.get(other, "up") != "up" for other in hosts):
+                return False
+        return True
 
     def is_whole(self) -> bool:
         """Tell whether all running nodes hold the same heads of all running nodes and call each other up."""
@@ -285,7 +303,19 @@ class Federation:
             return
         ended = [host for host in self.hosts if not self._demo.is_running(host) and host in self.streams.said]
         hint = f"; {ended[0]} has ended: {self._last_line(ended[0])}" if ended else ""
+        not_up = self._called_not_up()
+        if not_up:
+            hint += f"; {len(not_up)} times a running node is not called up, as {not_up[0]}"
         raise BenchError(f"not within {most_s:.0f} s: {what}{hint}")
+
+    def _called_not_up(self) -> list[str]:
+        running = set(self.running)
+        return [
+            f"{other} {status} by {host}"
+            for host, said in self.streams.said.items()
+            for other, status in said.statuses.items()
+            if other in running and status != "up"
+        ]
 
     def _last_line(self, host: str) -> str:
         lines = self._demo.node(host).log_path.read_text(errors="replace").splitlines()

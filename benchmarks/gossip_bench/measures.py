@@ -45,9 +45,11 @@ MEASURES: Final[dict[str, Measure]] = {
     "restart.back": Measure(
         "start after an orderly stop: listening -> new digest on the last other node", "s"
     ),
-    "cold.whole": Measure("cold start: last node listens -> all see all", "s", 3.9),
+    "cold.whole": Measure("cold start: last node listens -> all hold all and call all up", "s", 3.9),
+    "cold.held": Measure("of that, until all hold all", "s"),
     "cold.worst": Measure("the same, worst of these", "s", 10.0, judge_worst=True),
-    "cold.begun": Measure("cold start: first process started -> all see all (starts Python N times)", "s"),
+    "cold.begun": Measure("cold start: the same from the first process on (Python starts N times)", "s"),
+    "cold.called": Measure("cold start: nodes called suspect or unreachable on the way", "nodes", digits=0),
     "mass.last10": Measure("10 % killed at once -> all of them unreachable on all others", "s", 15.0),
     "mass.missing10": _never("10 % killed: of them not unreachable everywhere, or others called so"),
     "mass.last30": Measure("30 % killed at once -> all of them unreachable on all others", "s", 15.0),

@@ -228,7 +228,9 @@ class SerfFederation:
         if not self.loop.run_until(is_done, COLD_MOST_S):
             raise BenchError(f"serf is not whole {COLD_MOST_S:.0f} s after its start")
         listening = [agent.listening_at_s for agent in self.agents.values()]
-        return ColdStart(begun_s, max(at for at in listening if at is not None), self.loop.now_s)
+        return ColdStart(
+            begun_s, max(at for at in listening if at is not None), self.loop.now_s, self.loop.now_s
+        )
 
     def restart(self, name: str, settle_s: float) -> None:
         """

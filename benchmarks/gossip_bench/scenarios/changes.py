@@ -18,17 +18,26 @@ SETTLE_S: Final = 1.0
 def cold(bench: Bench) -> list[Row]:
     """Start all nodes at once, with nothing remembered, again and again."""
     federation = bench.federation
-    whole, begun = [], []
+    whole, held, begun, called = [], [], [], []
     for number in range(COLD_STARTS_FULL if bench.is_full else COLD_STARTS):
         with bench.turns.alone():
             start = federation.cold_start()
         whole.append(start.whole_s - start.last_listening_s)
+        held.append(start.held_s - start.last_listening_s)
         begun.append(start.whole_s - start.begun_s)
-        bench.tell(f"cold start {number + 1}: whole {whole[-1]:.2f} s after the last listened")
+        told = federation.streams.statuses_told(start.begun_s)
+        called.append(
+            len({one.data["host"] for one in told if one.data["status"] in {"suspect", "unreachable"}})
+        )
+        bench.tell(
+            f"cold start {number + 1}: {whole[-1]:.2f} s after the last listened, {called[-1]} suspected"
+        )
     return [
         row("cold.whole", bench.nodes, whole),
         row("cold.worst", bench.nodes, whole),
+        row("cold.held", bench.nodes, held),
         row("cold.begun", bench.nodes, begun),
+        row("cold.called", bench.nodes, called),
     ]
 
 

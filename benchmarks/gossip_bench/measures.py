@@ -46,8 +46,8 @@ MEASURES: Final[dict[str, Measure]] = {
         "start after an orderly stop: listening -> new digest on the last other node", "s"
     ),
     "cold.whole": Measure("cold start: last node listens -> all hold all and call all up", "s", 3.9),
-    "cold.held": Measure("of that, until all hold all", "s"),
-    "cold.worst": Measure("the same, worst of these", "s", 10.0, judge_worst=True),
+    "cold.worst": Measure("cold start: the same, worst of these", "s", 10.0, judge_worst=True),
+    "cold.held": Measure("cold start: of that, until all hold all", "s"),
     "cold.begun": Measure("cold start: the same from the first process on (Python starts N times)", "s"),
     "cold.called": Measure("cold start: nodes called suspect or unreachable on the way", "nodes", digits=0),
     "mass.last10": Measure("10 % killed at once -> all of them unreachable on all others", "s", 15.0),

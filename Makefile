@@ -12,13 +12,15 @@ SEEDS ?= 1-10000
 JOBS ?= 2
 CAMPAIGN ?= build/campaign
 
-.PHONY: demo test lint bench campaign docs fuzz clean help
+.PHONY: demo test lint bench bench-full campaign docs fuzz clean help
 
 help:
 	@echo "make demo [ARGS='--nodes 13 --seconds 20']   run a real federation on this machine"
 	@echo "make test                                    run the whole suite"
 	@echo "make campaign SEEDS=1-10000 [JOBS=2]         random histories and a million mutants; goes on where it was stopped"
-	@echo "make lint | bench | docs | fuzz              checks, timings, document checks, 100,000 hostile inputs"
+	@echo "make bench                                   measure 7 and 25 nodes, with serf beside them: at most ten minutes"
+	@echo "make bench-full                              the whole table, up to 50 nodes: hours; goes on where it was stopped"
+	@echo "make lint | docs | fuzz                      checks, document checks, 100,000 hostile inputs"
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
@@ -47,7 +49,10 @@ fuzz: $(VENV)/.installed-test
 	HOSTILE_EXAMPLES=100000 "$(BIN)/python" -m pytest -q tests/property/test_hostile_bytes.py
 
 bench: $(VENV)/.installed-test
-	"$(BIN)/python" benchmarks/change_time.py $(ARGS)
+	"$(BIN)/python" benchmarks/run.py $(ARGS)
+
+bench-full: $(VENV)/.installed-test
+	"$(BIN)/python" benchmarks/run.py --full $(ARGS)
 
 campaign: $(VENV)/.installed-test
 	@mkdir -p "$(CAMPAIGN)"

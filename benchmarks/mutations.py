@@ -19,17 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from esgf_gossip.sim import campaign
-from helpers.mutants import (
-    ACCEPTED,
-    CLASSES,
-    GARBLED,
-    INCOMPLETE,
-    NOTHING_NEW,
-    PARTED,
-    REFUSED,
-    Batch,
-    run_batch,
-)
+from helpers.mutants import CLASSES, Batch, run_batch
+from helpers.stage import ACCEPTED, GARBLED, INCOMPLETE, NOTHING_NEW, PARTED, REFUSED
 
 BATCH = 2500
 NAMES = tuple(CLASSES)

@@ -171,7 +171,9 @@ class GossipService(Service):
             self._http_port = self._reactor.listenTCP(port, web_site, interface=host)
         stored = self._database.load()
         at = self._driver.at()
-        self._driver.perform(self._node.restore(stored.epoch, stored.lines, stored.bodies, at))
+        self._driver.perform(
+            self._node.restore(stored.epoch, stored.lines, stored.bodies, at, stored.forks, stored.logs)
+        )
         self.picture.start()
         self._driver.perform(self._node.start(_entries(site), at))
         self._driver.on_fatal = self._end

@@ -17,16 +17,18 @@ from typing import Any
 import attrs
 
 from esgf_gossip.core import effects as fx
+from esgf_gossip.core import log_effects as lx
 from esgf_gossip.core.codec import decode, encode
 from esgf_gossip.core.digests import encode_digest
 from esgf_gossip.core.limits import DIGEST_LIFETIME_MS, FRAME_BYTES
-from esgf_gossip.core.messages import Answer, Hello, Message
+from esgf_gossip.core.messages import Answer, Fork, Hello, Message
 from esgf_gossip.core.model import (
     Address,
     Digest,
     EntryRef,
     Head,
     Link,
+    LogRef,
     Moment,
     Order,
     SignedDigest,
@@ -79,6 +81,7 @@ def a_line(
     lifetime_ms: int = DIGEST_LIFETIME_MS,
     contact: Address | None = None,
     leaving: bool = False,
+    logs: Mapping[str, LogRef] | None = None,
     sizes: Mapping[str, int] | None = None,
 ) -> Line:
     """Return a line rightly signed; ``sizes`` lets the origin lie about its bodies."""
@@ -100,6 +103,7 @@ def a_line(
         expires_at_ms=issued_at_ms + lifetime_ms,
         contact=(origin, 8951) if contact is None else contact,
         entries=refs,
+        logs=logs or {},
         leaving=leaving,
     )
     payload = encode_digest(digest)
@@ -108,6 +112,14 @@ def a_line(
         signed, digest, Order(signer.rank, epoch, sequence), sha256(payload), signer.chain
     )
     return Line(signed, digest, signer.chain, tuple(dict.fromkeys(bodies.values())), verified)
+
+
+def a_fork(origin: str, generation: int = 1, number: int = 1) -> Fork:
+    """Return the proof that a certificate signed two digests of one number."""
+    one, other = (
+        a_line(origin, number, number, {"registration": word}, generation=generation) for word in (b"1", b"2")
+    )
+    return Fork(one.chain, one.signed, other.signed, "", ())
 
 
 def a_hello(**changes: Any) -> Hello:
@@ -154,7 +166,8 @@ class Bench:
         self._links = itertools.count(1)
         self.node = Node(PlainSigner(own, generation), self.verifier, (own, 8951), seeds, Random(seed))
         stored = [StoredLine(line.signed, line.chain) for line in self.disk.lines.values()]
-        self.do(self.node.restore(self.disk.epoch, stored, self.disk.bodies, self.at()))
+        forks, logs = list(self.disk.forks.values()), self.disk.stored_logs()
+        self.do(self.node.restore(self.disk.epoch, stored, self.disk.bodies, self.at(), forks, logs))
         self.do(self.node.start({"registration": b"own"} if entries is None else entries, self.at()))
 
     def at(self) -> Moment:
@@ -181,7 +194,11 @@ class Bench:
                 case fx.StartTimer():
                     due_s = self.now_s + output.after_s
                     heapq.heappush(self._timers, (due_s, next(self._order), output.timer))
-                case fx.PersistEpoch() | fx.PersistLine() | fx.RemoveLine() | fx.DropBodies():
+                case lx.SendLeaves() | lx.SendProof():
+                    for message in self.disk.read(output):
+                        assert len(encode(message)) <= FRAME_BYTES
+                        self.sent.append(fx.Send(output.link, message))
+                case _ if isinstance(output, fx.Persist):
                     pass
                 case _:
                     self.notices.append(output)

@@ -13,6 +13,7 @@ from esgf_gossip.core.limits import CLOCK_AHEAD_MS
 from esgf_gossip.core.messages import Announce, Ask, Ping, Pong
 from esgf_gossip.core.model import Address, Link
 from esgf_gossip.core.reachability import Reachability, Report, encode_reachability
+from esgf_gossip.core.sessions import PUSH_WAIT_MOST_S
 from helpers.bench import OWN, Bench, Line, a_line
 
 STEP_S = 0.05
@@ -55,6 +56,7 @@ class Scene:
         else:
             link = self.links[via]
             self.bench.hear(link, Announce((line.head,)))
+            self.bench.pass_time(PUSH_WAIT_MOST_S)  # the node gives the origin's own push its time first
             asked = [send for send in self.bench.sent if send.link == link and isinstance(send.message, Ask)]
             self.bench.hear(link, line.answer(asked[-1].message.request))
             self.bench.sent = [send for send in self.bench.sent if send not in asked]

@@ -7,7 +7,6 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esgf_gossip.core.digests import encode_head
 from esgf_gossip.core.registry import Registry
 from esgf_gossip.core.table import Table
 from helpers.bench import a_line
@@ -39,7 +38,7 @@ def slow_root(sequence):
     for line in sequence:
         rank = (line.head.order, bytes(255 - byte for byte in line.head.payload_sha256))
         best[line.head.origin] = max(best.get(line.head.origin, (rank, line.head)), (rank, line.head))
-    return hashlib.sha256(b"".join(encode_head(best[name][1]) for name in sorted(best))).digest()
+    return hashlib.sha256(b"".join(best[name][1].encoded for name in sorted(best))).digest()
 
 
 @settings(deadline=None)

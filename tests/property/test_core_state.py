@@ -10,20 +10,29 @@ from esgf_gossip.core import effects as fx
 from esgf_gossip.core import limits, overlay
 from esgf_gossip.core.dialling import BACKOFF_MOST_S, DIAL_HANGS_S, DIALS_AT_ONCE, Dialling
 from esgf_gossip.core.membership import wanted_addresses
+from esgf_gossip.core.merkle import Tree
 from esgf_gossip.core.messages import (
     Announce,
     Answer,
     Ask,
+    AskLeaves,
+    AskProof,
     Bodies,
+    Fingerprints,
+    Fork,
+    Forks,
     Goodbye,
     Heads,
+    Leaves,
     Ping,
     Pong,
+    Proof,
     Roots,
     Unknown,
     Want,
+    WantFork,
 )
-from esgf_gossip.core.model import CertificateRank, Head, Order, SignedDigest
+from esgf_gossip.core.model import CertificateRank, Head, LogRef, Order, SignedDigest
 from esgf_gossip.core.publication import next_epoch
 from esgf_gossip.core.table import Table
 from esgf_gossip.sim.disk import Disk
@@ -207,9 +216,10 @@ def test_a_new_epoch_is_above_everything(last, shown, wall_ms, seed):
     assert shown < epoch
 
 
-def test_epochs_of_two_clones_differ():
-    """Two machines that start in one second from one disk draw different epochs."""
-    drawn = {next_epoch(5, 5, 1_790_000_000_000, Random(seed)) for seed in range(200)}
+@pytest.mark.parametrize("last", [5, 1_800_000_000 << 20])
+def test_epochs_of_two_clones_differ(last):
+    """Two machines that start in one second from one disk draw different epochs, be the clock ahead of it or behind."""
+    drawn = {next_epoch(last, 5, 1_790_000_000_000, Random(seed)) for seed in range(200)}
     assert len(drawn) > 190
 
 
@@ -252,8 +262,15 @@ def test_our_order_never_falls_however_a_batch_is_cut(crashes):
 # ----------------------------------------------------------------- hostile, but decodable
 
 ORIGINS = ["a.example.org", "x.example.org", "y.example.org", OWN]
+LEAVES = [b"one", b"two", b"three"]
 LINES = [
-    a_line(origin, epoch, sequence, {"e": bytes([sequence]) * 5, "f": b"shared"})
+    a_line(
+        origin,
+        epoch,
+        sequence,
+        {"e": bytes([sequence]) * 5, "f": b"shared"},
+        logs={"log": LogRef(epoch, sequence + 1, Tree().extended(LEAVES[: sequence + 1]).root, 0)},
+    )
     for origin in ORIGINS[:3]
     for epoch in (1, 2)
     for sequence in (1, 2)
@@ -278,7 +295,12 @@ signed = st.one_of(
     st.just(SignedDigest(b"\xc1", b"s")),
 )
 chains = st.sampled_from([(), LINES[0].chain, LINES[5].chain, LINES[9].chain, (b"x",)])
-roots = st.dictionaries(st.sampled_from([1, 2, 77]), hashes, max_size=2)
+some_leaves = st.sampled_from(
+    [(), *(tuple(LEAVES[low:high]) for low in (0, 1, 2) for high in (2, 3)), (b"x",)]
+)
+some_hashes = st.lists(hashes, max_size=3).map(tuple)
+certificates = st.sampled_from([bytes(32), *{line.digest.certificate_sha256 for line in LINES}])
+roots = st.dictionaries(st.sampled_from([1, 3, 77]), hashes, max_size=2)
 messages = st.one_of(
     st.builds(Announce, many_heads),
     st.builds(Heads, many_heads, st.booleans()),
@@ -289,20 +311,45 @@ messages = st.one_of(
     st.builds(Bodies, requests, bodies, st.booleans()),
     st.builds(Ping, requests, requests),
     st.builds(Pong, requests, requests),
-    st.builds(Unknown, st.integers(12, 99)),
+    st.builds(Unknown, st.integers(20, 99)),
+    st.builds(AskLeaves, requests, origins, st.just("log"), numbers, numbers, numbers),
+    st.builds(AskProof, requests, origins, st.just("log"), numbers, numbers, numbers),
+    st.builds(Leaves, requests, numbers, some_leaves, some_hashes, some_hashes, st.booleans()),
+    st.builds(Proof, requests, some_hashes),
+    st.builds(
+        Fingerprints, st.integers(0, 6), st.just(bytes(8)), st.binary(max_size=64), st.binary(max_size=1024)
+    ),
+    st.builds(
+        Forks,
+        st.lists(certificates, max_size=3).map(tuple),
+        st.sampled_from([b"", bytes(32)]),
+        st.sampled_from([b"", b"\xff" * 32]),
+    ),
+    st.builds(WantFork, certificates),
+    st.builds(
+        Fork,
+        chains,
+        signed.filter(bool),
+        signed.filter(bool),
+        st.sampled_from(["", "datasets"]),
+        st.lists(hashes, max_size=2).map(tuple),
+    ),
+    st.builds(Unknown, st.integers(20, 99)),
 )
 rare = st.one_of(
     messages,
     messages,
     messages,
     st.builds(Goodbye, st.integers(0, 255), requests, st.just("bye")),
-    st.just(a_hello()),
+    st.sampled_from([a_hello(), a_hello(features=(1, 2, 3))]),
 )
 steps = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["say", "say", "say", "say"]), st.integers(0, 3), rare),
         st.tuples(st.just("wait"), st.floats(0, 30), st.none()),
-        st.tuples(st.sampled_from(["open", "lose", "publish", "trust"]), st.integers(0, 3), st.none()),
+        st.tuples(
+            st.sampled_from(["open", "lose", "publish", "trust", "append"]), st.integers(0, 3), st.none()
+        ),
     ),
     max_size=40,
 )
@@ -327,7 +374,9 @@ def test_hostile_peers_never_raise_and_never_change_a_line_without_a_digest(sche
             dialled = (ORIGINS[argument], 8951) if argument % 2 else None
             links[argument] = bench.connect(ORIGINS[argument], dialled)
             if argument != 2:
-                bench.do(bench.node.handle_message(links[argument], a_hello(), bench.at()))
+                bench.do(bench.node.handle_message(links[argument], a_hello(features=(3,)), bench.at()))
+        elif step == "append":
+            bench.do(bench.node.append("log", [bytes([argument + 1])], bench.at()))
         elif step == "lose":
             bench.do(bench.node.peer_lost(links[argument], "lost", bench.at()))
         else:
@@ -338,6 +387,12 @@ def test_hostile_peers_never_raise_and_never_change_a_line_without_a_digest(sche
             assert line.digest.origin == OWN or line.head in valid
             assert bench.node.registry.missing(line.digest) == []
         assert set(before) <= {line.digest.origin for line in bench.node.registry.table}
+    for (origin, name), leaves in bench.disk.leaves.items():
+        assert (
+            Tree().extended(leaves[number] for number in sorted(leaves))
+            == bench.node.logs.held.get(origin, name).tree
+        )
+        assert origin == OWN or list(leaves.values()) == LEAVES[: len(leaves)]
     fetching = bench.node._fetching
     assert all(
         fetch.asked is not None or origin in fetching._waiting or origin in fetching._resting

@@ -99,7 +99,7 @@ def a_value(random, depth=0):
 def shaped(random):
     """Return an array that begins as a message or a digest does and goes on as it likes."""
     count = random.randrange(13)
-    start = bytes([0x90 | (count + 1), random.randrange(14)])
+    start = bytes([0x90 | (count + 1), random.randrange(22)])
     return start + b"".join(a_value(random) for _ in range(count))
 
 

@@ -7,6 +7,8 @@ from twisted.internet.task import Clock
 from twisted.logger import LogPublisher, globalLogPublisher
 
 from esgf_gossip.core import effects as fx
+from esgf_gossip.core import log_effects as lx
+from esgf_gossip.core.model import RewriteEvidence, SignedDigest
 from esgf_gossip.net.sparing import LINES_A_WINDOW, WINDOW_S
 from esgf_gossip.storage.database import FILE_NAME, Database
 from esgf_gossip.storage.outputs import RegistrationFile
@@ -31,12 +33,12 @@ class Federation:
         self.compared = 0
         self.fault = None
 
-    def view(self, _own, _at_ms, _expiry_ms, forked, held):
+    def view(self, _own, _at_ms, _expiry_ms, held):
         """Judge."""
         self.judged += 1
         if self.fault is not None:
             raise self.fault
-        self.forked, self.held = forked, held
+        self.held = held
         return a_view(*self.nodes)
 
 
@@ -193,12 +195,44 @@ def test_ready_alone_after_a_while(picture, clock):
     assert picture.is_ready()
 
 
-def test_a_fork_stays_in_the_view(picture, federation):
-    """Who signed two digests with one number is marked in every view from then on."""
+def test_a_fork_is_told_and_the_view_drawn_anew(picture, lines, federation):
+    """Who signed what contradicts itself is named with the certificate to revoke."""
     picture.start()
-    picture.notice(fx.ForkSeen("b.example.org", None))
+    judged = federation.judged
+    picture.notice(fx.ForkProven("b.example.org", b"\xab" * 32))
     picture.view()
-    assert federation.forked == {"b.example.org"}
+    assert federation.judged == judged + 1
+    assert re.search(f"b.example.org signed what contradicts itself with certificate {'ab' * 32}", lines[-1])
+
+
+@pytest.mark.parametrize(
+    ("notice", "words"),
+    [
+        (
+            lx.LogRewritten(
+                "b.example.org",
+                "datasets",
+                RewriteEvidence(SignedDigest(b"", b""), SignedDigest(b"", b""), "datasets", ()),
+            ),
+            "b.example.org has rewritten its log datasets",
+        ),
+        (lx.LogRestarted("b.example.org", "datasets"), "b.example.org has begun its log datasets anew"),
+        (lx.LogRecovered("datasets", 9), "gave back 9 lost events of log datasets"),
+    ],
+)
+def test_what_happens_to_logs_is_told(picture, lines, notice, words):
+    """A rewritten past, a new beginning and events that came back are the operator's to know."""
+    picture.notice(notice)
+    assert words in lines[-1]
+
+
+def test_leaves_that_arrive_draw_nothing_anew(picture, federation):
+    """A million events move no view: none of them is shown."""
+    picture.start()
+    judged = federation.judged
+    picture.notice(lx.LeavesAccepted("b.example.org", "datasets", 1, 0, 9))
+    picture.view()
+    assert federation.judged == judged
 
 
 def test_an_address_out_of_reach_is_news_at_first_and_now_and_then(picture, lines, clock):
@@ -217,7 +251,6 @@ def test_an_address_out_of_reach_is_news_at_first_and_now_and_then(picture, line
     [
         (fx.PeerParted("b.example.org", "gone"), "links to b.example.org"),
         (fx.DigestTurnedAway("x.example.org", "b.example.org", "bad"), "digests sent by b.example.org"),
-        (fx.ForkSeen("b.example.org", None), "two digests of b.example.org with one number"),
     ],
 )
 def test_one_peer_cannot_flood_the_log(picture, lines, clock, notice, words):

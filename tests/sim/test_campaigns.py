@@ -12,7 +12,7 @@ from esgf_gossip.sim import campaign, schedules, spread
 from esgf_gossip.sim.byzantine import LIES
 from esgf_gossip.sim.invariants import Watch, disagreements
 from esgf_gossip.sim.network import a_network
-from helpers import mutants
+from helpers import mutants, stage
 
 SCHEDULES = (1, 2, 3, 4)
 SPREADS = (1, 2)
@@ -105,7 +105,7 @@ def test_no_mutant_is_accepted(name):
 
 def test_a_node_that_believes_everything_is_caught(monkeypatch):
     """A verifier that does not look at signatures lets mutants in, and the campaign sees it."""
-    monkeypatch.setattr(mutants.DigestVerifier, "verify", _believe)
+    monkeypatch.setattr(stage.DigestVerifier, "verify", _believe)
     batch = mutants.run_batch("epoch or sequence raised", 1, 50)
     assert len(batch.accepted) == 1
 

@@ -182,11 +182,15 @@ def test_a_crash_in_the_first_batch_of_a_start_is_survived(persists):
     assert network.verifier.forks == set()
 
 
-def test_a_restored_backup_makes_no_fork():
-    """A machine comes back with the disk of an earlier day: a higher epoch, no number used twice."""
+@pytest.mark.parametrize("clock_behind_days", [0, 3])
+def test_a_restored_backup_makes_no_fork(clock_behind_days):
+    """A machine comes back with the disk of an earlier day, its clock behind perhaps: no number is used twice."""
     network = settled(4)
     host = network.hosts[name(1)]
+    network.kill(name(1))
+    host.clock_ahead_ms = -clock_behind_days * 24 * 3600 * 1000
     backup = host.disk.copy()
+    network.start(name(1), [name(0)])
     for turn in range(3):
         network.publish(name(1), {"registration": f"{turn}".encode()})
         network.run(5)
@@ -195,6 +199,8 @@ def test_a_restored_backup_makes_no_fork():
     network.restore_disk(name(1), backup)
     assert host.disk.lines[name(1)].order < newest
     network.start(name(1), [name(0)])
+    network.run(30)
+    host.clock_ahead_ms = 0
     assert network.settle(60)
     assert host.disk.lines[name(1)].order > newest
     assert network.verifier.forks == set()

@@ -71,7 +71,7 @@ def test_random_disasters_end_in_equal_roots(block):
                 assert host.entries["registration"] == other.node.registry.entry(host.name, "registration"), (
                     f"seed {seed}"
                 )
-            assert not [one for one in host.notices if isinstance(one, fx.ForkSeen | fx.PublishingStopped)], (
-                f"seed {seed}"
-            )
+            assert not [
+                one for one in host.notices if isinstance(one, fx.ForkProven | fx.PublishingStopped)
+            ], f"seed {seed}"
     assert faults > 20

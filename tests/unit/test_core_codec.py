@@ -14,17 +14,25 @@ from esgf_gossip.core.messages import (
     Announce,
     Answer,
     Ask,
+    AskLeaves,
+    AskProof,
     Bodies,
     Farewell,
+    Fingerprints,
+    Fork,
+    Forks,
     Goodbye,
     Heads,
     Hello,
+    Leaves,
     Message,
     Ping,
     Pong,
+    Proof,
     Roots,
     Unknown,
     Want,
+    WantFork,
 )
 from esgf_gossip.core.model import CertificateRank, Digest, EntryRef, Head, LogRef, Order, SignedDigest
 
@@ -49,6 +57,16 @@ MESSAGES = {
     "ping": Ping(300, 1_790_000_000_000),
     "pong": Pong(300, 1_790_000_000_000),
     "goodbye": Goodbye(Farewell.STOPPING, 30, "this node stops"),
+    "fingerprints": Fingerprints(3, b"saltsalt", b"\xa0", b"headhead"),
+    "forks": Forks((HASH,), b"", HASH),
+    "want-fork": WantFork(HASH),
+    "fork": Fork((b"leaf", b"issuer"), SIGNED, SignedDigest(b"another", b"signature"), "", ()),
+    "fork-of-a-log": Fork((b"leaf",), SIGNED, SIGNED, "datasets", (HASH,)),
+    "ask-leaves": AskLeaves(8, "a.example.org", "datasets", 1 << 50, 4096, 70_000),
+    "leaves": Leaves(8, 4096, (b"one", b"two"), (HASH,), (HASH[::-1],), is_last=True),
+    "leaves-not-held": Leaves(8, 4096, (), (), (), is_last=True),
+    "ask-proof": AskProof(9, "a.example.org", "datasets", 1 << 50, 5, 70_000),
+    "proof": Proof(9, (HASH, HASH[::-1])),
 }
 KINDS = {
     "hello": 1,
@@ -62,6 +80,14 @@ KINDS = {
     "ping": 9,
     "pong": 10,
     "goodbye": 11,
+    "fingerprints": 12,
+    "forks": 13,
+    "want-fork": 14,
+    "fork": 15,
+    "ask-leaves": 16,
+    "leaves": 17,
+    "ask-proof": 18,
+    "proof": 19,
 }
 DIGEST = Digest(
     federation="fed.example.org",
@@ -149,7 +175,7 @@ def test_kinds_keep_their_numbers():
 # ----------------------------------------------------------------- growth
 
 
-@pytest.mark.parametrize("kind", [0, 12, 255, 65535])
+@pytest.mark.parametrize("kind", [0, 99, 255, 65535])
 def test_a_kind_of_the_future_is_no_error(kind):
     """A newer peer may say more than we know: it is heard as Unknown, whatever it carries."""
     assert Unknown(kind) == decode(packed([kind, "anything", {"x": [1]}]))
@@ -194,7 +220,7 @@ def test_heads_of_the_future_are_read():
 
 # ----------------------------------------------------------------- bounds
 
-HEAD_FIELDS = codec.pack_head(HEAD)
+HEAD_FIELDS = HEAD.as_array()
 
 
 def _head(place, value):
@@ -253,6 +279,23 @@ BOUNDS = [
     ("pong", 2, limits.TIME_MS_MAX, limits.TIME_MS_MAX + 1),
     ("goodbye", 1, 255, 256),
     ("goodbye", 2, 10**9, 10**9 + 1),
+    ("fingerprints", 1, 255, 256),
+    ("fingerprints", 2, bytes(8), bytes(7)),
+    ("fingerprints", 2, bytes(8), bytes(9)),
+    ("fingerprints", 3, bytes(limits.SUMMARY_HEADS // 8), bytes(limits.SUMMARY_HEADS // 8 + 1)),
+    ("fingerprints", 4, bytes(limits.SUMMARY_HEADS * 4), bytes(limits.SUMMARY_HEADS * 4 + 1)),
+    ("forks", 1, [HASH] * limits.MESSAGE_FORKS, [HASH] * (limits.MESSAGE_FORKS + 1)),
+    ("forks", 1, [HASH], [HASH[1:]]),
+    ("forks", 2, HASH, HASH + b"x"),
+    ("forks", 3, b"", HASH + b"x"),
+    ("want-fork", 1, HASH, HASH[1:]),
+    ("fork", 1, [b"c"] * limits.CHAIN_CERTIFICATES, [b"c"] * (limits.CHAIN_CERTIFICATES + 1)),
+    ("fork", 2, [bytes(limits.DIGEST_BYTES), b"s"], [bytes(limits.DIGEST_BYTES + 1), b"s"]),
+    ("fork", 2, [b"p", b"s"], None),
+    ("fork", 3, [b"p", bytes(limits.SIGNATURE_BYTES)], [b"p", bytes(limits.SIGNATURE_BYTES + 1)]),
+    ("fork", 4, "", "A"),
+    ("fork", 4, "a" * 64, "a" * 65),
+    ("fork", 5, [HASH] * limits.FORK_HASHES, [HASH] * (limits.FORK_HASHES + 1)),
     ("goodbye", 3, "x" * limits.TEXT_CHARACTERS, "x" * (limits.TEXT_CHARACTERS + 1)),
 ]
 

@@ -115,8 +115,8 @@ def test_an_expired_line_whose_bodies_are_gone_is_taken_without(bench):
     assert line.head == bench.head(X)
 
 
-def test_a_fork_is_seen_and_both_orders_of_arrival_end_alike():
-    """Two digests of one number are noticed; the smaller hash counts whoever came first."""
+def test_a_fork_is_proven_and_both_orders_of_arrival_end_alike():
+    """Two digests of one number are proof; the smaller hash counts whoever came first."""
     one, two = a_line(X, entries={"registration": b"1"}), a_line(X, entries={"registration": b"2"})
     smaller = min((one, two), key=lambda line: line.head.payload_sha256)
     for order in ((one, two), (two, one)):
@@ -125,7 +125,7 @@ def test_a_fork_is_seen_and_both_orders_of_arrival_end_alike():
         for line in order:
             bench.hear(link, line.answer(0))
         assert smaller.head == bench.head(X)
-        assert [fx.ForkSeen(X, one.head.order)] == bench.told(fx.ForkSeen)
+        assert [fx.ForkProven(X, one.digest.certificate_sha256)] == bench.told(fx.ForkProven)
 
 
 # ----------------------------------------------------------------- floods

@@ -65,7 +65,7 @@ def test_the_other_side_of_a_fork_is_checked_once(bench):
     smaller, greater = sorted((one, two), key=lambda line: line.head.payload_sha256)
     bench.hear(link, smaller.answer(0))
     assert [checks(bench, link, greater.answer(0)) for _ in range(3)] == [1, 0, 0]
-    assert bench.told(fx.ForkSeen) == [fx.ForkSeen(X, one.head.order)]
+    assert bench.told(fx.ForkProven) == [fx.ForkProven(X, one.digest.certificate_sha256)]
     assert bench.head(X) == smaller.head
 
 

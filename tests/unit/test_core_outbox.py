@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esgf_gossip.core.codec import decode, encode
-from esgf_gossip.core.digests import encode_head
 from esgf_gossip.core.framing import FrameBuffer, frame
 from esgf_gossip.core.limits import FRAME_BYTES
 from esgf_gossip.core.messages import Announce, Answer, Ask, Bodies, Goodbye, Hello, Ping, Pong, Roots
@@ -161,7 +160,7 @@ def test_any_mixture_of_putting_and_taking_keeps_the_laws(schedule):
             last_push = step
         held = [data for slot in outbox._slots.values() for data in slot.frames]
         assert outbox.size_bytes == sum(map(len, held)) + sum(
-            len(encode_head(head)) for head in outbox._heads.values()
+            len(head.encoded) for head in outbox._heads.values()
         )
         assert len(outbox._heads) <= 3
     said += read(outbox)
@@ -191,7 +190,7 @@ def test_what_never_leaves_is_bounded_by_what_can_differ(batches):
             if not isinstance(message, Ask):
                 outbox.put(message)
     assert len(outbox._slots) <= 5
-    assert outbox.size_bytes <= 3 * len(encode_head(a_head("a.example.org"))) + 4 * 2048
+    assert outbox.size_bytes <= 3 * len(a_head("a.example.org").encoded) + 4 * 2048
 
 
 def test_a_frame_is_what_the_codec_makes():

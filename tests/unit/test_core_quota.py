@@ -245,7 +245,7 @@ def test_a_fork_is_seen_though_its_origin_is_over_its_quota(bench):
     spend(bench, link)
     for entry in (b"1", b"2", b"3"):
         bench.hear(link, a_line(X, 1, BURST, {"e": entry}).answer(0))
-    assert bench.told(fx.ForkSeen) == [fx.ForkSeen(X, a_line(X, 1, BURST).head.order)] * 3
+    assert bench.told(fx.ForkProven) == [fx.ForkProven(X, a_line(X).digest.certificate_sha256)]
     assert accepted(bench) == BURST
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from esgf_gossip.core import links, overlay
-from esgf_gossip.core.membership import next_expiry_ms
+from esgf_gossip.core.membership import roster
 from esgf_gossip.core.messages import Ping
 from esgf_gossip.core.registry import Registry, sha256
 from helpers.bench import Bench, a_line
@@ -68,13 +68,28 @@ def test_who_expires_leaves_the_rings_at_the_next_check_and_who_signed_again_sta
 def test_the_next_expiry_is_that_of_a_member():
     """Who has left or is expired already cannot expire; an empty table has no next expiry."""
     registry = Registry()
-    assert next_expiry_ms(registry.table, 0) == 0
+    assert roster(registry.table, 0) == (frozenset(), 0)
     for name, lifetime_ms, leaving in (("a", 500, False), ("b", 100, False), ("c", 50, True)):
         line = a_line(f"{name}.example.org", issued_at_ms=1000, lifetime_ms=lifetime_ms, leaving=leaving)
         registry.accept(line.verified, {})
-    assert next_expiry_ms(registry.table, 1000) == 1100
-    assert next_expiry_ms(registry.table, 1100) == 1500
-    assert next_expiry_ms(registry.table, 1500) == 0
+    assert roster(registry.table, 1000) == ({"a.example.org", "b.example.org"}, 1100)
+    assert roster(registry.table, 1100) == ({"a.example.org"}, 1500)
+    assert roster(registry.table, 1500) == (frozenset(), 0)
+
+
+def test_an_equal_roster_is_the_same_object():
+    """Whoever keeps the members sees at a glance that nothing moved, however often they are drawn."""
+    bench = Bench()
+    link = bench.open(PUPPET)
+    bench.hear(link, a_line(PUPPET).answer(0))
+    bench.pass_time(3)
+    before = bench.node.links.members
+    assert before == {bench.node.name, PUPPET}
+    bench.node.links.draw(bench.at())
+    assert bench.node.links.members is before
+    bench.node.registry.accept(a_line(OTHER).verified, {})
+    bench.node.links.draw(bench.at())
+    assert bench.node.links.members == before | {OTHER}
 
 
 def test_one_roster_is_sorted_once():

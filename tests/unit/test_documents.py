@@ -17,9 +17,9 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from esgf_gossip.core import codec, limits, messages, overlay
+from esgf_gossip.core import codec, limits, merkle, messages, overlay
 from esgf_gossip.core.codec import decode
-from esgf_gossip.core.digests import decode_digest, encode_digest, encode_head, read_head
+from esgf_gossip.core.digests import decode_digest, encode_digest, read_head
 from esgf_gossip.core.framing import FrameBuffer
 from esgf_gossip.core.messages import Farewell, Unknown
 from esgf_gossip.core.reachability import decode_reachability, encode_reachability
@@ -190,7 +190,7 @@ def test_every_limit_is_in_the_table():
 
 def test_every_constant_the_text_names_is_in_the_table():
     """The text names constants by where they are, and the table has their values."""
-    named = set(re.findall(r"`([a-z]+\.[A-Z][A-Z_]+)`", PROTOCOL.read_text()))
+    named = set(re.findall(r"`([a-z_]+\.[A-Z][A-Z_]+)`", PROTOCOL.read_text()))
     assert named == set(_constants())
 
 
@@ -293,8 +293,20 @@ def test_the_root_is_the_hash_of_the_heads():
     unpacker = msgpack.Unpacker()
     unpacker.feed(data)
     heads = [read_head(head) for head in unpacker]
-    assert b"".join(encode_head(head) for head in sorted(heads, key=lambda head: head.origin)) == data
+    assert b"".join(head.encoded for head in sorted(heads, key=lambda head: head.origin)) == data
     assert hashlib.sha256(b"").hexdigest() in _section("10. The root")
+
+
+def test_the_roots_of_logs_are_those_of_the_code():
+    """The example's roots are of its leaves, and the proof of message 19 leads from one to the other."""
+    found = re.search(r"^```text logs\n(.*?)\n```$", _section("20. Logs"), re.DOTALL | re.MULTILINE)
+    assert found is not None
+    roots = dict(line.split(": ") for line in found.group(1).splitlines())
+    leaves = [b"one", b"two", b"three", b"four", b"five"]
+    assert roots == {size: merkle.Tree().extended(leaves[: int(size)]).root.hex() for size in roots}
+    (proof,) = (decode(data) for data, text in _examples("message") if text.startswith("Proof\n"))
+    shown = [root.hex() for root in merkle.consistency_roots(3, 5, proof.hashes)]
+    assert shown == [roots["3"], roots["5"]]
 
 
 def test_the_rings_are_those_of_the_code():

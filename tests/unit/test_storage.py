@@ -5,12 +5,25 @@ import sqlite3
 import stat
 from contextlib import closing
 
+import attrs
 import pytest
 
-from esgf_gossip.core.effects import DropBodies, PersistEpoch, PersistLine, RemoveLine
+from esgf_gossip.core.codec import encode
+from esgf_gossip.core.effects import (
+    DropBodies,
+    PersistEpoch,
+    PersistFork,
+    PersistLine,
+    RemoveFork,
+    RemoveLine,
+)
+from esgf_gossip.core.forks import prove
+from esgf_gossip.core.messages import Announce
 from esgf_gossip.core.registry import sha256
 from esgf_gossip.sim.network import VirtualNetwork
+from esgf_gossip.sim.trust import PlainVerifier
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError, find_fault
+from helpers.bench import a_fork
 
 
 def _a_line(name="a.example.org", body=b"body"):
@@ -50,6 +63,43 @@ def test_a_removed_line_is_gone(tmp_path):
     database.apply([RemoveLine("a.example.org", frozenset([sha256(b"body")]))])
     assert database.load().lines == ()
     assert database.load().bodies == {}
+
+
+def test_a_proof_of_a_fork_is_kept_until_it_is_removed(tmp_path):
+    """The proof comes back as it was sent, one for a certificate."""
+    fork = a_fork("a.example.org")
+    line = prove(fork, PlainVerifier())
+    with closing(Database(tmp_path / FILE_NAME)) as database:
+        database.apply([PersistFork(line), PersistFork(line)])
+    with closing(Database(tmp_path / FILE_NAME)) as database:
+        assert database.load().forks == (fork,)
+        database.apply([RemoveFork(line.certificate_sha256)])
+        assert database.load().forks == ()
+
+
+def test_a_database_of_the_first_version_gets_its_table_of_forks(tmp_path):
+    """What was persisted before the step is there after it."""
+    path = tmp_path / FILE_NAME
+    with closing(Database(path)) as database:
+        database.apply([PersistEpoch(7)])
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(
+            "DROP TABLE forks; DROP TABLE logs; DROP TABLE leaves; DROP TABLE doomed; PRAGMA user_version = 1;"
+        )
+    with closing(Database(path)) as database:
+        assert database.load().epoch == 7
+        assert database.load().forks == ()
+
+
+def test_a_proof_that_is_none_is_damage(tmp_path):
+    """Bytes that no version wrote are told as damage."""
+    path = tmp_path / FILE_NAME
+    Database(path).close()
+    for proof in (b"\xc1", encode(Announce(())), encode(attrs.evolve(a_fork("a.example.org"), chain=()))):
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("INSERT OR REPLACE INTO forks VALUES (?, ?)", (bytes(32), proof))
+        with closing(Database(path)) as database, pytest.raises(StorageError, match="is damaged"):
+            database.load()
 
 
 def test_a_second_daemon_is_refused(tmp_path):

@@ -12,8 +12,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from OpenSSL._util import lib
 
+from esgf_gossip.core.digests import encode_digest
 from esgf_gossip.core.errors import DigestRefused
+from esgf_gossip.core.forks import prove
 from esgf_gossip.core.limits import CLOCK_AHEAD_MS, DIGEST_LIFETIME_MS
+from esgf_gossip.core.messages import Fork
 from esgf_gossip.core.model import Digest, SignedDigest, VerifiedDigest
 from esgf_gossip.trust import issue, pem, signing, verifier
 from esgf_gossip.trust.chain import TrustAnchors
@@ -99,6 +102,28 @@ def test_signatures_are_deterministic(federation: TestFederation) -> None:
     assert signer.sign(b"a") == signer.sign(b"a")
     assert signing.DIGEST_CONTEXT == b"esgf-gossip/digest/1\0"
     assert not signing.is_signed(signer._key.public_key(), signing.DIGEST_CONTEXT + b"a", signer.sign(b"a"))
+
+
+def test_two_digests_of_one_number_prove_a_fork_whatever_the_clock(federation: TestFederation) -> None:
+    """Real keys: both signatures count, a twin of one signature is no second digest, dates far ahead change nothing."""
+    signer = federation.material(HOST).signer
+    judge = DigestVerifier(federation.material("judge.example.org"))
+
+    def signed(**changes: Any) -> SignedDigest:
+        payload = encode_digest(a_digest(federation, **changes))
+        return SignedDigest(payload, signer.sign(payload))
+
+    one, other = signed(), signed(leaving=True)
+    ahead = {"issued_at_ms": federation.now_ms + 9 * DAY_MS, "expires_at_ms": federation.now_ms + 10 * DAY_MS}
+    for newer in (other, signed(**ahead)):
+        line = prove(Fork(signer.chain, one, newer, "", ()), judge)
+        assert (line.origin, line.certificate_sha256) == (HOST, signer.certificate_sha256)
+    r, s = decode_dss_signature(one.signature)
+    twin = attrs.evolve(one, signature=encode_dss_signature(r, P256_ORDER - s))
+    forged = attrs.evolve(other, signature=one.signature)
+    for newer in (twin, forged, signed(sequence=4), signed(certificate_sha256=bytes(32))):
+        with pytest.raises(DigestRefused):
+            prove(Fork(signer.chain, one, newer, "", ()), judge)
 
 
 CHANGES = {

@@ -8,30 +8,42 @@ longer than we know: it only ever grows at its end. Source: docs/protocol.md, "M
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
 from esgf_gossip.core import limits, packing
-from esgf_gossip.core.digests import pack_head, read_head, read_head_or_none
+from esgf_gossip.core.buckets import HEAD_PRINT_BYTES, SALT_BYTES
+from esgf_gossip.core.digests import read_head, read_head_or_none
 from esgf_gossip.core.errors import WireError
 from esgf_gossip.core.messages import (
     Announce,
     Answer,
     Ask,
+    AskLeaves,
+    AskProof,
     Bodies,
+    Fingerprints,
+    Fork,
+    Forks,
     Goodbye,
     Heads,
     Hello,
+    Leaves,
     Message,
     Ping,
     Pong,
+    Proof,
     Roots,
     Unknown,
     Want,
+    WantFork,
 )
 from esgf_gossip.core.model import Head, SignedDigest
 
 INSTANCE_BYTES: Final = 16
+
+_LOG_OR_NONE: Final = re.compile(f"({packing.NAME.pattern})?")
 
 # ----------------------------------------------------------------- reading
 
@@ -50,12 +62,7 @@ def _roots(value: object) -> dict[int, bytes]:
 
 
 def _signed(value: object) -> SignedDigest | None:
-    if value is None:
-        return None
-    payload, signature = packing.array(value, 2, "signed digest")[:2]
-    return SignedDigest(
-        packing.blob(payload, 1, limits.DIGEST_BYTES), packing.blob(signature, 1, limits.SIGNATURE_BYTES)
-    )
+    return None if value is None else _signed_digest(value)
 
 
 def _chain(value: object) -> tuple[bytes, ...]:
@@ -63,6 +70,23 @@ def _chain(value: object) -> tuple[bytes, ...]:
     if sum(map(len, chain)) > limits.CHAIN_BYTES:
         raise WireError(f"a chain above {limits.CHAIN_BYTES} bytes")
     return chain
+
+
+def _signed_digest(value: object) -> SignedDigest:
+    payload, signature = packing.array(value, 2, "signed digest")[:2]
+    return SignedDigest(
+        packing.blob(payload, 1, limits.DIGEST_BYTES), packing.blob(signature, 1, limits.SIGNATURE_BYTES)
+    )
+
+
+def _read_fork(f: list[Any]) -> Fork:
+    return Fork(
+        chain=_chain(f[0]),
+        older=_signed_digest(f[1]),
+        newer=_signed_digest(f[2]),
+        log=packing.text(f[3], _LOG_OR_NONE, "the name of a log, or none"),
+        hashes=packing.items(f[4], packing.sha256, limits.FORK_HASHES, "hashes"),
+    )
 
 
 def _read_hello(f: list[Any]) -> Hello:
@@ -93,6 +117,38 @@ def _read_answer(f: list[Any]) -> Answer:
 
 def _heads(value: object) -> tuple[Head, ...]:
     return packing.items(value, read_head, limits.MESSAGE_HEADS, "heads")
+
+
+def _leaves(value: object) -> tuple[bytes, ...]:
+    if type(value) is bytes:
+        value = packing.unpack(packing.inflated(value, limits.LEAVES_PACKED_BYTES))
+    return packing.items(
+        value, lambda leaf: packing.blob(leaf, 1, limits.LEAF_BYTES), limits.MESSAGE_LEAVES, "leaves"
+    )
+
+
+def _log_hashes(value: object) -> tuple[bytes, ...]:
+    return packing.items(value, packing.sha256, limits.LOG_HASHES, "hashes")
+
+
+def _read_leaves(f: list[Any]) -> Leaves:
+    return Leaves(
+        request=packing.number(f[0]),
+        start=packing.number(f[1]),
+        leaves=_leaves(f[2]),
+        left=_log_hashes(f[3]),
+        right=_log_hashes(f[4]),
+        is_last=packing.flag(f[5]),
+    )
+
+
+def _read_log_question(kind: type[AskLeaves | AskProof]) -> Callable[[list[Any]], Message]:
+    return lambda f: kind(
+        packing.number(f[0]),
+        packing.host(f[1]),
+        packing.text(f[2], packing.NAME, "a log name"),
+        *map(packing.number, f[3:6]),
+    )
 
 
 # Number, least fields after it, reader. Append only.
@@ -131,6 +187,29 @@ _READERS: Final[dict[int, tuple[int, Callable[[list[Any]], Message]]]] = {
         3,
         lambda f: Goodbye(packing.number(f[0], 255), packing.number(f[1], 10**9), packing.free_text(f[2])),
     ),
+    12: (
+        4,
+        lambda f: Fingerprints(
+            packing.number(f[0], 255),
+            packing.blob(f[1], SALT_BYTES, SALT_BYTES),
+            packing.blob(f[2], 0, limits.SUMMARY_HEADS // 8),
+            packing.blob(f[3], 0, limits.SUMMARY_HEADS * HEAD_PRINT_BYTES),
+        ),
+    ),
+    13: (
+        3,
+        lambda f: Forks(
+            packing.items(f[0], packing.sha256, limits.MESSAGE_FORKS, "certificates"),
+            packing.blob(f[1], 0, packing.HASH_BYTES),
+            packing.blob(f[2], 0, packing.HASH_BYTES),
+        ),
+    ),
+    14: (1, lambda f: WantFork(packing.sha256(f[0]))),
+    15: (5, _read_fork),
+    16: (6, _read_log_question(AskLeaves)),
+    17: (6, _read_leaves),
+    18: (6, _read_log_question(AskProof)),
+    19: (2, lambda f: Proof(packing.number(f[0]), _log_hashes(f[1]))),
 }
 
 
@@ -157,11 +236,15 @@ def _packed_roots(message: Hello | Roots) -> list[list[object]]:
 
 
 def _packed_head(head: Head | None) -> list[object] | None:
-    return None if head is None else pack_head(head)
+    return None if head is None else head.as_array()
 
 
 def _packed_signed(signed: SignedDigest | None) -> list[bytes] | None:
     return None if signed is None else [signed.payload, signed.signature]
+
+
+def _packed_leaves(leaves: tuple[bytes, ...]) -> list[bytes] | bytes:
+    return packing.deflated(packing.pack(leaves)) or list(leaves)
 
 
 _WRITERS: Final[dict[type[Any], Callable[[Any], list[object]]]] = {
@@ -169,7 +252,7 @@ _WRITERS: Final[dict[type[Any], Callable[[Any], list[object]]]] = {
         1,
         m.version_min,
         m.version_max,
-        list(m.features),
+        list(map(int, m.features)),
         m.federation,
         m.instance,
         m.clock_ms,
@@ -177,8 +260,8 @@ _WRITERS: Final[dict[type[Any], Callable[[Any], list[object]]]] = {
         _packed_head(m.head_of_you),
     ],
     Roots: lambda m: [2, _packed_roots(m), m.is_reply],
-    Heads: lambda m: [3, [pack_head(head) for head in m.heads], m.is_last],
-    Announce: lambda m: [4, [pack_head(head) for head in m.heads]],
+    Heads: lambda m: [3, [head.as_array() for head in m.heads], m.is_last],
+    Announce: lambda m: [4, [head.as_array() for head in m.heads]],
     Ask: lambda m: [5, m.request, m.origin, _packed_head(m.held), m.certificate_sha256],
     Answer: lambda m: [
         6,
@@ -194,6 +277,29 @@ _WRITERS: Final[dict[type[Any], Callable[[Any], list[object]]]] = {
     Ping: lambda m: [9, m.token, m.clock_ms],
     Pong: lambda m: [10, m.token, m.clock_ms],
     Goodbye: lambda m: [11, int(m.farewell), m.away_s, m.text],
+    Fingerprints: lambda m: [12, int(m.level), m.salt, m.marks, m.prints],
+    Forks: lambda m: [13, list(m.certificates), m.above, m.up_to],
+    WantFork: lambda m: [14, m.certificate_sha256],
+    Fork: lambda m: [
+        15,
+        list(m.chain),
+        _packed_signed(m.older),
+        _packed_signed(m.newer),
+        m.log,
+        list(m.hashes),
+    ],
+    AskLeaves: lambda m: [16, m.request, m.origin, m.log, m.born, m.start, m.size],
+    Leaves: lambda m: [
+        17,
+        m.request,
+        m.start,
+        _packed_leaves(m.leaves),
+        list(m.left),
+        list(m.right),
+        m.is_last,
+    ],
+    AskProof: lambda m: [18, m.request, m.origin, m.log, m.born, m.first_size, m.second_size],
+    Proof: lambda m: [19, m.request, list(m.hashes)],
 }
 
 

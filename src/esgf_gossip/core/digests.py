@@ -1,5 +1,5 @@
 """
-Digests and heads: to bytes and back.
+Digests to bytes and back; heads from bytes.
 
 The bytes of a digest are what was signed; only its origin ever encodes them. Any
 bytes give a digest or a WireError. Source: docs/protocol.md, "The digest".
@@ -89,24 +89,6 @@ def _log(value: object) -> LogRef:
     return LogRef(
         packing.number(born), packing.number(size), packing.sha256(root), packing.number(first_retained)
     )
-
-
-def pack_head(head: Head) -> list[object]:
-    """Return a head as the array that stands in messages and under the root."""
-    rank = head.order.certificate
-    return [
-        head.origin,
-        rank.not_before_s,
-        rank.serial,
-        head.order.epoch,
-        head.order.sequence,
-        head.payload_sha256,
-    ]
-
-
-def encode_head(head: Head) -> bytes:
-    """Return the bytes of a head, the leaf of the root hash."""
-    return packing.pack(pack_head(head))
 
 
 def encode_digest(digest: Digest) -> bytes:

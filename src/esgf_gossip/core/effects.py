@@ -12,8 +12,10 @@ from collections.abc import Mapping
 
 import attrs
 
+from esgf_gossip.core.forks import ForkLine
+from esgf_gossip.core.log_effects import LogNotice, LogTimer, PersistLog, SendLog
 from esgf_gossip.core.messages import Message
-from esgf_gossip.core.model import Address, Link, Order, VerifiedDigest
+from esgf_gossip.core.model import Address, Link, VerifiedDigest
 from esgf_gossip.core.verdicts import Verdict
 
 # ----------------------------------------------------------------- timers
@@ -32,6 +34,14 @@ class FetchDue:
     """Ask for the newest line of an origin that had published too much to be asked for at once."""
 
     origin: str
+
+
+@attrs.frozen
+class RetryFork:
+    """Ask the next claimant for the proof about this certificate, unless the link asked last is another."""
+
+    certificate_sha256: bytes
+    link: Link
 
 
 @attrs.frozen
@@ -119,6 +129,7 @@ class SayReachability:
 Timer = (
     RetryFetch
     | FetchDue
+    | RetryFork
     | CompareRoots
     | CheckLinks
     | DrawRings
@@ -130,6 +141,7 @@ Timer = (
     | RepeatReport
     | CountAgain
     | SayReachability
+    | LogTimer
 )
 
 # ----------------------------------------------------------------- effects
@@ -164,6 +176,20 @@ class DropBodies:
     """Forget bodies that no line refers to."""
 
     dropped: frozenset[bytes]
+
+
+@attrs.frozen
+class PersistFork:
+    """Make a fork line durable."""
+
+    line: ForkLine
+
+
+@attrs.frozen
+class RemoveFork:
+    """Forget a fork line that trust no longer carries."""
+
+    certificate_sha256: bytes
 
 
 @attrs.frozen
@@ -205,17 +231,8 @@ class StartTimer:
     after_s: float
 
 
-Effect = (
-    PersistEpoch
-    | PersistLine
-    | RemoveLine
-    | DropBodies
-    | Send
-    | Disconnect
-    | PauseReading
-    | Dial
-    | StartTimer
-)
+Persist = PersistEpoch | PersistLine | RemoveLine | DropBodies | PersistFork | RemoveFork | PersistLog
+Effect = Persist | Send | SendLog | Disconnect | PauseReading | Dial | StartTimer
 
 # ----------------------------------------------------------------- notices
 
@@ -249,11 +266,11 @@ class DigestTurnedAway:
 
 
 @attrs.frozen
-class ForkSeen:
-    """Two digests of one number: the origin's key is used twice, or it lies."""
+class ForkProven:
+    """A certificate signed what contradicts itself: its key is used twice, or the origin lies. Told once."""
 
     origin: str
-    order: Order
+    certificate_sha256: bytes
 
 
 @attrs.frozen
@@ -306,7 +323,8 @@ Notice = (
     DigestAccepted
     | LineWithdrawn
     | DigestTurnedAway
-    | ForkSeen
+    | ForkProven
+    | LogNotice
     | VerdictChanged
     | PeerJoined
     | PeerParted

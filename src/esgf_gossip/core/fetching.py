@@ -20,7 +20,6 @@ from esgf_gossip.core.digests import decode_digest
 from esgf_gossip.core.effects import (
     DigestTurnedAway,
     FetchDue,
-    ForkSeen,
     Output,
     RetryFetch,
     Send,
@@ -89,7 +88,7 @@ class Fetching:
     All searches of a node.
 
     ``accept`` is called with a line that is whole; ``needs_bodies`` tells
-    which lines must be. ``out`` collects effects and notices in the order in
+    which lines must be; ``equivocated`` takes two verified digests of one number. ``out`` collects effects and notices in the order in
     which they arise.
     """
 
@@ -101,12 +100,14 @@ class Fetching:
         out: list[Output],
         accept: Callable[[VerifiedDigest, dict[bytes, bytes], Moment], None],
         needs_bodies: Callable[[VerifiedDigest, Moment], bool],
+        equivocated: Callable[[VerifiedDigest, VerifiedDigest], None],
     ) -> None:
         self._registry = registry
         self._sessions = sessions
         self._out = out
         self._accept = accept
         self._needs_bodies = needs_bodies
+        self._equivocated = equivocated
         self._fetches: dict[str, _Fetch] = {}
         self._waiting: OrderedDict[str, None] = OrderedDict()
         # Origins above their quota: searches that rest, and timers that are set, at most one an origin.
@@ -136,6 +137,9 @@ class Fetching:
         fetch = self._fetches.get(head.origin)
         if fetch is None:
             fetch = self._fetches[head.origin] = _Fetch(head, deque())
+            push_s = self._sessions.push_wait_s(head.origin, session)
+            if push_s > 0.0:
+                self._rest(head.origin, push_s)
         if head.is_above(fetch.head):
             fetch.head = head
         if session.link not in fetch.candidates:
@@ -376,7 +380,7 @@ class Fetching:
         if line is None:
             return None
         if held is not None and held.order == line.order:
-            self._out.append(ForkSeen(digest.origin, line.order))
+            self._equivocated(held, line)
         if not line.head.is_above(None if held is None else held.head):
             # The peer's waste, not the origin's turn: a relay could use that up with what was said long ago.
             self._judging.settle(line.payload_sha256)

@@ -12,14 +12,14 @@ from typing import Final
 from esgf_gossip.core import limits, reconciliation
 from esgf_gossip.core.effects import Output, Send
 from esgf_gossip.core.errors import VersionMismatchError, WireError
-from esgf_gossip.core.messages import Hello
+from esgf_gossip.core.messages import Feature, Hello
 from esgf_gossip.core.model import Moment
 from esgf_gossip.core.publication import Publication
 from esgf_gossip.core.registry import Registry
 from esgf_gossip.core.sessions import Session
 
 # What this version can do beyond version 1 without features: numbers of messages.Feature.
-FEATURES: Final[tuple[int, ...]] = ()
+FEATURES: Final[tuple[int, ...]] = (Feature.BUCKETS, Feature.FORKS, Feature.LOGS)
 
 
 class Greeting:

@@ -24,6 +24,8 @@ ENTRIES_TOTAL_BYTES: Final = 512 * 1024
 # protocol: leaf, issuer and room for one more level; a P-256 certificate is about 900 bytes.
 CHAIN_CERTIFICATES: Final = 4
 CHAIN_BYTES: Final = 16 * 1024
+# protocol: an event names things, it does not carry them; a block of the largest leaves is 16 MiB.
+LEAF_BYTES: Final = 4 * 1024
 # protocol: ECDSA P-256 in DER is at most 72 bytes.
 SIGNATURE_BYTES: Final = 80
 # protocol: RFC 1035 host names; entry and log names are ours.
@@ -46,8 +48,24 @@ MESSAGE_HASHES: Final = 64
 MESSAGE_BODIES: Final = 64
 MESSAGE_FEATURES: Final = 32
 MESSAGE_KINDS: Final = 16
+MESSAGE_LEAVES: Final = 4096
+# Leaves of one message, packed but not compressed: with their hashes they fit into a frame either way.
+LEAVES_PACKED_BYTES: Final = 120 * 1024
+# Left-hand, right-hand or proof hashes: one a bit of a size, and one.
+LOG_HASHES: Final = 64
 TEXT_CHARACTERS: Final = 256
+# Heads whose fingerprints stand in one comparison: 64 KiB of them, half a frame; what is beyond waits for the next.
+SUMMARY_HEADS: Final = 16 * 1024
 
+# Hashes of certificates in one claim of fork lines, and hashes in one proof: those of a log have at most two paths.
+MESSAGE_FORKS: Final = 1024
+FORK_HASHES: Final = 128
+# Proofs asked of one peer at the same time: a silent liar holds up only its own.
+FORKS_PER_LINK: Final = 4
+# Certificates a peer may claim proofs about beyond those we hold; and of the proofs it gave so many
+# may prove nothing, two signatures each, before its claims are ignored.
+FORK_CLAIMS_PER_LINK: Final = 1024
+FORK_REFUSALS_PER_LINK: Final = 16
 # A peer may claim heads of so many origins beyond those we hold lines of.
 UNKNOWN_CLAIMS_PER_PEER: Final = 4096
 # Fetches that wait for answers at the same time, all peers together; the others queue.
@@ -58,6 +76,18 @@ FETCHES_PER_LINK: Final = 16
 ANSWERS_BEGUN_PER_PEER: Final = 4
 # Links one peer may have at a time, those included whose hello is outstanding; the oldest goes first.
 LINKS_PER_PEER: Final = 4
+# Logs whose leaves are fetched at the same time, and of these from one peer: a silent one holds up few.
+LOG_FETCHES_AT_ONCE: Final = 8
+LOG_FETCHES_PER_LINK: Final = 2
+# Leaves of one answer, half of what may wait on a link; the rest of a block is asked for again.
+LEAVES_ANSWER_BYTES: Final = 2 * 1024 * 1024
+# Leaves held in memory until their block can be verified, all fetches together.
+LEAVES_BUFFER_BYTES: Final = 32 * 1024 * 1024
+# Leaves taken of one origin without delay, and how many an hour after that.
+LOG_LEAVES_FREE: Final = 1_000_000
+LOG_LEAVES_PER_HOUR: Final = 20_000
+# Digests of our own that one link may show us after another, each a signature to check.
+OWN_DIGESTS_PER_LINK: Final = 8
 # Verdicts remembered by hash, so that the same bytes are judged once (until trust changes).
 VERDICTS_REMEMBERED: Final = 16 * 1024
 # What one origin may publish; beyond, its newest line is fetched when it has its turn again. Only a delay.

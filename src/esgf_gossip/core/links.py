@@ -28,7 +28,7 @@ from esgf_gossip.core.effects import (
     StartTimer,
 )
 from esgf_gossip.core.limits import HANDSHAKE_S, LINKS_PER_PEER, TEXT_CHARACTERS
-from esgf_gossip.core.membership import draw_partner, mute_of, next_expiry_ms, roster, wanted_addresses
+from esgf_gossip.core.membership import draw_partner, mute_of, roster, wanted_addresses
 from esgf_gossip.core.messages import Farewell, Goodbye, Ping, Pong
 from esgf_gossip.core.model import Address, Link, Moment
 from esgf_gossip.core.sessions import Session, Sessions
@@ -134,10 +134,12 @@ class Links:
     def draw(self, at: Moment) -> None:
         """Compute the neighbours from the roster and dial those without a link."""
         self._rings_pending_since_s = None
-        now_ms = self.expiry_ms(at)
-        self.members = roster(self._table, now_ms) | {self._own}
-        self.mute = mute_of(self._table, self.members)
-        self._next_expiry_ms = next_expiry_ms(self._table, now_ms)
+        members, self._next_expiry_ms = roster(self._table, self.expiry_ms(at))
+        members |= {self._own}
+        mute = mute_of(self._table, members)
+        # The same sets as long as they are equal: who keeps them sees at a glance that nothing moved.
+        self.members = self.members if members == self.members else members
+        self.mute = self.mute if mute == self.mute else mute
         self._mesh = overlay.is_mesh(len(self.members), was_mesh=self._mesh)
         self._ring_neighbours = overlay.neighbours(self._own, self.members, mesh=self._mesh)
         self.neighbours = self._ring_neighbours | self._watch_partners

@@ -23,21 +23,19 @@ def is_member(line: VerifiedDigest, now_ms: int) -> bool:
     return not line.digest.leaving and line.digest.expires_at_ms > now_ms
 
 
-def roster(table: Table, now_ms: int) -> frozenset[str]:
-    """Return the names of all members."""
-    return frozenset(line.digest.origin for line in table if is_member(line, now_ms))
-
-
 def mute_of(table: Table, members: Collection[str]) -> frozenset[str]:
     """Return the members that cannot be dialled: their contact has port 0."""
     lines = (table.line(name) for name in members)
     return frozenset(line.digest.origin for line in lines if line is not None and line.digest.contact[1] == 0)
 
 
-def next_expiry_ms(table: Table, now_ms: int) -> int:
-    """Return when the roster shrinks by time alone at the earliest: the first expiry of a member; 0: no members."""
-    expiries = (line.digest.expires_at_ms for line in table if is_member(line, now_ms))
-    return min(expiries, default=0)
+def roster(table: Table, now_ms: int) -> tuple[frozenset[str], int]:
+    """Return the names of all members, and when the first of them expires; 0 where there are none."""
+    members = [line.digest for line in table if is_member(line, now_ms)]
+    return (
+        frozenset(digest.origin for digest in members),
+        min((digest.expires_at_ms for digest in members), default=0),
+    )
 
 
 def wanted_addresses(

@@ -19,6 +19,7 @@ class LineKind(IntEnum):
     """The kinds of lines in the replicated table; each has a root of its own."""
 
     DIGESTS = 1
+    FORKS = 3
 
 
 class Feature(IntEnum):
@@ -64,7 +65,11 @@ class Hello:
 
 @attrs.frozen
 class Roots:
-    """Compare one root per kind of line; the answer to a request carries ``is_reply``."""
+    """
+    Compare one root per kind of line; the answer to a request carries ``is_reply``.
+
+    Between peers with ``Feature.BUCKETS`` the answer names only the roots that differ.
+    """
 
     roots: Mapping[int, bytes]
     is_reply: bool
@@ -72,7 +77,11 @@ class Roots:
 
 @attrs.frozen
 class Heads:
-    """One page of all heads the sender holds; ``is_last`` marks the end of the vector."""
+    """
+    One page of all heads the sender holds; ``is_last`` marks the end of the vector.
+
+    After ``Fingerprints`` of level LACKING: of those alone that the receiver does not hold.
+    """
 
     heads: tuple[Head, ...]
     is_last: bool
@@ -105,7 +114,8 @@ class Answer:
     Give one part of the newest digest and of the bodies that changed after the head asked about.
 
     ``signed`` and ``chain`` come with the first part; ``signed`` None says
-    "nothing newer". Request 0 is an origin's own change, sent unasked.
+    "nothing newer". Request 0 is an origin's own change, sent unasked, or shows an
+    origin an older digest of its own whose log it seems to have lost.
     """
 
     request: int
@@ -158,6 +168,120 @@ class Goodbye:
     text: str
 
 
+class Level(IntEnum):
+    """The steps of a comparison by fingerprints: odd ones from the side that began, even ones from the other."""
+
+    BUCKETS = 1
+    SUB_BUCKETS = 2
+    HEADS = 3
+    LACKING = 4
+    ABOVE = 5
+
+
+@attrs.frozen
+class Fingerprints:
+    """
+    Narrow down where two tables differ, one step of ``Level``; ``salt`` (8 bytes) is that of the comparison.
+
+    ``marks`` is a bitmap over what the step before listed, ``prints`` are fingerprints one directly after the other.
+    """
+
+    level: int
+    salt: bytes
+    marks: bytes
+    prints: bytes
+
+
+@attrs.frozen
+class Forks:
+    """
+    Claim to hold fork lines of these certificates, by their SHA-256.
+
+    All that the sender holds between ``above`` (left out) and ``up_to``; both
+    empty where it says nothing of others.
+    """
+
+    certificates: tuple[bytes, ...]
+    above: bytes
+    up_to: bytes
+
+
+@attrs.frozen
+class WantFork:
+    """Ask for the fork line of a certificate."""
+
+    certificate_sha256: bytes
+
+
+@attrs.frozen
+class Fork:
+    """
+    Give the proof that a certificate, the first of ``chain``, signed what contradicts itself.
+
+    ``log`` is empty where the two digests have one number; else it names a log that ``newer``
+    shows rewritten, ``hashes`` being the evidence.
+    """
+
+    chain: tuple[bytes, ...]
+    older: SignedDigest
+    newer: SignedDigest
+    log: str
+    hashes: tuple[bytes, ...]
+
+
+@attrs.frozen
+class AskLeaves:
+    """
+    Ask for leaves of a log from ``start`` on, as they stand under its root at ``size``.
+
+    The answer goes to the end where that is a block away at most, else to the end of the block of ``start``.
+    """
+
+    request: int
+    origin: str
+    log: str
+    born: int
+    start: int
+    size: int
+
+
+@attrs.frozen
+class Leaves:
+    """
+    Give leaves that were asked for, in parts; none at all in a last part says "not held".
+
+    ``left`` comes with the first part where ``start`` begins a block, ``right`` with the last where the end
+    of the block was asked for and reached. A last part may end early: the rest is asked for again.
+    """
+
+    request: int
+    start: int
+    leaves: tuple[bytes, ...]
+    left: tuple[bytes, ...]
+    right: tuple[bytes, ...]
+    is_last: bool
+
+
+@attrs.frozen
+class AskProof:
+    """Ask what the first ``first_size`` leaves of a log are under its root at ``second_size``."""
+
+    request: int
+    origin: str
+    log: str
+    born: int
+    first_size: int
+    second_size: int
+
+
+@attrs.frozen
+class Proof:
+    """Give the hashes of a consistency proof; none says "not held"."""
+
+    request: int
+    hashes: tuple[bytes, ...]
+
+
 @attrs.frozen
 class Unknown:
     """A kind that this version does not know: ignored and counted, so that newer peers can be understood."""
@@ -165,4 +289,23 @@ class Unknown:
     kind: int
 
 
-Message = Hello | Roots | Heads | Announce | Ask | Answer | Want | Bodies | Ping | Pong | Goodbye | Unknown
+LogMessage = AskLeaves | Leaves | AskProof | Proof
+Message = (
+    Hello
+    | Roots
+    | Heads
+    | Announce
+    | Ask
+    | Answer
+    | Want
+    | Bodies
+    | Ping
+    | Pong
+    | Goodbye
+    | Fingerprints
+    | Forks
+    | WantFork
+    | Fork
+    | LogMessage
+    | Unknown
+)

@@ -1,16 +1,20 @@
 """
 The words of the protocol as immutable values.
 
-Only data and their order live here; bytes are the codec's, doubt is the
-Verifier's. Source: docs/protocol.md, docs/adr/0003-order-of-digests.md.
+Only data and their order live here, and the bytes of a head, which are kept with it;
+all other bytes are the codec's, doubt is the Verifier's.
+Source: docs/protocol.md, docs/adr/0003-order-of-digests.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Final, NewType
 
 import attrs
+
+from esgf_gossip.core import packing
 
 Link = NewType("Link", int)
 """One connection to one peer, numbered by the shell, never used twice."""
@@ -116,10 +120,25 @@ class VerifiedDigest:
     payload_sha256: bytes
     chain: tuple[bytes, ...]
 
-    @property
+    @cached_property
     def head(self) -> Head:
         """The short form of this line."""
         return Head(self.digest.origin, self.order, self.payload_sha256)
+
+
+@attrs.frozen
+class RewriteEvidence:
+    """
+    Two digests of one origin that cannot both be true of one log: it shrank, or its past was changed.
+
+    ``hashes`` is the consistency proof between the two sizes, under the newer root; empty where the newer
+    size is not the greater one. ``logs.check_rewrite`` judges it, once the signatures are known to be right.
+    """
+
+    older: SignedDigest
+    newer: SignedDigest
+    log: str
+    hashes: tuple[bytes, ...]
 
 
 @attrs.frozen
@@ -129,6 +148,31 @@ class Head:
     origin: str
     order: Order
     payload_sha256: bytes
+
+    def as_array(self) -> list[object]:
+        """Return the fields in the order in which they stand in messages and under the root."""
+        rank = self.order.certificate
+        return [
+            self.origin,
+            rank.not_before_s,
+            rank.serial,
+            self.order.epoch,
+            self.order.sequence,
+            self.payload_sha256,
+        ]
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """The bytes of this head, the leaf of the root hash."""
+        return packing.pack(self.as_array())
+
+    def least_above(self) -> Head:
+        """Return the least head that is above this one: what is known of a line that is said to be above."""
+        number = int.from_bytes(self.payload_sha256, "big")
+        if number:
+            return attrs.evolve(self, payload_sha256=(number - 1).to_bytes(packing.HASH_BYTES, "big"))
+        order = attrs.evolve(self.order, sequence=self.order.sequence + 1)
+        return attrs.evolve(self, order=order, payload_sha256=b"\xff" * packing.HASH_BYTES)
 
     def is_above(self, other: Head | None) -> bool:
         """

@@ -63,6 +63,9 @@ class Origin:
         self._out = out
         self._renewal_token = 0
         self._own_head_seen_at_s: float | None = None
+        self._was_linked = False
+        # False while the disk fails: a new epoch must be durable, so none is taken that is not needed.
+        self.can_persist = True
 
     @property
     def name(self) -> str:
@@ -109,6 +112,24 @@ class Origin:
         after_s = self.publication.renewal_after_s(digest, self._random)
         self._out.append(StartTimer(SignAnew(self._renewal_token), after_s))
 
+    def linked(self, at: Moment) -> None:
+        """
+        Take a new epoch before the first link after all were lost is greeted.
+
+        A resumed snapshot of this machine finds its links dead, and does not know what the run it
+        is a copy of signed since: its next numbers may be used. What it signed before it lost
+        its links reached nobody.
+        """
+        is_back = self._was_linked and not self._sessions.open()
+        if is_back and self.can_persist and not self.publication.stopped:
+            self._was_linked = False
+            self._take_epoch(next_epoch(self.publication.epoch, 0, at.wall_ms, self._random), None)
+            self.publish(at)
+
+    def joined(self) -> None:
+        """Note that a peer has said hello: what is signed from now on may be known to others."""
+        self._was_linked = True
+
     def renew(self, token: int, at: Moment) -> None:
         """Sign again before the digest expires, unless a newer one was made since the timer was set."""
         if token == self._renewal_token and not self.publication.leaving:
@@ -148,6 +169,10 @@ class Origin:
         if seen is not None and at.mono_s - seen < OWN_HEAD_ONCE_PER_S:
             self._stop("another process publishes with this node's key: a clone or a thief")
             return
-        self._take_epoch(next_epoch(self.publication.epoch, line.order.epoch, at.wall_ms, self._random), None)
+        self.begin_again(line.order.epoch, at)
+
+    def begin_again(self, shown: int, at: Moment) -> None:
+        """Go on with an epoch above ours and above one that was shown, and publish under it."""
+        self._take_epoch(next_epoch(self.publication.epoch, shown, at.wall_ms, self._random), None)
         self._out.append(EpochTaken(self.publication.epoch))
         self.publish(at)

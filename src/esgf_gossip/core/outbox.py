@@ -13,7 +13,6 @@ from collections import OrderedDict, deque
 import attrs
 
 from esgf_gossip.core.codec import encode
-from esgf_gossip.core.digests import encode_head
 from esgf_gossip.core.framing import frame
 from esgf_gossip.core.messages import Announce, Answer, Message, Ping, Pong, Roots
 from esgf_gossip.core.model import Head
@@ -57,7 +56,7 @@ class Outbox:
                 for head in message.heads:
                     self._announce(head)
             case Answer(request=0):
-                self._push(message)
+                self._push((Answer, message.origin), message)
             case Roots():
                 self._replace((Roots, message.is_reply), message)
             case Ping() | Pong():
@@ -77,7 +76,7 @@ class Outbox:
             return data
         data = slot.frames.popleft()
         self.size_bytes -= len(data)
-        if key is Answer:
+        if isinstance(key, tuple) and key[0] is Answer:
             # Begun: its remaining parts belong together now, whatever comes after.
             del self._slots[key]
             key = self._next_key()
@@ -97,21 +96,21 @@ class Outbox:
         before = self._heads.get(head.origin)
         if not head.is_above(before):
             return
-        self.size_bytes += len(encode_head(head)) - (0 if before is None else len(encode_head(before)))
+        self.size_bytes += len(head.encoded) - (0 if before is None else len(before.encoded))
         self._heads[head.origin] = head
 
     def _page(self) -> bytes:
         page = [self._heads.pop(origin) for origin in list(self._heads)[:HEADS_PER_PAGE]]
-        self.size_bytes -= sum(len(encode_head(head)) for head in page)
+        self.size_bytes -= sum(len(head.encoded) for head in page)
         return frame(encode(Announce(tuple(page))))
 
-    def _push(self, part: Answer) -> None:
-        if part.signed is not None and Answer in self._slots:
-            self.size_bytes -= sum(map(len, self._slots[Answer].frames))
-            self._slots[Answer].frames.clear()
+    def _push(self, key: tuple[type, str], part: Answer) -> None:
+        if part.signed is not None and key in self._slots:
+            self.size_bytes -= sum(map(len, self._slots[key].frames))
+            self._slots[key].frames.clear()
         # A part whose beginning has left already is no change of its own.
-        begun = part.signed is None and Answer not in self._slots
-        self._append(self._next_key() if begun else Answer, part)
+        begun = part.signed is None and key not in self._slots
+        self._append(self._next_key() if begun else key, part)
 
     def _replace(self, key: object, message: Message) -> None:
         slot = self._slots.get(key)

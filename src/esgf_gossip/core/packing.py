@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import re
+import zlib
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -25,6 +26,9 @@ _HOST: Final = re.compile(
 )
 CONTACT: Final = re.compile(r"[0-9A-Za-z.:-]{1,253}")
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._/-]{0,63}")
+
+# Level 1 makes a third of typical events, at 100 MB/s; higher ones win little more.
+_DEFLATE_LEVEL: Final = 1
 
 T = TypeVar("T")
 
@@ -141,3 +145,21 @@ def pack(value: object) -> bytes:
     """Write one value in its shortest form."""
     packed: bytes = msgpack.packb(value, use_bin_type=True)
     return packed
+
+
+def deflated(data: bytes) -> bytes | None:
+    """Return the bytes compressed (RFC 1950), None where that saves less than an eighth."""
+    compressed = zlib.compress(data, _DEFLATE_LEVEL)
+    return compressed if len(compressed) <= len(data) - len(data) // 8 else None
+
+
+def inflated(data: bytes, most: int) -> bytes:
+    """Return what was compressed, read no further than ``most`` bytes; raises WireError."""
+    stream = zlib.decompressobj()
+    try:
+        content = stream.decompress(data, most + 1)
+    except zlib.error as error:
+        raise WireError(f"not a compressed stream: {error}") from None
+    if len(content) > most or not stream.eof or stream.unused_data:
+        raise WireError(f"not one compressed stream of at most {most} bytes")
+    return content

@@ -21,7 +21,15 @@ from esgf_gossip.core.limits import (
     ENTRIES_TOTAL_BYTES,
     ENTRY_BYTES,
 )
-from esgf_gossip.core.model import Address, Digest, EntryRef, Moment, SignedDigest, VerifiedDigest
+from esgf_gossip.core.model import (
+    Address,
+    Digest,
+    EntryRef,
+    LogRef,
+    Moment,
+    SignedDigest,
+    VerifiedDigest,
+)
 from esgf_gossip.core.packing import is_entry_name
 from esgf_gossip.core.reachability import REACHABILITY
 from esgf_gossip.core.registry import sha256
@@ -49,10 +57,11 @@ def next_epoch(last: int, shown: int, wall_ms: int, random: Random) -> int:
         last: the highest epoch on our disk, 0 for none.
         shown: the highest epoch in a digest of ours, with our valid signature, that anybody showed us.
         wall_ms: Unix milliseconds; only makes collisions unlikely, never decides an order on its own.
-        random: the source of the 20 low bits.
+        random: the source of the bits that are added whatever is greatest: a clock that is behind leaves
+            ``last`` to decide, and two starts from one backup would draw one epoch.
     """
-    by_clock = (max(0, wall_ms // 1000) << EPOCH_RANDOM_BITS) + random.getrandbits(EPOCH_RANDOM_BITS)
-    return min(COUNTER_MAX, max(last + 1, shown + 1, by_clock))
+    by_clock = max(0, wall_ms // 1000) << EPOCH_RANDOM_BITS
+    return min(COUNTER_MAX, max(last + 1, shown + 1, by_clock) + random.getrandbits(EPOCH_RANDOM_BITS))
 
 
 class Publication:
@@ -71,6 +80,8 @@ class Publication:
         self.stopped = ""
         self.stopped_by_trust = False
         self.bodies: dict[bytes, bytes] = {}
+        # By name: size, root, first leaf retained.
+        self.logs: dict[str, tuple[int, bytes, int]] = {}
         self._given: dict[str, bytes] = {}
         self._said: dict[str, bytes] = {}
         self._refs: dict[str, EntryRef] = {}
@@ -166,6 +177,11 @@ class Publication:
             expires_at_ms=min(at.wall_ms + DIGEST_LIFETIME_MS, self.signer.not_after_ms),
             contact=self.contact,
             entries=self._refs,
+            # Every epoch is a birth: what another run may have said of a log binds nobody (docs/adr/0008).
+            logs={
+                name: LogRef(self.epoch, size, root, first_retained)
+                for name, (size, root, first_retained) in self.logs.items()
+            },
             leaving=self.leaving,
         )
         payload = encode_digest(digest)

@@ -1,7 +1,8 @@
 """
 Anti-entropy: roots, and the full vector of heads where they differ.
 
-Pure: says what to send, keeps nothing but the vector being received.
+Pure: says what to send, keeps nothing but the vector being received. Large tables are
+compared by fingerprints first (narrowing).
 Source: docs/protocol.md, "Reconciliation".
 """
 
@@ -21,21 +22,21 @@ HEADS_PER_PAGE: Final = 256
 
 def roots_of(registry: Registry) -> dict[int, bytes]:
     """Return the root of each kind of line."""
-    return {LineKind.DIGESTS: registry.table.root}
+    return {LineKind.DIGESTS: registry.table.root, LineKind.FORKS: registry.forks.root}
 
 
-def differ(ours: Mapping[int, bytes], theirs: Mapping[int, bytes]) -> bool:
-    """Tell whether a kind that both ends know has different roots."""
-    return any(theirs[kind] != root for kind, root in ours.items() if kind in theirs)
+def differing(ours: Mapping[int, bytes], theirs: Mapping[int, bytes]) -> dict[int, bytes]:
+    """Return our roots of the kinds that both ends know and whose roots differ."""
+    return {kind: root for kind, root in ours.items() if theirs.get(kind, root) != root}
 
 
-def vector(registry: Registry) -> list[Heads]:
-    """Return all our heads in pages, the last marked."""
-    pages = _pages(registry.table.heads()) or [()]
+def vector(heads: list[Head]) -> list[Heads]:
+    """Return heads in pages, the last marked; one empty page where there are none."""
+    pages = _pages(heads) or [()]
     return [Heads(page, is_last=number == len(pages) - 1) for number, page in enumerate(pages)]
 
 
-def note_page(session: Session, page: Heads, registry: Registry) -> list[Announce]:
+def note_page(session: Session, page: Heads, registry: Registry) -> list[Head]:
     """
     Take one page of a peer's vector; after the last, return what we hold above it.
 
@@ -45,10 +46,7 @@ def note_page(session: Session, page: Heads, registry: Registry) -> list[Announc
     if not page.is_last:
         return []
     seen, session.vector = session.vector, {}
-    # Told before or not: the peer's own list shows that it did not take them.
-    lacking = registry.heads_above(seen)
-    session.told.update({head.origin: head for head in lacking})
-    return announcements(lacking)
+    return registry.heads_above(seen)
 
 
 def announcements(heads: list[Head]) -> list[Announce]:

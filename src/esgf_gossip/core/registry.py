@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 import attrs
 
+from esgf_gossip.core.forks import ForkTable
 from esgf_gossip.core.model import Digest, Head, VerifiedDigest
 from esgf_gossip.core.table import Table
 
@@ -37,6 +38,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.table = Table()
+        self.forks = ForkTable()
         self._bodies: dict[bytes, bytes] = {}
         self._references: Counter[bytes] = Counter()
         self._moved: set[str] = set()

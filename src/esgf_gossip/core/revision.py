@@ -12,10 +12,19 @@ from collections.abc import Iterable, Mapping
 import attrs
 
 from esgf_gossip.core.digests import decode_digest
-from esgf_gossip.core.effects import DigestTurnedAway, DropBodies, LineWithdrawn, Output, RemoveLine
+from esgf_gossip.core.effects import (
+    DigestTurnedAway,
+    DropBodies,
+    LineWithdrawn,
+    Output,
+    RemoveFork,
+    RemoveLine,
+)
 from esgf_gossip.core.errors import DigestRefused, WireError
+from esgf_gossip.core.forks import prove
+from esgf_gossip.core.messages import Fork
 from esgf_gossip.core.model import Digest, Moment, SignedDigest, VerifiedDigest
-from esgf_gossip.core.registry import Registry
+from esgf_gossip.core.registry import Registry, sha256
 from esgf_gossip.core.verification import Verifier
 
 
@@ -52,8 +61,22 @@ class Revision:
         if orphans:
             self._out.append(DropBodies(orphans))
 
+    def restore_forks(self, forks: Iterable[Fork]) -> None:
+        """Take back the proofs of forks that a disk holds; what is refused is removed from it."""
+        for fork in forks:
+            try:
+                self._registry.forks.add(prove(fork, self._verifier))
+            except (DigestRefused, WireError):
+                self._out.append(RemoveFork(sha256(fork.chain[0])))
+
     def again(self, at: Moment) -> bool:
-        """Judge all lines by the trust of today; tell whether any went."""
+        """Judge all lines by the trust of today; tell whether any digest went."""
+        for fork in list(self._registry.forks):
+            try:
+                prove(fork.proof, self._verifier)
+            except DigestRefused:
+                self._registry.forks.remove(fork.certificate_sha256)
+                self._out.append(RemoveFork(fork.certificate_sha256))
         has_withdrawn = False
         for line in list(self._registry.table):
             try:

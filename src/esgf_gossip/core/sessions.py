@@ -6,14 +6,39 @@ Only bookkeeping: what was heard, claimed and told. Reactions are the node's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from functools import cached_property
+from typing import Final
 
 import attrs
 
 from esgf_gossip.core.limits import UNKNOWN_CLAIMS_PER_PEER, WASTED_CHECKS_PER_S
 from esgf_gossip.core.model import Address, Head, Link
+from esgf_gossip.core.narrowing import Listener, Teller
 from esgf_gossip.core.quota import TokenBucket
 from esgf_gossip.core.table import Table
+
+# Half a round trip and so much for what makes a message late; a slow or silent origin holds nobody up for longer.
+PUSH_LATE_S: Final = 0.02
+PUSH_WAIT_MOST_S: Final = 0.2
+
+
+@attrs.define
+class ForkTalk:
+    """
+    What was said of fork lines on one link, by the SHA-256 of their certificates.
+
+    ``claimed`` by the peer; ``asked`` of it and not given yet; ``refused``: its proof was none;
+    ``given_at_s``: when ours was sent.
+    ``awaited_above``: where the next page of all the peer holds begins, None where none was asked for.
+    """
+
+    claimed: set[bytes] = attrs.field(factory=set)
+    asked: set[bytes] = attrs.field(factory=set)
+    refused: set[bytes] = attrs.field(factory=set)
+    given_at_s: dict[bytes, float] = attrs.field(factory=dict)
+    awaited_above: bytes | None = None
 
 
 @attrs.define
@@ -23,7 +48,8 @@ class Session:
 
     ``is_open``: the peer's hello was heard. ``we_greeted``: ours was sent, so
     what changes from now on is announced. ``known`` holds the highest head
-    the peer claimed per origin, ``told`` what we claimed to it.
+    the peer claimed per origin, ``told`` what we claimed to it. ``teller`` and
+    ``listener`` are our ends of the comparisons by fingerprints under way, one of each at most.
     """
 
     link: Link
@@ -52,6 +78,15 @@ class Session:
     wasted_checks: TokenBucket = attrs.field(
         factory=lambda: TokenBucket(WASTED_CHECKS_PER_S, WASTED_CHECKS_PER_S)
     )
+    begun_at_s: float = -math.inf
+    vector_answered_at_s: float = -math.inf
+    teller: Teller | None = None
+    listener: Listener | None = None
+
+    @cached_property
+    def forks(self) -> ForkTalk:
+        """What was said of fork lines; made when something is, which is rare."""
+        return ForkTalk()
 
     def note_claim(self, head: Head, table: Table) -> bool:
         """
@@ -115,6 +150,22 @@ class Sessions:
         """Return the sessions whose peer has said hello, in the order of their links."""
         return [session for session in self._sessions.values() if session.is_open]
 
+    @property
+    def is_any_open(self) -> bool:
+        """Tell whether any peer has said hello."""
+        return any(session.is_open for session in self._sessions.values())
+
+    def push_wait_s(self, origin: str, announcer: Session) -> float:
+        """
+        Return how long the origin's own copy of its change may still be on its way here, 0.0 for not at all.
+
+        It goes to all peers of the origin at once, so it left before anybody could announce the change.
+        """
+        trips = [one.round_trip_s for one in self.of(origin) if one.round_trip_s is not None]
+        if not trips or announcer.peer == origin:
+            return 0.0
+        return min(PUSH_WAIT_MOST_S, min(trips) / 2 + PUSH_LATE_S)
+
     def of(self, peer: str) -> list[Session]:
         """Return the open sessions with one peer: more than one only until the duplicate is closed."""
-        return [session for session in self.open() if session.peer == peer]
+        return [one for one in self._sessions.values() if one.peer == peer and one.is_open]

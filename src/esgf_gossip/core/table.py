@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from esgf_gossip.core.digests import encode_head
 from esgf_gossip.core.model import Head, VerifiedDigest
 
 
@@ -71,11 +70,8 @@ class Table:
         """
         The SHA-256 over all heads in the order of their origins; 32 bytes, equal for equal tables.
 
-        Kept until a line changes; O(N) then.
+        Kept until a line changes; then O(N) over bytes that every line keeps.
         """
         if self._root is None:
-            whole = hashlib.sha256()
-            for head in self.heads():
-                whole.update(encode_head(head))
-            self._root = whole.digest()
+            self._root = hashlib.sha256(b"".join([head.encoded for head in self.heads()])).digest()
         return self._root

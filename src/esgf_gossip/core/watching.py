@@ -220,7 +220,7 @@ class Watching:
 
     def links_changed(self, at: Moment) -> None:
         """Note that a link came up or went: with none left we cannot tell who is silent, they or we."""
-        is_alone = not self._links.sessions.open()
+        is_alone = not self._links.sessions.is_any_open
         if self._is_alone != is_alone:
             self._is_alone = is_alone
             self._was_linked = True

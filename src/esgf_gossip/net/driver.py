@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from esgf_gossip.core import effects as fx
+from esgf_gossip.core import log_effects as lx
 from esgf_gossip.core.errors import WireError
+from esgf_gossip.core.limits import LEAF_BYTES, LEAVES_ANSWER_BYTES
+from esgf_gossip.core.log_serving import no_leaves, pages, proof
+from esgf_gossip.core.merkle import BLOCK_LEAVES
 from esgf_gossip.core.messages import Message
 from esgf_gossip.core.model import Address, Link, Moment
 from esgf_gossip.core.node import Node
@@ -24,11 +28,15 @@ from esgf_gossip.net.budget import PeerBudgets
 from esgf_gossip.net.clock import wall_clock_ms
 from esgf_gossip.net.link import LinkConnection
 from esgf_gossip.net.sparing import Sparing
-from esgf_gossip.storage.database import Database, Persist, StorageError
+from esgf_gossip.storage.database import Database, StorageError
 from esgf_gossip.trust.tls import PeerIdentity
 
 # What could not be written is tried again so often; meanwhile everything is in memory.
 PERSIST_AGAIN_S: Final = 5.0
+# With more waiting than this a peer gets no leaves: two answers fit into what a link may owe.
+LEAVES_QUEUE_BYTES: Final = LEAVES_ANSWER_BYTES // 2
+
+SendOrder = fx.Send | lx.SendLog | fx.Disconnect | fx.PauseReading | fx.Dial
 
 
 class Driver:
@@ -65,6 +73,8 @@ class Driver:
         self._performing = False
         # While the disk fails: origins whose removal is owed. Lines need no list, the registry has them.
         self._removals_owed: set[str] = set()
+        # Nor are leaves: nobody has them in memory. The logs go back to what is on the disk.
+        self._leaves_owed = False
         self._timers: set[Any] = set()
         self._stopped = False
         # Links whose peer has not said hello: the core tells nothing of them.
@@ -96,15 +106,15 @@ class Driver:
             self._performing = False
 
     def _perform_one(self, outputs: list[fx.Output]) -> None:
-        persists: list[Persist] = []
-        sends: list[fx.Send | fx.Disconnect | fx.PauseReading | fx.Dial] = []
+        persists: list[fx.Persist] = []
+        sends: list[SendOrder] = []
         timers: list[fx.StartTimer] = []
         notices: list[fx.Notice] = []
         for output in outputs:
             match output:
-                case fx.PersistEpoch() | fx.PersistLine() | fx.RemoveLine() | fx.DropBodies():
+                case _ if isinstance(output, fx.Persist):
                     persists.append(output)
-                case fx.Send() | fx.Disconnect() | fx.PauseReading() | fx.Dial():
+                case _ if isinstance(output, SendOrder):
                     sends.append(output)
                 case fx.StartTimer():
                     timers.append(output)
@@ -119,10 +129,11 @@ class Driver:
         for notice in notices:
             self._on_notice(notice)
 
-    def _persist(self, persists: list[Persist]) -> bool:
+    def _persist(self, persists: list[fx.Persist]) -> bool:
         """Write a batch and what is owed; False where the batch must not go on and the process ends."""
+        has_leaves = any(isinstance(effect, lx.PersistLog) for effect in persists)
         try:
-            self._database.apply([*self._owed(), *persists] if self.storage_error else persists)
+            self._database.apply(self._with_owed(persists) if self.storage_error else persists)
         except StorageError as error:
             if any(isinstance(effect, fx.PersistEpoch) for effect in persists):
                 # An epoch that is not durable must never be used: nothing of this batch leaves the process.
@@ -135,36 +146,69 @@ class Driver:
             self._removals_owed.update(
                 effect.origin for effect in persists if isinstance(effect, fx.RemoveLine)
             )
+            self._leaves_owed = self._leaves_owed or has_leaves
             self._storage_failed(str(error))
         else:
             self._removals_owed.clear()
             if self.storage_error:
                 self.log.info("the disk works again: everything owed is written")
-            self.storage_error = ""
+                self.storage_error = ""
+                self.node.origin.can_persist = True
+                if self._leaves_owed or has_leaves:
+                    self._reload_logs()
         return True
+
+    def _reload_logs(self) -> None:
+        try:
+            stored = self._database.logs()
+        except StorageError as error:
+            self._storage_failed(str(error))
+            return
+        self._leaves_owed = False
+        self._batches.append(self.node.restore_logs(stored, self.at()))
 
     def _storage_failed(self, reason: str) -> None:
         if not self.storage_error:
             self.log.critical("storage: {reason}; going on in memory", reason=reason)
             self._later(PERSIST_AGAIN_S, self._persist_again)
         self.storage_error = reason
+        self.node.origin.can_persist = False
 
-    def _owed(self) -> list[Persist]:
+    def _with_owed(self, persists: Iterable[fx.Persist]) -> list[fx.Persist]:
         """Return what makes the disk equal to the registry again: every line whole, however long the fault lasted."""
         registry = self.node.registry
         removals = [fx.RemoveLine(origin) for origin in self._removals_owed if origin not in registry.table]
         return [
             *removals,
             *(fx.PersistLine(line, registry.bodies_of(line.digest)) for line in registry.table),
+            # A fork line that went meanwhile is judged again, and removed, by the next start.
+            *(fx.PersistFork(line) for line in registry.forks),
+            # Leaves that would follow lost ones would leave a hole.
+            *(effect for effect in persists if not isinstance(effect, lx.PersistLog)),
         ]
 
     def _persist_again(self) -> None:
         if self.storage_error:
             self._persist([])
+            self.perform([])
             if self.storage_error:
                 self._later(PERSIST_AGAIN_S, self._persist_again)
 
-    def _send(self, order: fx.Send | fx.Disconnect | fx.PauseReading | fx.Dial) -> None:
+    def append(self, log: str, leaves: Sequence[bytes]) -> None:
+        """
+        Add events to a log of this node and publish them; they are on the disk when this returns.
+
+        Raises:
+            PublicationError: out of bounds, or this node publishes no more; nothing was added.
+            StorageError: the disk fails; what was not written has to be added again when it works.
+        """
+        if self.storage_error:
+            raise StorageError(self.storage_error)
+        self.perform(self.node.append(log, leaves, self.at()))
+        if self.storage_error:
+            raise StorageError(self.storage_error)
+
+    def _send(self, order: SendOrder) -> None:
         if isinstance(order, fx.Dial):
             if not self._stopped:
                 self.dial(order.address)
@@ -174,6 +218,9 @@ class Driver:
             return
         if isinstance(order, fx.Send):
             connection.send(order.message)
+        elif isinstance(order, lx.SendLog):
+            for message in self._read(order, connection):
+                connection.send(message)
         elif isinstance(order, fx.PauseReading):
             connection.pause_reading(order.for_s)
         else:
@@ -181,6 +228,23 @@ class Driver:
             del self._connections[order.link]
             self._tell_unopened(order.link, connection, order.reason)
             connection.close(order.reason)
+
+    def _read(self, order: lx.SendLog, connection: LinkConnection) -> Iterable[Message]:
+        if connection.waiting_bytes > LEAVES_QUEUE_BYTES:
+            leaves = []
+        else:
+            is_proof = isinstance(order, lx.SendProof)
+            low, high = (order.low, order.high) if is_proof else (order.start, order.end)
+            # A proof needs a block whole, and is small whatever its leaves are.
+            most_bytes = LEAF_BYTES * BLOCK_LEAVES if is_proof else LEAVES_ANSWER_BYTES
+            try:
+                leaves = self._database.leaves(order.origin, order.log, low, high, most_bytes)
+            except StorageError as error:
+                self._storage_failed(str(error))
+                leaves = []
+        if isinstance(order, lx.SendProof):
+            return [proof(order, leaves)]
+        return pages(order, leaves) if leaves else [no_leaves(order.request, order.start)]
 
     def _start_timer(self, order: fx.StartTimer) -> None:
         self._later(order.after_s, self._timer_due, order.timer)

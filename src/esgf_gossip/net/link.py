@@ -99,6 +99,11 @@ class LinkConnection(Protocol):
         return str(getattr(peer, "host", "?"))
 
     @property
+    def waiting_bytes(self) -> int:
+        """Bytes that wait here because the peer does not keep up."""
+        return self._outbox.size_bytes
+
+    @property
     def budget(self) -> PeerBudget:
         """What the peer may make us work; one for all its links, once it is known who it is."""
         return self._intake.budget

@@ -22,7 +22,7 @@ class Watch:
     The floors of every machine, by what reached its disk.
 
     ``fallen`` lists lines that were replaced by lower ones, ``stopped`` nodes
-    that publish no more, ``forks`` what nodes themselves took for forks.
+    that publish no more, ``forks`` what nodes themselves proved to be forks.
     """
 
     def __init__(self, network: VirtualNetwork) -> None:
@@ -54,8 +54,8 @@ class Watch:
     def _told(self, host: Host, notice: fx.Output) -> None:
         if isinstance(notice, fx.PublishingStopped):
             self.stopped.append(f"{host.machine}: {notice.reason}")
-        elif isinstance(notice, fx.ForkSeen):
-            self.forks.append(f"{host.machine} saw a fork of {notice.origin}")
+        elif isinstance(notice, fx.ForkProven):
+            self.forks.append(f"{host.machine} proved a fork of {notice.origin}")
 
     # ----------------------------------------------------------------- the end
 

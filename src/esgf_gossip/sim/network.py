@@ -16,6 +16,7 @@ from esgf_gossip.core import effects as fx
 from esgf_gossip.core.codec import decode, encode
 from esgf_gossip.core.errors import WireError
 from esgf_gossip.core.limits import FRAME_BYTES, HANDSHAKE_S
+from esgf_gossip.core.log_effects import SendLog
 from esgf_gossip.core.messages import Message
 from esgf_gossip.core.model import Address, Moment
 from esgf_gossip.core.node import Node
@@ -112,7 +113,8 @@ class VirtualNetwork:
             Random(f"{self.random.random()}/{machine}"),
         )
         stored, bodies = host.disk.stored(), dict(host.disk.bodies)
-        self._perform(host, host.node.restore(host.disk.epoch, stored, bodies, self.at(host)))
+        forks, logs = list(host.disk.forks.values()), host.disk.stored_logs()
+        self._perform(host, host.node.restore(host.disk.epoch, stored, bodies, self.at(host), forks, logs))
         if host.node is not None:
             self._perform(host, host.node.start(host.entries, self.at(host)))
         return host
@@ -160,6 +162,12 @@ class VirtualNetwork:
         host.entries = entries
         assert host.node is not None
         self._perform(host, host.node.publish(entries, self.at(host)))
+
+    def append(self, machine: str, log: str, leaves: Sequence[bytes]) -> None:
+        """Let a running node add events to a log of its own."""
+        host = self.hosts[machine]
+        assert host.node is not None
+        self._perform(host, host.node.append(log, leaves, self.at(host)))
 
     def leave(self, machine: str) -> None:
         """Let a running node leave the federation for good."""
@@ -231,6 +239,9 @@ class VirtualNetwork:
             match output:
                 case fx.Send():
                     self._send(host, output)
+                case _ if isinstance(output, SendLog):
+                    for message in host.disk.read(output):
+                        self._send(host, fx.Send(output.link, message))
                 case fx.Disconnect():
                     end = host.ends.get(output.link)
                     if end is not None:

@@ -158,15 +158,12 @@ class Schedule:
         self.backups[name] = self.network.hosts[name].disk.copy()
 
     def _restore(self, name: str) -> None:
-        # With a clock that is right: the epoch of a run nobody remembers is then below that of the next.
         if name in self.backups:
-            self.network.hosts[name].clock_ahead_ms = 0
             self.network.restore_disk(name, self.backups[name])
             self.watch.disk_replaced(name)
             self._start(name)
 
     def _lose(self, name: str) -> None:
-        self.network.hosts[name].clock_ahead_ms = 0
         self.network.lose_disk(name)
         self.watch.disk_replaced(name)
         self.done[DISK_LOSS] += 1

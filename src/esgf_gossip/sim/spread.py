@@ -7,6 +7,7 @@ one after the other, each waited for. Figures are of the honest nodes.
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Iterable, Sequence
 
@@ -132,9 +133,12 @@ class _Measurement:
 
 def measure(plan: Plan) -> Spread:
     """Run one seed."""
-    measurement = _Measurement(plan)
-    changes = tuple(measurement.change(number) for number in range(plan.changes))
-    return Spread(plan, changes, dict(measurement.network.faults.counts))
+    try:
+        measurement = _Measurement(plan)
+        changes = tuple(measurement.change(number) for number in range(plan.changes))
+        return Spread(plan, changes, dict(measurement.network.faults.counts))
+    finally:
+        gc.unfreeze()
 
 
 def summary(spreads: Sequence[Spread]) -> dict[str, float]:

@@ -17,9 +17,23 @@ from typing import Final
 import attrs
 import msgpack
 
-from esgf_gossip.core.effects import DropBodies, PersistEpoch, PersistLine, RemoveLine
+from esgf_gossip.core.codec import decode, encode
+from esgf_gossip.core.effects import (
+    DropBodies,
+    Persist,
+    PersistEpoch,
+    PersistFork,
+    PersistLine,
+    RemoveFork,
+    RemoveLine,
+)
+from esgf_gossip.core.errors import WireError
+from esgf_gossip.core.log_effects import DropLeaves, PersistLeaves
+from esgf_gossip.core.logs import StoredLog
+from esgf_gossip.core.messages import Fork
 from esgf_gossip.core.model import SignedDigest
 from esgf_gossip.core.revision import StoredLine
+from esgf_gossip.storage import leaves
 
 FILE_NAME: Final = "registry.db"
 
@@ -32,9 +46,12 @@ _MIGRATIONS: Final = (
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE bodies (sha256 BLOB PRIMARY KEY, body BLOB NOT NULL) STRICT;
     """,
+    # The proof is the payload of the message that gives it to a peer.
+    """
+    CREATE TABLE forks (certificate BLOB PRIMARY KEY, proof BLOB NOT NULL) STRICT, WITHOUT ROWID;
+    """,
+    leaves.SCHEMA,
 )
-
-Persist = PersistEpoch | PersistLine | RemoveLine | DropBodies
 
 
 class StorageError(Exception):
@@ -52,6 +69,8 @@ class Stored:
     epoch: int
     lines: tuple[StoredLine, ...]
     bodies: Mapping[bytes, bytes] = attrs.field(repr=False)
+    forks: tuple[Fork, ...] = ()
+    logs: tuple[StoredLog, ...] = attrs.field(default=(), repr=False)
 
 
 def find_fault(path: Path) -> str:
@@ -90,6 +109,7 @@ class Database:
         """
         self.path: Final = path
         self._connection = self._connect()
+        self._leaves = leaves.LeafStore(self._connection)
         self._identity = self._identify()
 
     def _connect(self) -> sqlite3.Connection:
@@ -156,15 +176,43 @@ class Database:
                     "SELECT payload, signature, chain FROM lines ORDER BY origin"
                 ).fetchall()
                 bodies = dict(cursor.execute("SELECT sha256, body FROM bodies"))
+                proofs = cursor.execute("SELECT proof FROM forks ORDER BY certificate").fetchall()
             lines = tuple(
                 StoredLine(SignedDigest(payload, signature), _chain(chain))
                 for payload, signature, chain in rows
             )
+            forks = tuple(_fork(proof) for (proof,) in proofs)
         except sqlite3.Error as error:
             raise _explained(self.path, error) from None
         except (ValueError, msgpack.exceptions.UnpackException) as error:
             raise _damaged(self.path, str(error)) from None
-        return Stored(self.fact("epoch"), lines, bodies)
+        return Stored(self.fact("epoch"), lines, bodies, forks, self.logs())
+
+    def logs(self) -> tuple[StoredLog, ...]:
+        """
+        Return the state of every log, without its leaves.
+
+        Raises:
+            StorageError: the file cannot be read or holds what was never written.
+        """
+        try:
+            return self._leaves.load()
+        except sqlite3.Error as error:
+            raise _explained(self.path, error) from None
+        except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
+            raise _damaged(self.path, str(error)) from None
+
+    def leaves(self, origin: str, log: str, start: int, end: int, most_bytes: int) -> list[bytes]:
+        """
+        Return leaves of a log from ``start`` on, to ``end`` or until they have so many bytes; fewer where they are not held.
+
+        Raises:
+            StorageError: the file cannot be read.
+        """
+        try:
+            return self._leaves.read(origin, log, start, end, most_bytes)
+        except sqlite3.Error as error:
+            raise _explained(self.path, error) from None
 
     def fact(self, name: str) -> int:
         """
@@ -204,6 +252,7 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             for effect in batch:
                 self._write(effect)
+            self._leaves.sweep()
             self._connection.execute("COMMIT")
             if must_sync:
                 self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -248,6 +297,17 @@ class Database:
                 self._drop(effect.dropped)
             case DropBodies():
                 self._drop(effect.dropped)
+            case PersistFork():
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO forks VALUES (?, ?)",
+                    (effect.line.certificate_sha256, encode(effect.line.proof)),
+                )
+            case RemoveFork():
+                self._connection.execute(
+                    "DELETE FROM forks WHERE certificate = ?", (effect.certificate_sha256,)
+                )
+            case PersistLeaves() | DropLeaves():
+                self._leaves.write(effect)
             case RemoveLine():
                 self._connection.execute("DELETE FROM lines WHERE origin = ?", (effect.origin,))
                 self._drop(effect.dropped)
@@ -263,6 +323,16 @@ def _chain(packed: bytes) -> tuple[bytes, ...]:
     if not isinstance(chain, list) or not all(isinstance(certificate, bytes) for certificate in chain):
         raise ValueError("a chain is not a list of certificates")
     return tuple(chain)
+
+
+def _fork(payload: bytes) -> Fork:
+    try:
+        message = decode(payload)
+    except WireError as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(message, Fork) or not message.chain:
+        raise ValueError("a proof of a fork is none")
+    return message
 
 
 def _explained(path: Path, error: sqlite3.Error) -> StorageError:

@@ -34,7 +34,6 @@ class Judge:
         own: OwnState,
         at_ms: int,
         expiry_ms: int,
-        forked: frozenset[str] = frozenset(),
         held: frozenset[str] = frozenset(),
     ) -> FederationView:
         """
@@ -44,12 +43,11 @@ class Judge:
             own: what the daemon says of itself.
             at_ms: now, by our clock.
             expiry_ms: the time by which lines expire; behind ``at_ms`` while nobody confirms our clock.
-            forked: origins seen with two digests of one number.
             held: nodes shown as unreachable for a while longer: they come and go.
         """
         used: dict[bytes, Registration | str] = {}
         lines = sorted(self._registry.table, key=lambda line: line.digest.origin)
-        nodes = tuple(self._node(line, expiry_ms, forked, held, used) for line in lines)
+        nodes = tuple(self._node(line, expiry_ms, held, used) for line in lines)
         self._parsed = used
         return FederationView(at_ms, self._registry.table.root, own, nodes)
 
@@ -57,7 +55,6 @@ class Judge:
         self,
         line: VerifiedDigest,
         expiry_ms: int,
-        forked: frozenset[str],
         held: frozenset[str],
         used: dict[bytes, Registration | str],
     ) -> NodeView:
@@ -79,7 +76,8 @@ class Judge:
             registration=registration,
             registration_issued_at_ms=digest.issued_at_ms if ref is None else ref.changed_at_ms,
             registration_error=error,
-            forked=digest.origin in forked,
+            # A proof of an older certificate is no mark on the one that replaced it.
+            forked=digest.certificate_sha256 in self._registry.forks,
         )
 
     def _registration(

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from esgf_gossip.core import effects as fx
+from esgf_gossip.core import log_effects as lx
 from esgf_gossip.core.verdicts import Verdict
 from esgf_gossip.net.sparing import Sparing
 from esgf_gossip.storage.outputs import RegistrationFile
@@ -80,7 +81,6 @@ class Picture:
         self._document = document
         self._clock = clock
         self._now_ms = now_ms
-        self._forked: frozenset[str] = frozenset()
         self._view: FederationView | None = None
         self._viewed_at_s = 0.0
         self._callbacks: dict[object, Callable[[], object]] = {}
@@ -102,7 +102,7 @@ class Picture:
         now_s = self._clock.seconds()
         if self._view is None or now_s - self._viewed_at_s >= VIEW_AGE_S:
             self._view = self._judge.view(
-                self._own_state(), self._now_ms(), self._expiry_ms(), self._forked, self._damping.held(now_s)
+                self._own_state(), self._now_ms(), self._expiry_ms(), self._damping.held(now_s)
             )
             self._viewed_at_s = now_s
         return self._view
@@ -217,13 +217,27 @@ class Picture:
                         peer=notice.peer,
                         reason=notice.reason,
                     )
-            case fx.ForkSeen():
-                self._forked |= {notice.origin}
-                if self._sparing.allows(f"two digests of {notice.origin} with one number"):
-                    self.log.critical(
-                        "{origin} signed two digests with one number: a cloned machine or a stolen key",
-                        origin=notice.origin,
-                    )
+            case fx.ForkProven():
+                self.log.critical(
+                    "{origin} signed what contradicts itself with certificate {certificate}: a stolen key, or a lie; "
+                    "revoke the certificate",
+                    origin=notice.origin,
+                    certificate=notice.certificate_sha256.hex(),
+                )
+            case lx.LeavesAccepted():
+                return  # nothing of it is shown
+            case lx.LogRewritten():
+                self.log.critical(
+                    "{origin} has rewritten its log {name}: what it tells there is not taken any more",
+                    origin=notice.origin,
+                    name=notice.log,
+                )
+            case lx.LogRestarted():
+                self.log.warn("{origin} has begun its log {name} anew", origin=notice.origin, name=notice.log)
+            case lx.LogRecovered():
+                self.log.warn(
+                    "peers gave back {count} lost events of log {name}", count=notice.count, name=notice.log
+                )
             case fx.VerdictChanged():
                 self._verdict_changed(notice)
             case fx.PeerJoined():

@@ -205,8 +205,9 @@ class Watching:
     def heard(self, peer: str, at: Moment) -> None:
         """Note any frame of a peer: it lives, whatever was reported, and we hear."""
         if self._is_deaf:
+            # One link speaks again, the others may need a while longer.
             self._is_deaf = False
-            self._settle(at)
+            self._doubt(at)
         watched = self._watched.get(peer)
         if watched is None:
             return
@@ -271,6 +272,10 @@ class Watching:
         """Abstain for a while if this timer is so late that our own loop stood still; tell whether it is."""
         if at.mono_s - due_s <= LOOP_STALL_S:
             return False
+        self._doubt(at)
+        return True
+
+    def _doubt(self, at: Moment) -> None:
         self._links.forgive_silence(at)
         for subject, watched in self._watched.items():
             if subject not in self._said.reports:
@@ -278,7 +283,6 @@ class Watching:
         self._abstains_until_s = at.mono_s + ABSTAIN_S
         self._out.append(StartTimer(CountAgain(), ABSTAIN_S))
         self._settle(at)
-        return True
 
     def abstain_ended(self, at: Moment) -> None:
         """Count again, unless a later stall keeps us out."""

@@ -30,7 +30,7 @@ def own_report(scene, **changes):
 
 
 def test_a_newer_digest_is_an_answer_and_repeats_are_held_ever_longer():
-    """4, 8, 16 ... 600 s: the observer does not hear it, the subject says it lives."""
+    """12, 24, 48 ... 600 s: the observer does not hear it, the subject says it lives."""
     scene = Scene(A, B)
     scene.silent.add(A)
     scene.pass_time(7)

@@ -259,6 +259,34 @@ def test_a_start_without_links_is_not_worth_a_digest():
     assert bench.node.standing.statement(OWN).is_empty
 
 
+def test_who_hears_nobody_at_all_abstains_and_reports_nobody():
+    """Its links stand half open: the silence of all is ours, until anybody is heard."""
+    scene = Scene(A, B, C)
+    scene.pass_time(10)
+    scene.silent.update((A, B, C))
+    scene.pass_time(15)
+    assert scene.statement.abstains
+    assert scene.reports == {}
+    scene.silent.difference_update((B, C))
+    scene.bench.hear(scene.links[B], Announce(()))
+    scene.pass_time(watching.ABSTAIN_S - 0.5)
+    assert scene.statement.abstains
+    assert scene.reports == {}
+    scene.pass_time(5)
+    assert not scene.statement.abstains
+    assert set(scene.reports) == {A}
+
+
+def test_one_other_voice_is_enough_to_report():
+    """Of three others two are silent: the third is asked where it does not speak by itself."""
+    scene = Scene(A, B, C)
+    scene.pass_time(10)
+    scene.silent.update((A, B))
+    scene.pass_time(7)
+    assert set(scene.reports) == {A, B}
+    assert scene.sequence <= 3
+
+
 # ----------------------------------------------------------------- bounds
 
 

@@ -100,9 +100,11 @@ class Dialling:
         attempt.next_at_s = max(attempt.next_at_s, now_s + delay_s)
 
     def hasten(self, address: Address, now_s: float) -> None:
-        """Give an address the next turn; one being dialled is left alone."""
+        """Give an address the next turn, a second time where the first dial hangs; one just dialled is left alone."""
         attempt = self._attempts.setdefault(address, _Attempt(now_s))
         attempt.next_at_s = min(attempt.next_at_s, now_s)
+        if attempt.dialling_since_s is not None and now_s - attempt.dialling_since_s >= DIAL_HANGS_S:
+            attempt.dialling_since_s = None
 
     def _dialling(self, now_s: float) -> int:
         count = 0

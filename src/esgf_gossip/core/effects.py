@@ -101,7 +101,8 @@ class MissAnswer:
     """
     Miss a watched node of which nothing was heard since ``since_s``.
 
-    ``by_link``: it cannot be dialled and should have dialled us.
+    ``by_link``: there should have been a link since; ``others_asked``: nobody else was heard either, so they
+    were asked too.
     """
 
     subject: str
@@ -109,6 +110,7 @@ class MissAnswer:
     since_s: float
     due_s: float
     by_link: bool = False
+    others_asked: bool = False
 
 
 @attrs.frozen

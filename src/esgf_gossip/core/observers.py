@@ -48,6 +48,7 @@ class Observers:
         self._orders: list[tuple[str, ...]] = []
         if not self._watches_all:
             self._orders = [tuple(ring(number, members)) for number in range(SEATS)]
+        self._originals: dict[str, tuple[str, ...]] = {}
         self._places = [{name: place for place, name in enumerate(order)} for order in self._orders]
 
     def _can_watch(self, observer: str, subject: str) -> bool:
@@ -62,6 +63,12 @@ class Observers:
         """Return the observers of a member while all nodes are well, by seat; all others in a small federation."""
         if subject not in self._members:
             return ()
+        found = self._originals.get(subject)
+        if found is None:
+            found = self._originals[subject] = self._choose(subject)
+        return found
+
+    def _choose(self, subject: str) -> tuple[str, ...]:
         if self._watches_all:
             return tuple(sorted(other for other in self._members if self._can_watch(other, subject)))
         chosen: list[str] = []

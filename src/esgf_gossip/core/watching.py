@@ -36,13 +36,16 @@ ANSWER_S: Final = 2.0
 # A timer this late means that our own loop stood still: the silence is ours, not the others'.
 LOOP_STALL_S: Final = 1.0
 ABSTAIN_S: Final = 10.0
-REPEAT_FIRST_S: Final = 4.0
+# Longer than a dial may hang: after a cut has healed each observer is linked again before it would repeat.
+REPEAT_FIRST_S: Final = 12.0
 REPEAT_MOST_S: Final = 600.0
 # A stop for longer is no restart: whoever says more is believed this much.
 AWAY_MOST_S: Final = 3600.0
 # Who starts may be one of many that do: whom it has not heard yet it does not miss so soon.
 # Standing in is another matter: somebody died since.
 START_GRACE_S: Final = 30.0
+# In doubt whether it is we who hear nothing, all others are asked; so long their answer may take.
+OTHERS_ANSWER_S: Final = 0.5
 # So long may a link take: hands are shaken over 150 ms and a lost segment or a full table of dials (dialling).
 LINK_WAIT_S: Final = 2.0
 # What happens in one moment, many links ending say, is said in one digest.
@@ -93,6 +96,8 @@ class Watching:
         self._grace_until_s = 0.0
         # At a start nobody is linked, and nothing can be told yet; that is not worth a digest.
         self._is_alone, self._was_linked = True, False
+        # Links stand and nobody is heard on any.
+        self._is_deaf = False
         self._said = Reachability()
         self._say_pending = False
         self._said_at_s: deque[float] = deque(maxlen=SAY_BURST)
@@ -174,7 +179,23 @@ class Watching:
                 self._missed(watched, at.mono_s - timer.since_s, at)
         elif sessions and all(session.heard_at_s <= timer.since_s for session in sessions):
             silent_s = at.mono_s - max(session.heard_at_s for session in sessions)
-            self._missed(watched, silent_s, at)
+            if watched.silent_since_ms is not None:
+                return
+            if any(other.heard_at_s > timer.since_s for other in self._links.sessions.open()):
+                self._missed(watched, silent_s, at)
+            elif timer.others_asked:
+                self._is_deaf = True
+                self._settle(at)
+            else:
+                self._ask_others(timer, at)
+
+    def _ask_others(self, timer: MissAnswer, at: Moment) -> None:
+        # Nobody at all was heard meanwhile: cut off with our links half open, or only few that speak seldom.
+        for other in self._links.sessions.open():
+            if other.peer != timer.subject:
+                self._links.ping(other, at)
+        again = attrs.evolve(timer, due_s=at.mono_s + OTHERS_ANSWER_S, others_asked=True)
+        self._out.append(StartTimer(again, OTHERS_ANSWER_S))
 
     def _missed(self, watched: _Watched, silent_s: float, at: Moment) -> None:
         if watched.silent_since_ms is None and at.mono_s >= watched.excused_until_s:
@@ -182,7 +203,11 @@ class Watching:
         self._settle(at)
 
     def heard(self, peer: str, at: Moment) -> None:
-        """Note any frame of a peer: it lives, whatever was reported."""
+        """Note any frame of a peer: it lives, whatever was reported, and we hear."""
+        if self._is_deaf:
+            # One link speaks again, the others may need a while longer.
+            self._is_deaf = False
+            self._doubt(at)
         watched = self._watched.get(peer)
         if watched is None:
             return
@@ -247,6 +272,10 @@ class Watching:
         """Abstain for a while if this timer is so late that our own loop stood still; tell whether it is."""
         if at.mono_s - due_s <= LOOP_STALL_S:
             return False
+        self._doubt(at)
+        return True
+
+    def _doubt(self, at: Moment) -> None:
         self._links.forgive_silence(at)
         for subject, watched in self._watched.items():
             if subject not in self._said.reports:
@@ -254,7 +283,6 @@ class Watching:
         self._abstains_until_s = at.mono_s + ABSTAIN_S
         self._out.append(StartTimer(CountAgain(), ABSTAIN_S))
         self._settle(at)
-        return True
 
     def abstain_ended(self, at: Moment) -> None:
         """Count again, unless a later stall keeps us out."""
@@ -286,7 +314,7 @@ class Watching:
 
     def _settle(self, at: Moment) -> None:
         """Bring the reports in step with the facts, and say what changed."""
-        can_tell = not self._is_alone and at.mono_s >= self._abstains_until_s
+        can_tell = not self._is_alone and not self._is_deaf and at.mono_s >= self._abstains_until_s
         for subject in list(self.reports):
             self._review(subject, at)
         for subject, watched in self._watched.items():
@@ -323,7 +351,9 @@ class Watching:
 
     def _statement(self, at: Moment) -> Reachability:
         is_cut_off = self._is_alone and self._was_linked
-        return Reachability(dict(self.reports), is_cut_off or at.mono_s < self._abstains_until_s)
+        return Reachability(
+            dict(self.reports), is_cut_off or self._is_deaf or at.mono_s < self._abstains_until_s
+        )
 
     def _say_soon(self, at: Moment) -> None:
         if self._say_pending:

@@ -7,7 +7,7 @@ Each lie counts itself in ``faults.counts`` under its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from random import Random
 from typing import Final
 
@@ -15,7 +15,8 @@ import attrs
 
 from esgf_gossip.core.codec import encode
 from esgf_gossip.core.messages import Announce, Answer, Bodies, Goodbye, Heads, Hello, Message, Ping
-from esgf_gossip.core.model import Head, Order
+from esgf_gossip.core.model import Head, Moment, Order
+from esgf_gossip.core.reachability import REACHABILITY, Reachability, Report, encode_reachability
 from esgf_gossip.sim.host import End
 from esgf_gossip.sim.network import VirtualNetwork
 from esgf_gossip.sim.trust import PlainSigner
@@ -115,3 +116,29 @@ def corrupt(network: VirtualNetwork, machine: str, lie: str) -> None:
         return told
 
     network.hosts[machine].tamper = tamper
+
+
+def slander(network: VirtualNetwork, machine: str, subjects: Collection[str], every_s: float = 1.0) -> None:
+    """Let a host report these nodes for ever, each newest digest of theirs, whatever it hears of them."""
+    host = network.hosts[machine]
+    node, run = host.node, host.run
+    assert node is not None
+    speak_truly = node.origin.publication.say
+
+    def say(name: str, _body: bytes | None, at: Moment) -> None:
+        heads = [head for head in map(node.registry.table.head, subjects) if head is not None]
+        reports = {
+            head.origin: Report(head.origin, head.order.epoch, head.order.sequence, at.wall_ms)
+            for head in heads
+        }
+        speak_truly(name, encode_reachability(Reachability(reports)), at)
+
+    def again() -> None:
+        if host.run == run:
+            network.faults.counts["lie: slander"] += 1
+            say(REACHABILITY, None, network.at(host))
+            network.publish(machine, {**host.entries, "registration": f"{network.now_s}".encode()})
+            network.timeline.later(every_s, again)
+
+    node.origin.publication.say = say  # type: ignore[method-assign]
+    again()

@@ -114,7 +114,6 @@ class GossipService(Service):
                 f"{error.filename or self.config.node.state}: {error.strerror}; check the folder"
             ) from None
         super().startService()
-        _spare_the_collector()
         signal.signal(signal.SIGHUP, self._on_hangup)
         self.log.info(
             "{host} of federation {federation} runs: epoch {epoch}, {nodes} nodes known, gossip on {gossip}",
@@ -127,6 +126,8 @@ class GossipService(Service):
 
     def _open(self) -> None:
         config = self.config
+        # Before anybody can dial: a start of a whole federation has no time to lose then.
+        _spare_the_collector()
         # Cheapest faults first: nothing is written before keys and site data are known to be good.
         self._material = self._load_trust(config)
         site = self._read_site(config)

@@ -43,6 +43,8 @@ SILENT_S: Final = 40.0
 STALL_S: Final = 2.0
 RINGS_STILL_S: Final = 0.5
 RINGS_LATEST_S: Final = 2.0
+# While a federation starts, each set of rings would cost a set of handshakes; who has links can wait for the last.
+RINGS_LATEST_LINKED_S: Final = 10.0
 NOT_NEEDED_AFTER_S: Final = 60.0
 # So many links to neighbours must be up before a link to others is let go.
 REPLACEMENTS: Final = 3
@@ -117,11 +119,12 @@ class Links:
     # ------------------------------------------------------------- rings
 
     def roster_moved(self, at: Moment) -> None:
-        """Draw the rings when the roster has been still for half a second, at the latest after two."""
+        """Draw the rings when the roster has been still for half a second, at the latest after a while."""
         since = self._rings_pending_since_s
+        latest_s = RINGS_LATEST_S if len(self.sessions.open()) < REPLACEMENTS else RINGS_LATEST_LINKED_S
         if since is None:
             since = self._rings_pending_since_s = at.mono_s
-        elif at.mono_s + RINGS_STILL_S - since > RINGS_LATEST_S:
+        elif at.mono_s + RINGS_STILL_S - since > latest_s:
             return
         self._rings_token += 1
         self._out.append(StartTimer(DrawRings(self._rings_token), RINGS_STILL_S))

@@ -15,7 +15,7 @@ from esgf_gossip.core.model import Address, VerifiedDigest
 from esgf_gossip.core.table import Table
 
 # Of two nodes that want each other the one with the smaller name dials first.
-SECOND_DIALLER_DELAY_S: Final = 1.0
+SECOND_DIALLER_DELAY_S: Final = 2.0
 
 
 def is_member(line: VerifiedDigest, now_ms: int) -> bool:

@@ -304,6 +304,10 @@ class GossipService(Service):
         except TrustError as error:
             outcome.refused.append(f"{error}; the trust in force stays")
             return
+        if material.fingerprint == self._material.fingerprint and not self._node.origin.publication.stopped:
+            # The same files: nothing that was judged by them is judged otherwise, but links by the time that went on.
+            self._judge_links()
+            return
         if material.fingerprint != self._material.fingerprint:
             outcome.changed.append("trust")
         self._material = material

@@ -19,6 +19,7 @@ from esgf_gossip.web.picture import (
     REDRAW_AFTER_S,
     REDRAW_EVERY_S,
     REDRAW_LATEST_S,
+    REDRAW_UNREADY_S,
     Picture,
 )
 from helpers.web import NOON_MS, a_node, a_view
@@ -95,6 +96,7 @@ ACCEPTED = fx.DigestAccepted("b.example.org", 1, 1, frozenset(), leaving=False)
 
 def test_a_burst_is_drawn_once_and_soon(picture, federation, clock):
     """Changes that follow each other are one drawing; a stream of them does not put it off."""
+    picture._is_ready = True
     picture.start()
     before = federation.judged
     picture.notice(ACCEPTED)
@@ -107,6 +109,16 @@ def test_a_burst_is_drawn_once_and_soon(picture, federation, clock):
         clock.advance(REDRAW_AFTER_S / 2)
         drawn_after_s += REDRAW_AFTER_S / 2
         assert drawn_after_s <= REDRAW_LATEST_S + REDRAW_AFTER_S
+
+
+def test_while_the_registry_fills_documents_are_drawn_once_a_second(picture, federation, clock):
+    """A start moves everything all the time, and nobody relies on it yet."""
+    picture.start()
+    before = federation.judged
+    for _ in range(20):
+        picture.notice(ACCEPTED)
+        clock.advance(REDRAW_UNREADY_S / 10)
+    assert before + 1 <= federation.judged <= before + 3
 
 
 def test_the_view_is_new_at_once(picture, federation):
@@ -122,6 +134,7 @@ def test_the_view_is_new_at_once(picture, federation):
 def test_document_events_and_callbacks_follow(picture, federation, clock, path):
     """A node that comes is in the file, in the kept document and in the events; who listened is called."""
     called = []
+    picture._is_ready = True
     picture.start()
     end = picture.on_view_changed(lambda: called.append(True))
     federation.nodes.append(a_node("b.example.org"))

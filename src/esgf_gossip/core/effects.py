@@ -30,6 +30,11 @@ class RetryFetch:
 
 
 @attrs.frozen
+class AnnounceHeads:
+    """Announce together what was accepted within a moment."""
+
+
+@attrs.frozen
 class FetchDue:
     """Ask for the newest line of an origin that had published too much to be asked for at once."""
 
@@ -129,6 +134,7 @@ class SayReachability:
 Timer = (
     RetryFetch
     | FetchDue
+    | AnnounceHeads
     | RetryFork
     | CompareRoots
     | CheckLinks

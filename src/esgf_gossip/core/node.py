@@ -15,7 +15,7 @@ from typing import Final
 
 from esgf_gossip.core import effects as fx
 from esgf_gossip.core import messages as msg
-from esgf_gossip.core import reconciliation
+from esgf_gossip.core.announcing import Announcing
 from esgf_gossip.core.answering import answer_to, bodies_for
 from esgf_gossip.core.comparing import Comparing
 from esgf_gossip.core.errors import VersionMismatchError, WireError
@@ -26,7 +26,7 @@ from esgf_gossip.core.greeting import Greeting
 from esgf_gossip.core.links import Links
 from esgf_gossip.core.log_effects import LogTimer
 from esgf_gossip.core.logs import StoredLog
-from esgf_gossip.core.model import Address, Head, Link, Moment, VerifiedDigest
+from esgf_gossip.core.model import Address, Link, Moment, VerifiedDigest
 from esgf_gossip.core.origin import Origin, notes_of
 from esgf_gossip.core.publication import Publication
 from esgf_gossip.core.reachability import REACHABILITY, Reachability, encode_reachability
@@ -58,6 +58,7 @@ class Node:
         self.origin: Final = Origin(
             Publication(signer, contact), self.registry, self.links.sessions, verifier, random, self._out
         )
+        self._announcing = Announcing(self.registry.table, self.links.sessions, self._out)
         self._revision = Revision(self.registry, verifier, self._out)
         self._forking = Forking(self.registry, self.links.sessions, verifier, self._out)
         self._fetching = Fetching(
@@ -168,7 +169,7 @@ class Node:
         self.origin.begin(self._stored_epoch, at)
         kept = Reachability(remembered.reports)
         self._watching.begin(kept, at)
-        self.origin.publication.say(REACHABILITY, _body_of(kept), at)
+        self.origin.publication.keep_saying(REACHABILITY, _body_of(kept))
         self.origin.publication.set_entries(entries, at)
         self.origin.publish(at)
         self.links.start(at)
@@ -259,14 +260,7 @@ class Node:
             or before.digest.expires_at_ms <= self.links.expiry_ms(at)
         ):
             self.links.roster_moved(at)
-        for session in self.links.sessions:
-            if session.we_greeted and session.peer != line.digest.origin and not session.has(line.head):
-                self._announce(session, [line.head])
-
-    def _announce(self, session: Session, heads: Sequence[Head]) -> None:
-        fresh = [head for head in heads if session.told.get(head.origin) != head]
-        session.told.update({head.origin: head for head in fresh})
-        self._out.extend(fx.Send(session.link, page) for page in reconciliation.announcements(fresh))
+        self._announcing.announce(line.head, at)
 
     # ------------------------------------------------------------- links
 
@@ -400,6 +394,8 @@ class Node:
         match timer:
             case fx.RetryFetch():
                 self._fetching.retry(timer.origin, timer.request, at)
+            case fx.AnnounceHeads():
+                self._announcing.due(at)
             case fx.FetchDue():
                 self._fetching.due(timer.origin, at)
             case fx.RetryFork():

@@ -139,6 +139,11 @@ class Publication:
         self._given = dict(entries)
         self._list_entries(at)
 
+    def keep_saying(self, name: str, body: bytes | None) -> None:
+        """Go on with an entry of the protocol itself from before a restart; ``set_entries`` lists it with the others."""
+        if body is not None:
+            self._said[name] = body
+
     def say(self, name: str, body: bytes | None, at: Moment) -> None:
         """Take the body of an entry of the protocol itself, None for none; the next digest lists it."""
         if body is None:

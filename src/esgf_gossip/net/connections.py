@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Final
 
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
@@ -114,8 +115,7 @@ class Connections:
             self._creator, True, _LinkFactory(self._driver, self._reactor, address), self._reactor
         )
         factory.noisy = False
-        endpoint = HostnameEndpoint(self._reactor, address[0], address[1], timeout=HANDSHAKE_S)
-        attempt: Deferred[Any] = endpoint.connect(factory)
+        attempt: Deferred[Any] = self._endpoint(address).connect(factory)
         self._dials.add(attempt)
 
         def ended(result: Any) -> None:
@@ -124,6 +124,15 @@ class Connections:
                 self._driver.dial_failed(address, _reason(result))
 
         attempt.addBoth(ended)
+
+    def _endpoint(self, address: Address) -> Any:
+        host, port = address
+        # HostnameEndpoint would start a thread to look up what is no name.
+        if isIPAddress(host):
+            return TCP4ClientEndpoint(self._reactor, host, port, timeout=HANDSHAKE_S)
+        if isIPv6Address(host):
+            return TCP6ClientEndpoint(self._reactor, host, port, timeout=HANDSHAKE_S)
+        return HostnameEndpoint(self._reactor, host, port, timeout=HANDSHAKE_S)
 
     def stop(self) -> Deferred[Any] | None:
         """Stop listening and dialling."""

@@ -151,11 +151,15 @@ class Picture:
         """Note that something changed: the view is old at once, documents follow within half a second."""
         self._view = None
         now_s = self._clock.seconds()
+        # While the registry fills after a start, everything moves all the time and nobody relies on it.
+        after_s, latest_s = (
+            (REDRAW_AFTER_S, REDRAW_LATEST_S) if self._is_ready else (REDRAW_UNREADY_S / 2, REDRAW_UNREADY_S)
+        )
         if self._moved_at_s is None:
             self._moved_at_s = now_s
-        elif now_s + REDRAW_AFTER_S - self._moved_at_s > REDRAW_LATEST_S:
+        elif now_s + after_s - self._moved_at_s > latest_s:
             return
-        self._draw_in(REDRAW_AFTER_S)
+        self._draw_in(after_s)
 
     def _draw_in(self, after_s: float) -> None:
         if self._redraw is not None and self._redraw.active():

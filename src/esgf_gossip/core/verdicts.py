@@ -81,22 +81,21 @@ def tally(
     votes: list[tuple[int, str, Vote]] = []
     seats = observers.seats(subject, unreachable)
     for number, seat in enumerate(seats):
-        said = set()
+        # A seat that abstained never counts against again: a stand-in's doubt must not undo a verdict it rests on.
+        has_spoken = False
         for holder in seat:
             report = on_subject.get(holder)
             if report is not None:
-                vote = Vote.REPORTS
+                vote, has_spoken = Vote.REPORTS, True
                 counted[holder] = report
             elif holder in statements and statements[holder].abstains:
-                vote = Vote.ABSTAINS
+                vote, has_spoken = Vote.ABSTAINS, True
             elif holder in unreachable:
                 vote = Vote.UNREACHABLE
             else:
                 vote = Vote.HEARS
-            said.add(vote)
             votes.append((number, holder, vote))
-        # A seat that abstained never counts against again: a stand-in's doubt must not undo a verdict it rests on.
-        against += Vote.HEARS in said and not said & {Vote.REPORTS, Vote.ABSTAINS}
+        against += not has_spoken and seat[-1] not in unreachable
     for_it = len(counted)
     verdict = Verdict.SUSPECT if for_it else Verdict.CLEAR
     if for_it > against and for_it >= min(2, len(seats)):

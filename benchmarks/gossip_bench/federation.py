@@ -111,6 +111,8 @@ class Federation:
         listening = [said.listening_at_s for said in self.streams.said.values()]
         # What is measured next begins with a federation at rest.
         self.wait_until_whole()
+        # Links of the start are let go a minute after the last of them, not after the first process.
+        self.disturbed_s = self.now()
         return ColdStart(begun_s, max(at for at in listening if at is not None), held_s, whole_s)
 
     def start(self, hosts: Iterable[str]) -> None:
@@ -125,6 +127,7 @@ class Federation:
         """Start nodes again and wait until all are one; then let links settle."""
         self.start(hosts)
         self._need(self.is_whole, START_MOST_S, "the nodes that were started again are back everywhere")
+        self.disturbed_s = self.now()
         self.loop.run_for(settle_s)
 
     def kill(self, hosts: Collection[str]) -> float:

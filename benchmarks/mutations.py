@@ -45,6 +45,8 @@ def main() -> int:
     options = parser.parse_args()
     size = min(BATCH, options.each)
     batches = -(-options.each // size)
+    if not any(options.classes in name for name in NAMES):
+        parser.error(f"no class has {options.classes!r} in its name; there are: {', '.join(NAMES)}")
     seeds = [seed for seed in range(batches * len(NAMES)) if options.classes in NAMES[seed % len(NAMES)]]
     state = campaign.State(options.state)
     todo = [seed for seed in seeds if seed not in state.outcomes]

@@ -6,11 +6,12 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from esgf_gossip.core.limits import ENTRY_BYTES
 from esgf_gossip.sim import campaign, schedules, spread
 
 EXAMPLES = """examples:
@@ -30,12 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     one = commands.add_parser("spread", help="how fast and at what cost a change reaches all nodes")
-    one.add_argument("--nodes", type=int, default=50)
+    one.add_argument("--nodes", type=_count(2, 10_000), default=50)
     one.add_argument("--seeds", type=campaign.seeds_of, default=range(1, 2), metavar="A-B")
-    one.add_argument("--changes", type=int, default=20, help="of each seed")
-    one.add_argument("--loss", type=float, default=0.01, help="share of messages whose first copy is lost")
-    one.add_argument("--body-bytes", type=int, default=4096)
-    one.add_argument("--byzantine", type=float, default=0.0, help="share of nodes that lie")
+    one.add_argument("--changes", type=_count(1, 10_000), default=20, help="of each seed")
+    one.add_argument("--loss", type=_share, default=0.01, help="share of messages whose first copy is lost")
+    one.add_argument("--body-bytes", type=_count(1, ENTRY_BYTES), default=4096)
+    one.add_argument("--byzantine", type=_share, default=0.0, help="share of nodes that lie")
     one.add_argument(
         "--latency", choices=("random", "regions"), default="random", help="5 to 150 ms, one way"
     )
@@ -45,11 +46,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one.add_argument("--state", type=Path, help="file of outcomes; seeds in it are not played again")
     one.set_defaults(command=_schedules)
     for sub in commands.choices.values():
-        sub.add_argument("--jobs", type=int, default=1, help="processes")
+        sub.add_argument("--jobs", type=_count(1, 64), default=1, help="processes")
         sub.add_argument("--json", action="store_true", help="print one JSON object")
         sub.add_argument("--results", type=Path, help="JSON file to which the result is appended")
     options = parser.parse_args(arguments)
     return int(options.command(options))
+
+
+def _count(least: int, most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not between {least} and {most}")
+        return int(text)
+
+    return number
+
+
+def _share(text: str) -> float:
+    # Where half of all messages, or of all nodes, are bad nothing need ever arrive.
+    if not 0 <= float(text) <= 0.5:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 0.5")
+    return float(text)
 
 
 def _spread(options: argparse.Namespace) -> int:

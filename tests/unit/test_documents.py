@@ -322,3 +322,18 @@ def test_the_goodbye_codes_are_those_of_the_code():
     """Every code of a goodbye is explained under its number."""
     rows = [row for row in _rows(_section("11 Goodbye")) if row[0].isdigit() and row[1].isupper()]
     assert {row[1]: int(row[0]) for row in rows} == {farewell.name: farewell.value for farewell in Farewell}
+
+
+def test_every_invariant_names_tests_that_exist():
+    """Fourteen invariants, in order, each with tests of this repository."""
+    rows = [row for row in _rows((ROOT / "docs" / "invariants.md").read_text()) if row[0].isdigit()]
+    assert [int(row[0]) for row in rows] == list(range(1, 15))
+    there = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    for number, _, tests in rows:
+        named = re.findall(r"test_\w+", tests)
+        assert len(named) >= 2, f"invariant {number}"
+        assert set(named) <= there, f"invariant {number}: {set(named) - there}"

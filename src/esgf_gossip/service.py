@@ -305,11 +305,12 @@ class GossipService(Service):
         except TrustError as error:
             outcome.refused.append(f"{error}; the trust in force stays")
             return
-        if material.fingerprint == self._material.fingerprint and not self._node.origin.publication.stopped:
+        has_changed = material.fingerprint != self._material.fingerprint
+        if not has_changed and not self._node.origin.publication.stopped:
             # The same files: nothing that was judged by them is judged otherwise, but links by the time that went on.
             self._judge_links()
             return
-        if material.fingerprint != self._material.fingerprint:
+        if has_changed:
             outcome.changed.append("trust")
         self._material = material
         self._verifier.replace(material)

@@ -9,7 +9,7 @@ Source: docs/protocol.md, "Fetching".
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 from esgf_gossip.core.effects import AnnounceHeads, Output, Send, StartTimer
@@ -48,7 +48,7 @@ class Announcing:
         heads = (self._table.head(origin) for origin in waiting)
         self._tell([head for head in heads if head is not None], at)
 
-    def _tell(self, heads: Iterable[Head], at: Moment) -> None:
+    def _tell(self, heads: Sequence[Head], at: Moment) -> None:
         self._told_at_s = at.mono_s
         for session in self._sessions:
             if not session.we_greeted:

@@ -84,7 +84,7 @@ class Node:
             self.registry, self.links.sessions, random, self._out, self._fetching.claim, self._forking
         )
         self.standing: Final = Standing(self.registry, self._out)
-        self._watching = Watching(signer.origin, self.registry.table, self.links, self._out, self._say)
+        self._watching = Watching(self.registry.table, self.links, self._out, self._say)
         self._drawn: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
         self._stored_epoch = 0
 

@@ -77,15 +77,9 @@ class Watching:
     """
 
     def __init__(
-        self,
-        own: str,
-        table: Table,
-        links: Links,
-        out: list[Output],
-        say: Callable[[Reachability, Moment], None],
+        self, table: Table, links: Links, out: list[Output], say: Callable[[Reachability, Moment], None]
     ) -> None:
         self.reports: dict[str, Report] = {}
-        self._own = own
         self._table = table
         self._links = links
         self._out = out
@@ -108,11 +102,6 @@ class Watching:
         self.reports = dict(remembered.reports)
         self._said = remembered
         self._grace_until_s = at.mono_s + START_GRACE_S
-
-    @property
-    def subjects(self) -> frozenset[str]:
-        """The nodes we watch."""
-        return frozenset(self._watched)
 
     # ------------------------------------------------------------- whom
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from esgf_gossip.cli import demo as demo_command
 from esgf_gossip.cli.main import program
 from esgf_gossip.demo import processes
 
@@ -27,6 +28,10 @@ with socket.socket(socket.AF_UNIX) as listening:
     connection, _ = listening.accept()
     connection.makefile("rb").readline()
     connection.sendall(json.dumps({"ok": True, "data": {"status": status, "nodes": []}}).encode() + b"\\n")
+    if int(sys.argv[4]):
+        time.sleep(0.3)
+        status["nodes"]["total"] += int(sys.argv[2])
+        connection.sendall(json.dumps({"event": "status", "data": status}).encode() + b"\\n")
     sys.stdin.readline()
     time.sleep(60)
 """
@@ -45,9 +50,9 @@ def prepare(_self, tell=lambda _: None):
 def demo(monkeypatch, tmp_path):
     """Give a function that runs the demo command with made-up daemons."""
 
-    def run(*options, missing=0, dying=False):
+    def run(*options, missing=0, dying=False, late=False):
         def command(path):
-            return [sys.executable, "-c", DAEMON, str(path), str(missing), str(int(dying))]
+            return [sys.executable, "-c", DAEMON, str(path), str(missing), str(int(dying)), str(int(late))]
 
         monkeypatch.setattr(processes, "daemon_command", command)
         monkeypatch.setattr(processes.DemoFederation, "prepare", prepare)
@@ -87,8 +92,16 @@ def test_its_own_folder_is_removed(demo, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_not_to_converge_is_a_failure_with_its_reason(demo):
-    """Nodes that know too few end the demo with 1 and one line that says so."""
+def test_a_slow_machine_is_given_time_to_converge(demo):
+    """The demo stays beyond its seconds until all nodes agree."""
+    result = demo("--nodes", "2", "--json", "--seconds", "0", missing=1, late=True)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["converge_after_start_seconds"] > 0
+
+
+def test_not_to_converge_is_a_failure_with_its_reason(demo, monkeypatch):
+    """Nodes that know too few, after the time of grace too, end the demo with 1 and one line that says so."""
+    monkeypatch.setattr(demo_command, "_CONVERGE_GRACE_S", 0.2)
     result = demo("--nodes", "2", "--json", missing=1)
     assert result.exit_code == 1
     body = json.loads(result.stdout)

@@ -40,7 +40,7 @@ from esgf_gossip.core.merkle import BLOCK_LEAVES, Tree
 from esgf_gossip.core.messages import AskLeaves, AskProof, Leaves, Proof
 from esgf_gossip.core.model import Digest, Link, LogRef, Moment, SignedDigest
 from esgf_gossip.core.node import Node
-from esgf_gossip.sim.trust import FEDERATION, START_MS, PlainSigner, PlainVerifier
+from esgf_gossip.sim.trust import FEDERATION, START_MS, PlainJudge, PlainSigner, PlainVerifier
 from esgf_gossip.storage.database import FILE_NAME, Database
 
 LOG = "datasets"
@@ -73,7 +73,9 @@ class Machine:
 
     def __init__(self, name: str, directory: Path) -> None:
         self.database = Database(directory / f"{name}-{FILE_NAME}")
-        self.node = Node(PlainSigner(name), PlainVerifier(), (name, 8951), [], random.Random(name))
+        self.node = Node(
+            PlainSigner(name), PlainVerifier(), (name, 8951), [], random.Random(name), PlainJudge()
+        )
         self.out: deque[bytes] = deque()
         self.frames: list[tuple[str, int, int, int]] = []
         self._timers: list[tuple[float, int, fx.Timer]] = []

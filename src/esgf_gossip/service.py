@@ -20,24 +20,22 @@ import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError, ReactorNotRunning
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from esgf_gossip import __version__
 from esgf_gossip.config import Config, ConfigError, format_address, load
+from esgf_gossip.core.effects import Notice
 from esgf_gossip.core.node import Node
 from esgf_gossip.core.publication import PublicationError
 from esgf_gossip.esgf.site_data import SiteError
 from esgf_gossip.net.clock import make_steady, wall_clock_ms
 from esgf_gossip.net.connections import Connections
 from esgf_gossip.net.driver import Driver
+from esgf_gossip.net.trust_keeper import TrustKeeper, TrustPlace
 from esgf_gossip.sources.site import Site, SiteFiles, read_site
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.storage.outputs import RegistrationFile
 from esgf_gossip.trust.errors import TrustError
-from esgf_gossip.trust.material import TrustMaterial
-from esgf_gossip.trust.tls import ConnectionCreator
-from esgf_gossip.trust.verifier import DigestVerifier
 from esgf_gossip.views.federation import FederationView, OwnState
 from esgf_gossip.views.judgement import REGISTRATION, Judge
 from esgf_gossip.web.control import ControlSocket, ControlSocketError
@@ -48,8 +46,6 @@ from esgf_gossip.web.site import make_site
 # A goodbye has that long to leave the host before the process ends.
 STOP_S: Final = 2.0
 CANNOT_RUN: Final = 11
-# Certificates end and CRLs grow old while links stand.
-JUDGE_LINKS_S: Final = 60.0
 
 
 class StartError(Exception):
@@ -129,7 +125,7 @@ class GossipService(Service):
         # Before anybody can dial: a start of a whole federation has no time to lose then.
         _spare_the_collector()
         # Cheapest faults first: nothing is written before keys and site data are known to be good.
-        self._material = self._load_trust(config)
+        self.trust = TrustKeeper(_trust_place(config), self._now_ms, self._reactor)
         site = self._read_site(config)
         for finding in site.findings:
             self.log.warn("site data: {finding}", finding=str(finding))
@@ -137,14 +133,13 @@ class GossipService(Service):
         _make_folder(config.outputs.directory, "[outputs] directory")
         self._database = Database(config.node.state / FILE_NAME)
         self._is_open = True
-        self._verifier = DigestVerifier(self._material)
-        self._creator = ConnectionCreator(self._material, self._now_ms)
         self._node = Node(
-            self._material.signer,
-            self._verifier,
+            self.trust.material.signer,
+            self.trust.verifier,
             config.gossip.advertise,
             config.gossip.seeds,
             SystemRandom(),
+            self.trust.objects,
         )
         document = (
             None
@@ -160,8 +155,8 @@ class GossipService(Service):
             self._reactor,
             self._now_ms,
         )
-        self._driver = Driver(self._node, self._database, self._reactor, self.picture.notice, self._now_ms)
-        self._connections = Connections(self._driver, self._creator, self._reactor)
+        self._driver = Driver(self._node, self._database, self._reactor, self._notice, self._now_ms)
+        self._connections = Connections(self._driver, self.trust.creator, self._reactor)
         self._control = ControlSocket(config.control_socket, self, self._reactor)
         # Bound before the first packet is sent: a second daemon ends here.
         self._control.start()
@@ -173,22 +168,18 @@ class GossipService(Service):
         stored = self._database.load()
         at = self._driver.at()
         self._driver.perform(
-            self._node.restore(stored.epoch, stored.lines, stored.bodies, at, stored.forks, stored.logs)
+            self._node.restore(
+                stored.epoch, stored.lines, stored.bodies, at, stored.forks, stored.logs, stored.trust
+            )
         )
         self.picture.start()
+        self.trust.start(self._node, self._driver)
         self._driver.perform(self._node.start(_entries(site), at))
         self._driver.on_fatal = self._end
-        self._judging = LoopingCall(self._judge_links)
-        self._judging.clock = self._reactor
-        self._judging.start(JUDGE_LINKS_S, now=False)
 
-    def _load_trust(self, config: Config) -> TrustMaterial:
-        return TrustMaterial.load(
-            config.trust.directory,
-            host=config.node.host,
-            federation=config.node.federation,
-            now_ms=self._now_ms(),
-        )
+    def _notice(self, notice: Notice) -> None:
+        self.trust.notice(notice)
+        self.picture.notice(notice)
 
     def _read_site(self, config: Config) -> Site:
         esgf = config.esgf
@@ -206,8 +197,8 @@ class GossipService(Service):
             sequence=publication.sequence,
             links=len(self._node.links.sessions.open()),
             started_at_ms=self._started_at_ms,
-            certificate_not_after_ms=self._material.not_after_ms,
-            crl_age_s=self._material.crl_age_s(now_ms),
+            certificate_not_after_ms=self.trust.material.not_after_ms,
+            crl_age_s=self.trust.material.crl_age_s(now_ms),
             storage_error=self._driver.storage_error,
             publishing_stopped=publication.stopped,
         )
@@ -220,8 +211,7 @@ class GossipService(Service):
         if not self._is_open:
             return succeed(None)
         connections = self._driver.connections
-        if self._judging.running:
-            self._judging.stop()
+        self.trust.stop()
         self._driver.stop()
         waits = [maybeDeferred(self._connections.stop), maybeDeferred(self._control.stop)]
         if self._http_port is not None:
@@ -240,6 +230,7 @@ class GossipService(Service):
         # A start that failed half way has not made all of them.
         if hasattr(self, "picture"):
             self.picture.stop()
+        self.trust.stop()
         if hasattr(self, "_driver"):
             self._driver.stop()
         if hasattr(self, "_connections"):
@@ -301,29 +292,10 @@ class GossipService(Service):
 
     def _reload_trust(self, config: Config, outcome: Reload) -> None:
         try:
-            material = self._load_trust(config)
+            if self.trust.load_again(_trust_place(config)):
+                outcome.changed.append("trust")
         except TrustError as error:
             outcome.refused.append(f"{error}; the trust in force stays")
-            return
-        has_changed = material.fingerprint != self._material.fingerprint
-        if not has_changed and not self._node.origin.publication.stopped:
-            # The same files: nothing that was judged by them is judged otherwise, but links by the time that went on.
-            self._judge_links()
-            return
-        if has_changed:
-            outcome.changed.append("trust")
-        self._material = material
-        self._verifier.replace(material)
-        self._creator.replace(material)
-        self._judge_links()
-        self._driver.perform(self._node.trust_changed(material.signer, self._driver.at()))
-
-    def _judge_links(self) -> None:
-        """Close the links that trust no longer carries: TLS judged each when it began, time goes on."""
-        for connection in self._driver.connections:
-            reason = self._creator.still_trusted(connection.transport)
-            if reason:
-                connection.close(reason)
 
     def _reload_site(self, config: Config, outcome: Reload) -> None:
         before = self._node.origin.publication.sequence
@@ -395,6 +367,10 @@ def _make_folder(folder: Path, setting: str) -> None:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     except FileExistsError:
         raise StorageError(f"{folder} is not a folder; name another as {setting} in node.toml") from None
+
+
+def _trust_place(config: Config) -> TrustPlace:
+    return TrustPlace(config.trust.directory, config.node.host, config.node.federation)
 
 
 def _entries(site: Site) -> dict[str, bytes]:

@@ -38,7 +38,7 @@ from esgf_gossip.core.node import Node
 from esgf_gossip.core.registry import sha256
 from esgf_gossip.core.revision import StoredLine
 from esgf_gossip.sim.disk import Disk
-from esgf_gossip.sim.trust import FEDERATION, START_MS, PlainSigner, PlainVerifier
+from esgf_gossip.sim.trust import FEDERATION, START_MS, PlainJudge, PlainSigner, PlainVerifier
 
 OWN = "m.example.org"
 
@@ -153,6 +153,7 @@ class Bench:
     ) -> None:
         self.disk = disk or Disk()
         self.verifier = PlainVerifier()
+        self.judge = PlainJudge()
         self.now_s = 0.0
         self.wall_ahead_ms = wall_ahead_ms
         self.outputs: list[fx.Output] = []
@@ -164,10 +165,13 @@ class Bench:
         self._timers: list[tuple[float, int, fx.Timer]] = []
         self._order = itertools.count()
         self._links = itertools.count(1)
-        self.node = Node(PlainSigner(own, generation), self.verifier, (own, 8951), seeds, Random(seed))
+        self.node = Node(
+            PlainSigner(own, generation), self.verifier, (own, 8951), seeds, Random(seed), self.judge
+        )
         stored = [StoredLine(line.signed, line.chain) for line in self.disk.lines.values()]
         forks, logs = list(self.disk.forks.values()), self.disk.stored_logs()
-        self.do(self.node.restore(self.disk.epoch, stored, self.disk.bodies, self.at(), forks, logs))
+        trust = list(self.disk.trust.values())
+        self.do(self.node.restore(self.disk.epoch, stored, self.disk.bodies, self.at(), forks, logs, trust))
         self.do(self.node.start({"registration": b"own"} if entries is None else entries, self.at()))
 
     def at(self) -> Moment:
@@ -263,7 +267,7 @@ class NodePair:
 
     def __init__(self, first: str = "a.example.org", second: str = "b.example.org") -> None:
         self.nodes = {
-            name: Node(PlainSigner(name), PlainVerifier(), (name, 8951), (), Random(name))
+            name: Node(PlainSigner(name), PlainVerifier(), (name, 8951), (), Random(name), PlainJudge())
             for name in (first, second)
         }
         self.now_s = 0.0
@@ -279,7 +283,9 @@ class NodePair:
 
     def restart(self, name: str, seed: str = "again") -> None:
         """Replace a node by a new process that remembers nothing; the other side hears nothing of it."""
-        node = self.nodes[name] = Node(PlainSigner(name), PlainVerifier(), (name, 8951), (), Random(seed))
+        node = self.nodes[name] = Node(
+            PlainSigner(name), PlainVerifier(), (name, 8951), (), Random(seed), PlainJudge()
+        )
         for wire in self.wires:
             wire.ends.pop(name, None)
         self._do(name, node.restore(0, (), {}, self.at()))

@@ -16,7 +16,17 @@ from esgf_gossip.core import effects as fx
 from esgf_gossip.core.codec import decode, encode
 from esgf_gossip.core.comparing import Comparing
 from esgf_gossip.core.forking import Forking
-from esgf_gossip.core.messages import Feature, Fingerprints, Fork, Forks, Heads, Message, Roots, WantFork
+from esgf_gossip.core.messages import (
+    Feature,
+    Fingerprints,
+    Fork,
+    Forks,
+    Heads,
+    Message,
+    Roots,
+    TrustMessage,
+    WantFork,
+)
 from esgf_gossip.core.model import (
     CertificateRank,
     Digest,
@@ -30,7 +40,8 @@ from esgf_gossip.core.model import (
 from esgf_gossip.core.reconciliation import roots_of
 from esgf_gossip.core.registry import Registry, sha256
 from esgf_gossip.core.sessions import Session, Sessions
-from esgf_gossip.sim.trust import PlainVerifier
+from esgf_gossip.core.trusting import Trusting
+from esgf_gossip.sim.trust import PlainJudge, PlainVerifier
 
 LINK = Link(1)
 ALL_FEATURES = frozenset(Feature)
@@ -68,6 +79,7 @@ class End:
     session: Session
     comparing: Comparing
     forking: Forking
+    trusting: Trusting
     out: list[fx.Output]
     claims: list[Head]
 
@@ -92,6 +104,8 @@ class End:
                 self.forking.give(self.session, message, at)
             case Fork():
                 self.forking.proof(self.session, message)
+            case _ if isinstance(message, TrustMessage):
+                self.trusting.take(self.session, message, at)
             case _:
                 self.claims.extend(message.heads)
 
@@ -106,10 +120,17 @@ def an_end(lines: Iterable[VerifiedDigest], features: frozenset[int], seed: int)
     out: list[fx.Output] = []
     claims: list[Head] = []
     forking = Forking(registry, sessions, PlainVerifier(), out)
+    trusting = Trusting(registry, sessions, PlainJudge(), out)
     comparing = Comparing(
-        registry, sessions, Random(seed), out, lambda _session, head, _at: claims.append(head), forking
+        registry,
+        sessions,
+        Random(seed),
+        out,
+        lambda _session, head, _at: claims.append(head),
+        forking,
+        trusting,
     )
-    return End(registry, session, comparing, forking, out, claims)
+    return End(registry, session, comparing, forking, trusting, out, claims)
 
 
 class Ends:

@@ -24,6 +24,7 @@ from esgf_gossip.core.messages import Answer
 from esgf_gossip.core.model import Digest, EntryRef, Link, Moment, SignedDigest
 from esgf_gossip.core.node import Node
 from esgf_gossip.core.registry import sha256
+from esgf_gossip.sim.trust import PlainJudge
 from esgf_gossip.trust.names import Names
 from esgf_gossip.trust.signing import NodeSigner
 from esgf_gossip.trust.verifier import DigestVerifier
@@ -108,7 +109,7 @@ class Stage:
             self._federation.node(OWN)
             self._federation.revoke([int.from_bytes(serial, "big") for serial in revoked], OWN)
             material = self._federation.material(OWN)
-        self.node = Node(material.signer, DigestVerifier(material), (OWN, 1), (), Random(seed))
+        self.node = Node(material.signer, DigestVerifier(material), (OWN, 1), (), Random(seed), PlainJudge())
         self.node.restore(0, (), {}, self.at())
         self.node.start({}, self.at())
         for origin in self.origins:

@@ -9,7 +9,7 @@ from esgf_gossip.core import effects as fx
 from esgf_gossip.core.messages import Goodbye, Hello
 from esgf_gossip.core.node import Node
 from esgf_gossip.net.driver import PERSIST_AGAIN_S, Driver
-from esgf_gossip.sim.trust import START_MS, PlainSigner, PlainVerifier
+from esgf_gossip.sim.trust import START_MS, PlainJudge, PlainSigner, PlainVerifier
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.trust.tls import PeerIdentity
 
@@ -65,7 +65,9 @@ def driver(story, tmp_path):
     """A driver with a real database, virtual time and no network."""
     clock = Clock()
     database = RecordingDatabase(story, Database(tmp_path / FILE_NAME))
-    node = Node(PlainSigner("a.example.org"), PlainVerifier(), ("a.example.org", 1), [], Random(1))
+    node = Node(
+        PlainSigner("a.example.org"), PlainVerifier(), ("a.example.org", 1), [], Random(1), PlainJudge()
+    )
     made = Driver(
         node,
         database,
@@ -147,7 +149,9 @@ def test_messages_after_a_close_are_not_delivered(driver, story):
 def test_what_an_effect_causes_is_carried_out_after_its_batch(driver, story):
     """A dial that fails at once does not cut into the batch that ordered it."""
     seed = ("seed.example.org", 8951)
-    node = Node(PlainSigner("a.example.org"), PlainVerifier(), ("a.example.org", 1), [seed], Random(1))
+    node = Node(
+        PlainSigner("a.example.org"), PlainVerifier(), ("a.example.org", 1), [seed], Random(1), PlainJudge()
+    )
     again = Driver(node, driver.database, driver.clock, driver._on_notice, driver._now_ms)
     again.dial = lambda address: again.dial_failed(address, "refused")
     again.perform(node.start({"registration": b"one"}, again.at()))

@@ -11,7 +11,7 @@ from esgf_gossip.core.messages import AskLeaves, AskProof, Leaves, Proof
 from esgf_gossip.core.node import Node
 from esgf_gossip.core.publication import PublicationError
 from esgf_gossip.net.driver import LEAVES_QUEUE_BYTES, PERSIST_AGAIN_S, Driver
-from esgf_gossip.sim.trust import START_MS, PlainSigner, PlainVerifier
+from esgf_gossip.sim.trust import START_MS, PlainJudge, PlainSigner, PlainVerifier
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.trust.tls import PeerIdentity
 from helpers.bench import a_hello
@@ -61,7 +61,7 @@ def driver(tmp_path):
     """A driver that has started, with a real database and virtual time."""
     clock = Clock()
     with closing(FailingDatabase(tmp_path / FILE_NAME)) as database:
-        node = Node(PlainSigner(OWN), PlainVerifier(), (OWN, 1), [], Random(1))
+        node = Node(PlainSigner(OWN), PlainVerifier(), (OWN, 1), [], Random(1), PlainJudge())
         made = Driver(node, database, clock, lambda _: None, lambda: START_MS + int(clock.seconds() * 1000))
         made.clock, made.database = clock, database
         made.perform(node.restore(0, (), {}, made.at()))

@@ -21,6 +21,7 @@ from esgf_gossip.core.messages import (
     Fingerprints,
     Fork,
     Forks,
+    GiveTrust,
     Goodbye,
     Heads,
     Hello,
@@ -30,11 +31,22 @@ from esgf_gossip.core.messages import (
     Pong,
     Proof,
     Roots,
+    TrustHeads,
     Unknown,
     Want,
     WantFork,
+    WantTrust,
 )
-from esgf_gossip.core.model import CertificateRank, Digest, EntryRef, Head, LogRef, Order, SignedDigest
+from esgf_gossip.core.model import (
+    CertificateRank,
+    Digest,
+    EntryRef,
+    Head,
+    LogRef,
+    Order,
+    SignedDigest,
+    TrustHead,
+)
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "messages"
 HASH = bytes(range(32))
@@ -67,28 +79,16 @@ MESSAGES = {
     "leaves-not-held": Leaves(8, 4096, (), (), (), is_last=True),
     "ask-proof": AskProof(9, "a.example.org", "datasets", 1 << 50, 5, 70_000),
     "proof": Proof(9, (HASH, HASH[::-1])),
+    "trust-heads": TrustHeads((TrustHead("crl/0011aabb", 43, 1_790_000_000, HASH),), "", "~"),
+    "want-trust": WantTrust("crl/0011aabb"),
+    "give-trust": GiveTrust("crl/0011aabb", b"body"),
 }
-KINDS = {
-    "hello": 1,
-    "roots": 2,
-    "heads": 3,
-    "announce": 4,
-    "ask": 5,
-    "answer": 6,
-    "want": 7,
-    "bodies": 8,
-    "ping": 9,
-    "pong": 10,
-    "goodbye": 11,
-    "fingerprints": 12,
-    "forks": 13,
-    "want-fork": 14,
-    "fork": 15,
-    "ask-leaves": 16,
-    "leaves": 17,
-    "ask-proof": 18,
-    "proof": 19,
-}
+# In the order of their numbers, from 1 on.
+KIND_NAMES = (
+    "hello roots heads announce ask answer want bodies ping pong goodbye fingerprints forks want-fork fork "
+    "ask-leaves leaves ask-proof proof trust-heads want-trust give-trust"
+)
+KINDS = {name: number for number, name in enumerate(KIND_NAMES.split(), start=1)}
 DIGEST = Digest(
     federation="fed.example.org",
     origin="a.example.org",

@@ -84,7 +84,7 @@ def test_a_database_of_the_first_version_gets_its_table_of_forks(tmp_path):
         database.apply([PersistEpoch(7)])
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.executescript(
-            "DROP TABLE forks; DROP TABLE logs; DROP TABLE leaves; DROP TABLE doomed; PRAGMA user_version = 1;"
+            "DROP TABLE trust; DROP TABLE forks; DROP TABLE logs; DROP TABLE leaves; DROP TABLE doomed; PRAGMA user_version = 1;"
         )
     with closing(Database(path)) as database:
         assert database.load().epoch == 7

@@ -126,7 +126,7 @@ def test_a_database_of_the_second_version_is_brought_up_to_date(path):
     with closing(Database(path)) as database:
         database.set_fact("epoch", 7)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        for table in ("logs", "leaves", "doomed"):
+        for table in ("trust", "logs", "leaves", "doomed"):
             connection.execute(f"DROP TABLE {table}")
         connection.execute("PRAGMA user_version = 2")
     with closing(Database(path)) as database:

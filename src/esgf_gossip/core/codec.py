@@ -26,6 +26,7 @@ from esgf_gossip.core.messages import (
     Fingerprints,
     Fork,
     Forks,
+    GiveTrust,
     Goodbye,
     Heads,
     Hello,
@@ -35,15 +36,18 @@ from esgf_gossip.core.messages import (
     Pong,
     Proof,
     Roots,
+    TrustHeads,
     Unknown,
     Want,
     WantFork,
+    WantTrust,
 )
-from esgf_gossip.core.model import Head, SignedDigest
+from esgf_gossip.core.model import Head, SignedDigest, TrustHead
 
 INSTANCE_BYTES: Final = 16
 
 _LOG_OR_NONE: Final = re.compile(f"({packing.NAME.pattern})?")
+_TRUST_MARK: Final = re.compile(f"({packing.TRUST_KEY.pattern}|~)?")
 
 # ----------------------------------------------------------------- reading
 
@@ -151,6 +155,25 @@ def _read_log_question(kind: type[AskLeaves | AskProof]) -> Callable[[list[Any]]
     )
 
 
+def _trust_key(value: object) -> str:
+    return packing.text(value, packing.TRUST_KEY, "the key of a trust object")
+
+
+def _trust_head(value: object) -> TrustHead:
+    key, number, stamp_s, content = packing.array(value, 4, "the head of a trust object")[:4]
+    return TrustHead(
+        _trust_key(key), packing.number(number), packing.number(stamp_s), packing.sha256(content)
+    )
+
+
+def _read_trust_heads(f: list[Any]) -> TrustHeads:
+    return TrustHeads(
+        packing.items(f[0], _trust_head, limits.MESSAGE_TRUST, "heads of trust objects"),
+        packing.text(f[1], _TRUST_MARK, "the key of a trust object, or none"),
+        packing.text(f[2], _TRUST_MARK, "the key of a trust object, or none"),
+    )
+
+
 # Number, least fields after it, reader. Append only.
 _READERS: Final[dict[int, tuple[int, Callable[[list[Any]], Message]]]] = {
     1: (8, _read_hello),
@@ -210,6 +233,9 @@ _READERS: Final[dict[int, tuple[int, Callable[[list[Any]], Message]]]] = {
     17: (6, _read_leaves),
     18: (6, _read_log_question(AskProof)),
     19: (2, lambda f: Proof(packing.number(f[0]), _log_hashes(f[1]))),
+    20: (3, _read_trust_heads),
+    21: (1, lambda f: WantTrust(_trust_key(f[0]))),
+    22: (2, lambda f: GiveTrust(_trust_key(f[0]), packing.blob(f[1], 1, limits.TRUST_BODY_BYTES))),
 }
 
 
@@ -300,6 +326,9 @@ _WRITERS: Final[dict[type[Any], Callable[[Any], list[object]]]] = {
     ],
     AskProof: lambda m: [18, m.request, m.origin, m.log, m.born, m.first_size, m.second_size],
     Proof: lambda m: [19, m.request, list(m.hashes)],
+    TrustHeads: lambda m: [20, [head.as_array() for head in m.heads], m.above, m.up_to],
+    WantTrust: lambda m: [21, m.key],
+    GiveTrust: lambda m: [22, m.key, m.body],
 }
 
 

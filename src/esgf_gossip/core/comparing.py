@@ -20,12 +20,15 @@ from esgf_gossip.core.model import Head, Link, Moment
 from esgf_gossip.core.narrowing import Listener, Teller
 from esgf_gossip.core.registry import Registry
 from esgf_gossip.core.sessions import Session, Sessions
+from esgf_gossip.core.trusting import Trusting
 
 COMPARE_LEAST_S: Final = 30.0
 COMPARE_MOST_S: Final = 60.0
 COMPARE_AGAIN_S: Final = 2.0
 # A peer may make us begin, or answer a vector, so often: half of the time after which an honest one asks again.
 SERVE_EVERY_S: Final = 1.0
+# Digests wait so long for trust that differs: two round trips at any distance.
+TRUST_FIRST_S: Final = 0.5
 # Up to so many heads all of them are sent: 50 kB, and no further questions.
 VECTOR_HEADS: Final = 500
 
@@ -45,6 +48,7 @@ class Comparing:
         out: list[Output],
         claim: Callable[[Session, Head, Moment], None],
         forking: Forking,
+        trusting: Trusting,
     ) -> None:
         self.agreed: set[str] = set()
         self._registry = registry
@@ -53,6 +57,7 @@ class Comparing:
         self._out = out
         self._claim = claim
         self._forking = forking
+        self._trusting = trusting
 
     def start(self) -> None:
         """Begin the comparisons with random peers."""
@@ -84,7 +89,7 @@ class Comparing:
         if not differing:
             self._agree(session)
         elif begins:
-            self._begin(session, differing, at)
+            self._begin(session, differing, roots, at)
             self._compare_again(session)
         else:
             self._listen(session, differing)
@@ -113,7 +118,7 @@ class Comparing:
         if not differing and ours.keys() & roots.keys():
             self._agree(session)
         elif begins:
-            self._begin(session, differing, at)
+            self._begin(session, differing, roots, at)
 
     def _agree(self, session: Session) -> None:
         self.agreed.add(session.peer)
@@ -129,10 +134,16 @@ class Comparing:
 
     # ------------------------------------------------------------- heads
 
-    def _begin(self, session: Session, differing: Mapping[int, bytes], at: Moment) -> None:
+    def _begin(
+        self, session: Session, differing: Mapping[int, bytes], theirs: Mapping[int, bytes], at: Moment
+    ) -> None:
         if at.mono_s - session.begun_at_s < SERVE_EVERY_S:
             return
         session.begun_at_s = at.mono_s
+        if LineKind.TRUST in differing:
+            self._trusting.tell_all(session)
+            if self._must_wait(session, (differing[LineKind.TRUST], theirs[LineKind.TRUST])):
+                return
         if LineKind.FORKS in differing:
             self._forking.tell_all(session)
         if LineKind.DIGESTS in differing:
@@ -143,7 +154,23 @@ class Comparing:
             else:
                 self._send(session, reconciliation.vector(heads))
 
+    def _must_wait(self, session: Session, roots: tuple[bytes, bytes]) -> bool:
+        # Once for each difference: where it lasts, digests must not wait for ever.
+        if Feature.TRUST not in session.features or session.trust.settled == roots:
+            return False
+        session.trust.settled = roots
+        self._out.append(StartTimer(CompareRoots(session.link), TRUST_FIRST_S))
+        return True
+
+    def with_all(self) -> None:
+        """Compare with every peer at once: what was refused before may be good now."""
+        for session in self._sessions.open():
+            session.roots_asked = True
+            self._send(session, [Roots(reconciliation.roots_of(self._registry), is_reply=False)])
+
     def _listen(self, session: Session, differing: Mapping[int, bytes]) -> None:
+        if LineKind.TRUST in differing:
+            session.trust.awaited_above = ""
         if LineKind.FORKS in differing:
             session.forks.awaited_above = b""
         if LineKind.DIGESTS in differing:

@@ -15,7 +15,7 @@ import attrs
 from esgf_gossip.core.forks import ForkLine
 from esgf_gossip.core.log_effects import LogNotice, LogTimer, PersistLog, SendLog
 from esgf_gossip.core.messages import Message
-from esgf_gossip.core.model import Address, Link, VerifiedDigest
+from esgf_gossip.core.model import Address, Link, TrustObject, VerifiedDigest
 from esgf_gossip.core.verdicts import Verdict
 
 # ----------------------------------------------------------------- timers
@@ -46,6 +46,14 @@ class RetryFork:
     """Ask the next claimant for the proof about this certificate, unless the link asked last is another."""
 
     certificate_sha256: bytes
+    link: Link
+
+
+@attrs.frozen
+class RetryTrust:
+    """Ask the next claimant for the trust object under this key, unless the link asked last is another."""
+
+    key: str
     link: Link
 
 
@@ -131,22 +139,20 @@ class SayReachability:
     """Publish what we have to say of the nodes we watch."""
 
 
+WatchTimer = SendBeat | MissAnswer | RepeatReport | CountAgain | SayReachability
 Timer = (
     RetryFetch
     | FetchDue
     | AnnounceHeads
     | RetryFork
+    | RetryTrust
     | CompareRoots
     | CheckLinks
     | DrawRings
     | DialNext
     | DrawPartner
     | SignAnew
-    | SendBeat
-    | MissAnswer
-    | RepeatReport
-    | CountAgain
-    | SayReachability
+    | WatchTimer
     | LogTimer
 )
 
@@ -199,6 +205,20 @@ class RemoveFork:
 
 
 @attrs.frozen
+class PersistTrust:
+    """Make a trust object durable, in place of the one under its key."""
+
+    held: TrustObject
+
+
+@attrs.frozen
+class RemoveTrust:
+    """Forget a trust object whose issuer is trusted no more."""
+
+    key: str
+
+
+@attrs.frozen
 class Send:
     """Send a message over a link; lost with the link."""
 
@@ -237,7 +257,17 @@ class StartTimer:
     after_s: float
 
 
-Persist = PersistEpoch | PersistLine | RemoveLine | DropBodies | PersistFork | RemoveFork | PersistLog
+Persist = (
+    PersistEpoch
+    | PersistLine
+    | RemoveLine
+    | DropBodies
+    | PersistFork
+    | RemoveFork
+    | PersistTrust
+    | RemoveTrust
+    | PersistLog
+)
 Effect = Persist | Send | SendLog | Disconnect | PauseReading | Dial | StartTimer
 
 # ----------------------------------------------------------------- notices
@@ -277,6 +307,30 @@ class ForkProven:
 
     origin: str
     certificate_sha256: bytes
+
+
+@attrs.frozen
+class TrustAccepted:
+    """A trust object came in force here, ours or a peer's: to be applied, and trust to be loaded again."""
+
+    held: TrustObject
+
+
+@attrs.frozen
+class TrustTurnedAway:
+    """A trust object was refused; nothing changed. ``peer`` is empty for what this node's own files offered."""
+
+    key: str
+    peer: str
+    reason: str
+
+
+@attrs.frozen
+class TrustConflict:
+    """An issuer signed two different objects of one number: its key is used twice, or was stolen. Told once."""
+
+    key: str
+    number: int
 
 
 @attrs.frozen
@@ -330,6 +384,9 @@ Notice = (
     | LineWithdrawn
     | DigestTurnedAway
     | ForkProven
+    | TrustAccepted
+    | TrustTurnedAway
+    | TrustConflict
     | LogNotice
     | VerdictChanged
     | PeerJoined

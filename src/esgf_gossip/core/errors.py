@@ -39,3 +39,19 @@ class DigestRefused(Exception):  # noqa: N818 - a verdict about an origin, not a
         super().__init__(reason)
         self.reason: Final = reason
         self.lasting: Final = lasting
+
+
+class ObjectRefused(Exception):  # noqa: N818 - a verdict about an issuer's word, not an error of the program
+    """
+    Refuse one trust object, say why, and whether to remember the verdict until trust changes.
+
+    ``lasting`` is False where the clock alone may change the verdict. ``contradicts``: it is rightly signed,
+    under the number of the one held, and says something else: both together are proof of that.
+    """
+
+    def __init__(self, reason: str, *, lasting: bool = True, contradicts: bool = False) -> None:
+        """Keep the reason, one line for the operator."""
+        super().__init__(reason)
+        self.reason: Final = reason
+        self.lasting: Final = lasting
+        self.contradicts: Final = contradicts

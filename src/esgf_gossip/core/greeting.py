@@ -19,7 +19,7 @@ from esgf_gossip.core.registry import Registry
 from esgf_gossip.core.sessions import Session
 
 # What this version can do beyond version 1 without features: numbers of messages.Feature.
-FEATURES: Final[tuple[int, ...]] = (Feature.BUCKETS, Feature.FORKS, Feature.LOGS)
+FEATURES: Final[tuple[int, ...]] = (Feature.BUCKETS, Feature.FORKS, Feature.LOGS, Feature.TRUST)
 
 
 class Greeting:

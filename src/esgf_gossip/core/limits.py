@@ -66,6 +66,18 @@ FORKS_PER_LINK: Final = 4
 # may prove nothing, two signatures each, before its claims are ignored.
 FORK_CLAIMS_PER_LINK: Final = 1024
 FORK_REFUSALS_PER_LINK: Final = 16
+# protocol: a frame holds one trust object; a CRL of 3,000 entries, a bundle of 50 issuers.
+TRUST_BODY_BYTES: Final = 120 * 1024
+TRUST_KEY_CHARACTERS: Final = 360
+# Trust objects held: a hundred nodes with thirty secrets each. What is beyond is refused, loudly.
+TRUST_OBJECTS: Final = 4096
+# Heads of trust objects in one message; with the longest keys they stay below a frame.
+MESSAGE_TRUST: Final = 256
+# Trust objects asked of one peer at the same time, keys it may claim beyond those we hold; and of the objects it
+# gave so many may be refused before its claims are ignored until trust changes.
+TRUST_PER_LINK: Final = 4
+TRUST_CLAIMS_PER_LINK: Final = 4096
+TRUST_REFUSALS_PER_LINK: Final = 64
 # A peer may claim heads of so many origins beyond those we hold lines of.
 UNKNOWN_CLAIMS_PER_PEER: Final = 4096
 # Fetches that wait for answers at the same time, all peers together; the others queue.

@@ -12,13 +12,14 @@ from enum import IntEnum
 
 import attrs
 
-from esgf_gossip.core.model import Head, SignedDigest
+from esgf_gossip.core.model import Head, SignedDigest, TrustHead
 
 
 class LineKind(IntEnum):
     """The kinds of lines in the replicated table; each has a root of its own."""
 
     DIGESTS = 1
+    TRUST = 2
     FORKS = 3
 
 
@@ -28,6 +29,7 @@ class Feature(IntEnum):
     BUCKETS = 1
     FORKS = 2
     LOGS = 3
+    TRUST = 4
 
 
 class Farewell(IntEnum):
@@ -283,6 +285,35 @@ class Proof:
 
 
 @attrs.frozen
+class TrustHeads:
+    """
+    Claim to hold these trust objects.
+
+    All that the sender holds with keys between ``above`` (left out) and ``up_to``; both empty where it says
+    nothing of others.
+    """
+
+    heads: tuple[TrustHead, ...]
+    above: str
+    up_to: str
+
+
+@attrs.frozen
+class WantTrust:
+    """Ask for the trust object under a key."""
+
+    key: str
+
+
+@attrs.frozen
+class GiveTrust:
+    """Give the trust object under a key; its body proves it."""
+
+    key: str
+    body: bytes
+
+
+@attrs.frozen
 class Unknown:
     """A kind that this version does not know: ignored and counted, so that newer peers can be understood."""
 
@@ -290,6 +321,7 @@ class Unknown:
 
 
 LogMessage = AskLeaves | Leaves | AskProof | Proof
+TrustMessage = TrustHeads | WantTrust | GiveTrust
 Message = (
     Hello
     | Roots
@@ -307,5 +339,6 @@ Message = (
     | WantFork
     | Fork
     | LogMessage
+    | TrustMessage
     | Unknown
 )

@@ -8,6 +8,7 @@ Source: docs/protocol.md, docs/adr/0003-order-of-digests.md.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Final, NewType
@@ -186,3 +187,44 @@ class Head:
         if self.order != other.order:
             return self.order > other.order
         return self.payload_sha256 < other.payload_sha256
+
+
+@attrs.frozen
+class TrustHead:
+    """The short form of a trust object: its key, the issuer's rising number, a date in Unix seconds, SHA-256."""
+
+    key: str
+    number: int
+    stamp_s: int
+    sha256: bytes
+
+    def as_array(self) -> list[object]:
+        """Return the fields in the order in which they stand in messages and under the root."""
+        return [self.key, self.number, self.stamp_s, self.sha256]
+
+    def is_above(self, other: TrustHead | None) -> bool:
+        """Tell whether this one wins over another of the same key; of two with one stand the smaller hash does."""
+        if other is None:
+            return True
+        if (self.number, self.stamp_s) != (other.number, other.stamp_s):
+            return (self.number, self.stamp_s) > (other.number, other.stamp_s)
+        return self.sha256 < other.sha256
+
+
+@attrs.frozen
+class TrustObject:
+    """
+    A CRL, a bundle, a sealed secret, ...: bytes that prove themselves, judged by a TrustJudge.
+
+    Only a judge makes one: the type is the proof (and the core itself, for two that contradict each other).
+    """
+
+    key: str
+    number: int
+    stamp_s: int
+    body: bytes = attrs.field(repr=False)
+
+    @cached_property
+    def head(self) -> TrustHead:
+        """The short form of this object."""
+        return TrustHead(self.key, self.number, self.stamp_s, hashlib.sha256(self.body).digest())

@@ -26,7 +26,7 @@ from esgf_gossip.core.greeting import Greeting
 from esgf_gossip.core.links import Links
 from esgf_gossip.core.log_effects import LogTimer
 from esgf_gossip.core.logs import StoredLog
-from esgf_gossip.core.model import Address, Link, Moment, VerifiedDigest
+from esgf_gossip.core.model import Address, Link, Moment, TrustObject, VerifiedDigest
 from esgf_gossip.core.origin import Origin, notes_of
 from esgf_gossip.core.publication import Publication
 from esgf_gossip.core.reachability import REACHABILITY, Reachability, encode_reachability
@@ -34,7 +34,8 @@ from esgf_gossip.core.registry import Registry
 from esgf_gossip.core.revision import Revision, StoredLine
 from esgf_gossip.core.sessions import Session
 from esgf_gossip.core.standing import Standing
-from esgf_gossip.core.verification import Signer, Verifier
+from esgf_gossip.core.trusting import Trusting
+from esgf_gossip.core.verification import Signer, TrustJudge, Verifier
 from esgf_gossip.core.watching import Watching
 
 AWAY_S: Final = 30
@@ -44,16 +45,20 @@ class Node:
     """
     One member of the federation.
 
-    Every method that takes a Moment returns what is to be done and what there
-    is to tell, in order. ``registry`` may be read at any time.
+    Every method that takes a Moment returns what is to be done and to tell, in order. ``registry`` may be read at any time.
     """
 
     def __init__(
-        self, signer: Signer, verifier: Verifier, contact: Address, seeds: Sequence[Address], random: Random
+        self,
+        signer: Signer,
+        verifier: Verifier,
+        contact: Address,
+        seeds: Sequence[Address],
+        random: Random,
+        judge: TrustJudge,
     ) -> None:
         self.registry: Final = Registry()
         self._out: list[fx.Output] = []
-        self._random = random
         self.links: Final = Links(signer.origin, contact, seeds, self.registry.table, random, self._out)
         self.origin: Final = Origin(
             Publication(signer, contact), self.registry, self.links.sessions, verifier, random, self._out
@@ -61,6 +66,7 @@ class Node:
         self._announcing = Announcing(self.registry.table, self.links.sessions, self._out)
         self._revision = Revision(self.registry, verifier, self._out)
         self._forking = Forking(self.registry, self.links.sessions, verifier, self._out)
+        self._trusting = Trusting(self.registry, self.links.sessions, judge, self._out)
         self._fetching = Fetching(
             self.registry,
             self.links.sessions,
@@ -81,7 +87,13 @@ class Node:
         )
         self._greeting = Greeting(self.registry, self.origin.publication, random.randbytes(16), self._out)
         self._comparing = Comparing(
-            self.registry, self.links.sessions, random, self._out, self._fetching.claim, self._forking
+            self.registry,
+            self.links.sessions,
+            random,
+            self._out,
+            self._fetching.claim,
+            self._forking,
+            self._trusting,
         )
         self.standing: Final = Standing(self.registry, self._out)
         self._watching = Watching(self.registry.table, self.links, self._out, self._say)
@@ -144,9 +156,11 @@ class Node:
         at: Moment,
         forks: Iterable[msg.Fork] = (),
         logs: Iterable[StoredLog] = (),
+        trust: Iterable[TrustObject] = (),
     ) -> list[fx.Output]:
         """Take back what a disk holds, verified anew: what trust no longer carries stays out."""
         self._stored_epoch = epoch
+        self._trusting.restore(trust, at)
         self._revision.restore(lines, bodies, at)
         self._revision.restore_forks(forks)
         self.logs.restore(logs, at)
@@ -217,12 +231,18 @@ class Node:
                 self.links.close(session, msg.Farewell.STOPPING, "this node stops", away_s)
         return self._drain()
 
+    def offer_trust(self, objects: Sequence[tuple[str, bytes]], at: Moment) -> list[fx.Output]:
+        """Take trust objects, key and body, that this node's own files hold; what is new spreads."""
+        self._trusting.offer(objects, at)
+        return self._finish(at)
+
     def trust_changed(self, signer: Signer, at: Moment) -> list[fx.Output]:
         """
         Go on with new trust: lines it does not carry end, a new certificate is published at once.
 
-        The Verifier has been told already; links are re-judged by the shell.
+        Verifier and TrustJudge have been told already; links are re-judged by the shell.
         """
+        self._trusting.again(at)
         self._fetching.forget_refusals()
         self._forking.forget_refusals()
         renewed = signer.certificate_sha256 != self.origin.publication.signer.certificate_sha256
@@ -236,6 +256,7 @@ class Node:
             self.origin.publication.resume()
         if resumes or self.name not in self.registry.table:
             self.origin.publish(at)
+        self._comparing.with_all()
         return self._finish(at)
 
     # ------------------------------------------------------------- lines
@@ -286,6 +307,7 @@ class Node:
         return self._finish(at)
 
     def _link_gone(self, link: Link, at: Moment) -> None:
+        self._trusting.lost(link)
         self._fetching.lost(link, at)
         self.logs.lost(link, at)
 
@@ -364,6 +386,8 @@ class Node:
                     self._watching.excuse(session.peer, message.away_s, at)
                 self.links.goodbye(session, message, at)
                 self._link_gone(session.link, at)
+            case _ if isinstance(message, msg.TrustMessage):
+                self._trusting.take(session, message, at)
             case _ if isinstance(message, msg.LogMessage):
                 self.logs.take(session, message, at)
             case msg.Unknown():
@@ -400,6 +424,8 @@ class Node:
                 self._fetching.due(timer.origin, at)
             case fx.RetryFork():
                 self._forking.retry(timer)
+            case fx.RetryTrust():
+                self._trusting.retry(timer)
             case fx.CompareRoots():
                 self._comparing.due(timer.link)
             case fx.CheckLinks():
@@ -413,16 +439,8 @@ class Node:
                 self.links.draw_partner(at)
             case fx.SignAnew():
                 self.origin.renew(timer.token, at)
-            case fx.SendBeat():
-                self._watching.beat_due(timer, at)
-            case fx.MissAnswer():
-                self._watching.answer_due(timer, at)
-            case fx.RepeatReport():
-                self._watching.repeat_due(timer, at)
-            case fx.CountAgain():
-                self._watching.abstain_ended(at)
-            case fx.SayReachability():
-                self._watching.say_due(at)
+            case _ if isinstance(timer, fx.WatchTimer):
+                self._watching.due(timer, at)
             case _ if isinstance(timer, LogTimer):
                 self.logs.due(timer, at)
         return self._finish(at)

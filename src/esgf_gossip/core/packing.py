@@ -30,6 +30,9 @@ NAME: Final = re.compile(r"[a-z0-9][a-z0-9._/-]{0,63}")
 # Level 1 makes a third of typical events, at 100 MB/s; higher ones win little more.
 _DEFLATE_LEVEL: Final = 1
 
+# Kind, slash, and what the kind makes of it; sorted by bytes, "~" is above them all.
+TRUST_KEY: Final = re.compile(rf"(?=.{{3,{limits.TRUST_KEY_CHARACTERS}}}\Z)[a-z]{{1,20}}/[a-z0-9._/-]+")
+
 T = TypeVar("T")
 
 

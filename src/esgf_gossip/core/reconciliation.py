@@ -22,7 +22,11 @@ HEADS_PER_PAGE: Final = 256
 
 def roots_of(registry: Registry) -> dict[int, bytes]:
     """Return the root of each kind of line."""
-    return {LineKind.DIGESTS: registry.table.root, LineKind.FORKS: registry.forks.root}
+    return {
+        LineKind.DIGESTS: registry.table.root,
+        LineKind.TRUST: registry.trust.root,
+        LineKind.FORKS: registry.forks.root,
+    }
 
 
 def differing(ours: Mapping[int, bytes], theirs: Mapping[int, bytes]) -> dict[int, bytes]:

@@ -16,6 +16,7 @@ import attrs
 from esgf_gossip.core.forks import ForkTable
 from esgf_gossip.core.model import Digest, Head, VerifiedDigest
 from esgf_gossip.core.table import Table
+from esgf_gossip.core.trust_lines import TrustTable
 
 
 def sha256(body: bytes) -> bytes:
@@ -39,6 +40,7 @@ class Registry:
     def __init__(self) -> None:
         self.table = Table()
         self.forks = ForkTable()
+        self.trust = TrustTable()
         self._bodies: dict[bytes, bytes] = {}
         self._references: Counter[bytes] = Counter()
         self._moved: set[str] = set()
@@ -51,6 +53,7 @@ class Registry:
     def adopt(self, other: Registry) -> None:
         """Hold what another registry holds in place of what is held here: thousands start in step by it."""
         self.table.adopt(other.table)
+        self.trust.adopt(other.trust)
         self._bodies = dict(other._bodies)
         self._references = other._references.copy()
 

@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 
 from esgf_gossip.core.limits import UNKNOWN_CLAIMS_PER_PEER, WASTED_CHECKS_PER_S
-from esgf_gossip.core.model import Address, Head, Link
+from esgf_gossip.core.model import Address, Head, Link, TrustHead
 from esgf_gossip.core.narrowing import Listener, Teller
 from esgf_gossip.core.quota import TokenBucket
 from esgf_gossip.core.table import Table
@@ -39,6 +39,25 @@ class ForkTalk:
     refused: set[bytes] = attrs.field(factory=set)
     given_at_s: dict[bytes, float] = attrs.field(factory=dict)
     awaited_above: bytes | None = None
+
+
+@attrs.define
+class TrustTalk:
+    """
+    What was said of trust objects on one link, by their keys.
+
+    ``claimed`` by the peer; ``asked`` of it and not given yet; ``refused``: what it gave was no such object;
+    ``given_at_s``: hash of what we sent last, and when.
+    ``awaited_above``: where the next page of all the peer holds begins, None where none was asked for.
+    ``settled``: the two roots for which digests have waited already.
+    """
+
+    claimed: dict[str, TrustHead] = attrs.field(factory=dict)
+    asked: set[str] = attrs.field(factory=set)
+    refused: set[str] = attrs.field(factory=set)
+    given_at_s: dict[str, tuple[bytes, float]] = attrs.field(factory=dict)
+    awaited_above: str | None = None
+    settled: tuple[bytes, bytes] | None = None
 
 
 @attrs.define
@@ -87,6 +106,11 @@ class Session:
     def forks(self) -> ForkTalk:
         """What was said of fork lines; made when something is, which is rare."""
         return ForkTalk()
+
+    @cached_property
+    def trust(self) -> TrustTalk:
+        """What was said of trust objects; made when something is."""
+        return TrustTalk()
 
     def note_claim(self, head: Head, table: Table) -> bool:
         """

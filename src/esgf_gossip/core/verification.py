@@ -1,7 +1,7 @@
 """
-What the core asks of trust: two protocols, no implementation.
+What the core asks of trust: three protocols, no implementation.
 
-``trust`` implements both; the simulator passes cheaper ones.
+``trust`` implements them; the simulator passes cheaper ones.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from esgf_gossip.core.model import CertificateRank, Digest, SignedDigest, VerifiedDigest
+from esgf_gossip.core.model import CertificateRank, Digest, SignedDigest, TrustObject, VerifiedDigest
 
 
 class Verifier(Protocol):
@@ -29,6 +29,27 @@ class Verifier(Protocol):
 
         Raises:
             DigestRefused: with one line of reason; no state anywhere changed.
+        """
+        ...  # pragma: no cover
+
+
+class TrustJudge(Protocol):
+    """Turns bytes that claim to be a trust object into one, or refuses them."""
+
+    def judge_object(self, key: str, body: bytes, held: bytes | None, now_ms: int) -> TrustObject:
+        """
+        Check what proves the object: signature, issuer, number, form.
+
+        The clock may only refuse what is dated ahead, and says so (``lasting`` False): all nodes come to one verdict.
+
+        Args:
+            key: the line it is for, ``<kind>/...``.
+            body: the bytes as they came, at most ``TRUST_BODY_BYTES``.
+            held: the body held under that key, if any; the new one may have to go on from it.
+            now_ms: our wall clock, UTC.
+
+        Raises:
+            ObjectRefused: with one line of reason; nothing is changed.
         """
         ...  # pragma: no cover
 

@@ -22,6 +22,7 @@ from esgf_gossip.core.effects import (
     SayReachability,
     SendBeat,
     StartTimer,
+    WatchTimer,
 )
 from esgf_gossip.core.limits import REPORTS_MOST
 from esgf_gossip.core.links import Links
@@ -128,9 +129,23 @@ class Watching:
                 self._dial(subject, at)
         self._settle(at)
 
+    def due(self, timer: WatchTimer, at: Moment) -> None:
+        """Take one timer of ours; a stale one does nothing."""
+        match timer:
+            case SendBeat():
+                self._beat_due(timer, at)
+            case MissAnswer():
+                self._answer_due(timer, at)
+            case RepeatReport():
+                self._repeat_due(timer, at)
+            case CountAgain():
+                self._settle(at)  # unless a later stall keeps us out
+            case SayReachability():
+                self._say_due(at)
+
     # ------------------------------------------------------------- beats
 
-    def beat_due(self, timer: SendBeat, at: Moment) -> None:
+    def _beat_due(self, timer: SendBeat, at: Moment) -> None:
         """Ask for a sign of life, unless the subject is not ours any more."""
         watched = self._watched.get(timer.subject)
         if watched is None or watched.token != timer.token:
@@ -157,7 +172,7 @@ class Watching:
         after_s = (phase_s - now_s) % BEAT_S
         return after_s if after_s >= BEAT_S / 2 else after_s + BEAT_S
 
-    def answer_due(self, timer: MissAnswer, at: Moment) -> None:
+    def _answer_due(self, timer: MissAnswer, at: Moment) -> None:
         """Miss a node of which nothing at all was heard in time."""
         watched = self._watched.get(timer.subject)
         if watched is None or watched.token != timer.token or self.timer_came(timer.due_s, at):
@@ -273,11 +288,7 @@ class Watching:
         self._out.append(StartTimer(CountAgain(), ABSTAIN_S))
         self._settle(at)
 
-    def abstain_ended(self, at: Moment) -> None:
-        """Count again, unless a later stall keeps us out."""
-        self._settle(at)
-
-    def repeat_due(self, timer: RepeatReport, at: Moment) -> None:
+    def _repeat_due(self, timer: RepeatReport, at: Moment) -> None:
         """Say again what was answered, if the node is still not heard."""
         watched = self._watched.get(timer.subject)
         if watched is not None and watched.token == timer.token:
@@ -353,7 +364,7 @@ class Watching:
             after_s = max(after_s, self._said_at_s[0] + SAY_BURST * SAY_EVERY_S - at.mono_s)
         self._out.append(StartTimer(SayReachability(), after_s))
 
-    def say_due(self, at: Moment) -> None:
+    def _say_due(self, at: Moment) -> None:
         """Publish what we have to say now, if it is news or an answer."""
         self._say_pending = False
         statement = self._statement(at)

@@ -183,6 +183,7 @@ class Driver:
             *(fx.PersistLine(line, registry.bodies_of(line.digest)) for line in registry.table),
             # A fork line that went meanwhile is judged again, and removed, by the next start.
             *(fx.PersistFork(line) for line in registry.forks),
+            *(fx.PersistTrust(held) for held in registry.trust),
             # Leaves that would follow lost ones would leave a hole.
             *(effect for effect in persists if not isinstance(effect, lx.PersistLog)),
         ]

@@ -16,7 +16,7 @@ from esgf_gossip.core.limits import LEAVES_ANSWER_BYTES
 from esgf_gossip.core.log_serving import no_leaves, pages, proof
 from esgf_gossip.core.logs import Log, LogKey, StoredLog
 from esgf_gossip.core.messages import Fork, Message
-from esgf_gossip.core.model import VerifiedDigest
+from esgf_gossip.core.model import TrustObject, VerifiedDigest
 from esgf_gossip.core.revision import StoredLine
 
 # Every effect that is none of these is an order to the disk.
@@ -36,6 +36,7 @@ class Disk:
     forks: dict[bytes, Fork] = attrs.field(factory=dict)
     logs: dict[LogKey, Log] = attrs.field(factory=dict)
     leaves: dict[LogKey, dict[int, bytes]] = attrs.field(factory=dict)
+    trust: dict[str, TrustObject] = attrs.field(factory=dict)
 
     def apply(self, effect: object) -> None:
         """Carry out one effect; those that are no order to a disk change nothing."""
@@ -53,6 +54,10 @@ class Disk:
                 self.forks[effect.line.certificate_sha256] = effect.line.proof
             case fx.RemoveFork():
                 self.forks.pop(effect.certificate_sha256, None)
+            case fx.PersistTrust():
+                self.trust[effect.held.key] = effect.held
+            case fx.RemoveTrust():
+                self.trust.pop(effect.key, None)
             case fx.DropBodies():
                 self._drop(effect.dropped)
             case lx.PersistLeaves():
@@ -106,9 +111,8 @@ class Disk:
     def copy(self) -> Disk:
         """Return a backup: later writes to either are not seen by the other."""
         leaves = {key: dict(kept) for key, kept in self.leaves.items()}
-        return Disk(
-            self.epoch, dict(self.lines), dict(self.bodies), dict(self.forks), dict(self.logs), leaves
-        )
+        forks, trust, logs = dict(self.forks), dict(self.trust), dict(self.logs)
+        return Disk(self.epoch, dict(self.lines), dict(self.bodies), forks, logs, leaves, trust)
 
 
 class NoDisk(Disk):

@@ -27,7 +27,7 @@ from esgf_gossip.sim.host import PORT, End, Host
 from esgf_gossip.sim.latency import AtRandom, Latency
 from esgf_gossip.sim.timeline import Timeline
 from esgf_gossip.sim.traffic import Traffic
-from esgf_gossip.sim.trust import START_MS, PlainSigner, PlainVerifier
+from esgf_gossip.sim.trust import START_MS, PlainJudge, PlainSigner, PlainVerifier
 from esgf_gossip.sim.wires import Wires
 
 # One reading serves all who get the same bytes: messages are immutable. Long ones would fill the memory.
@@ -63,6 +63,7 @@ class VirtualNetwork:
         self.faults = Faults()
         self.hosts: dict[str, Host] = {}
         self.verifier = PlainVerifier()
+        self.judge = PlainJudge()
         self.traffic = traffic
         self.on_persist: Callable[[Host, fx.Output], None] | None = None
         self.on_notice: Callable[[Host, fx.Output], None] | None = None
@@ -111,10 +112,13 @@ class VirtualNetwork:
             host.contact,
             [(seed, PORT) for seed in seeds],
             Random(f"{self.random.random()}/{machine}"),
+            self.judge,
         )
         stored, bodies = host.disk.stored(), dict(host.disk.bodies)
         forks, logs = list(host.disk.forks.values()), host.disk.stored_logs()
-        self._perform(host, host.node.restore(host.disk.epoch, stored, bodies, self.at(host), forks, logs))
+        trust = list(host.disk.trust.values())
+        at = self.at(host)
+        self._perform(host, host.node.restore(host.disk.epoch, stored, bodies, at, forks, logs, trust))
         if host.node is not None:
             self._perform(host, host.node.start(host.entries, self.at(host)))
         return host
@@ -162,6 +166,12 @@ class VirtualNetwork:
         host.entries = entries
         assert host.node is not None
         self._perform(host, host.node.publish(entries, self.at(host)))
+
+    def offer_trust(self, machine: str, objects: Sequence[tuple[str, bytes]]) -> None:
+        """Let a running node find trust objects, key and body, among its files."""
+        host = self.hosts[machine]
+        assert host.node is not None
+        self._perform(host, host.node.offer_trust(objects, self.at(host)))
 
     def append(self, machine: str, log: str, leaves: Sequence[bytes]) -> None:
         """Let a running node add events to a log of its own."""

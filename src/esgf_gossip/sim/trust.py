@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import attrs
 
-from esgf_gossip.core.errors import DigestRefused
+from esgf_gossip.core.errors import DigestRefused, ObjectRefused
 from esgf_gossip.core.limits import CLOCK_AHEAD_MS
-from esgf_gossip.core.model import CertificateRank, Digest, Order, SignedDigest, VerifiedDigest
+from esgf_gossip.core.model import CertificateRank, Digest, Order, SignedDigest, TrustObject, VerifiedDigest
 
 FEDERATION = "fed.example.org"
 START_MS = 1_790_000_000_000
@@ -105,3 +105,44 @@ class PlainVerifier:
         if self._numbers.setdefault((digest.origin, order), name) != name:
             self.forks.add(digest.origin)
         return VerifiedDigest(signed, digest, order, name, chain)
+
+
+def an_object(key: str, number: int, words: str = "", stamp_s: int = 0) -> bytes:
+    """Return the body of a plain trust object."""
+    return _sealed(key, f"{number} {stamp_s} {words}".encode())
+
+
+def _sealed(key: str, said: bytes) -> bytes:
+    return hashlib.sha256(b"issued as " + key.encode() + said).hexdigest().encode() + b" " + said
+
+
+@attrs.define
+class PlainJudge:
+    """
+    A TrustJudge for ``an_object``; ``retired`` holds beginnings of keys that are trusted no more.
+
+    ``checks`` counts questions.
+    """
+
+    retired: set[str] = attrs.field(factory=set)
+    checks: int = 0
+
+    def judge_object(self, key: str, body: bytes, held: bytes | None, now_ms: int) -> TrustObject:
+        """
+        Check issuer and seal.
+
+        Raises:
+            ObjectRefused: with one line of reason; only the count changed.
+        """
+        self.checks += 1
+        if key.startswith(tuple(self.retired)):
+            raise ObjectRefused("its issuer is trusted no more")
+        said = body[65:]
+        if body != _sealed(key, said):
+            raise ObjectRefused("bad seal")
+        number, stamp_s = (int(word) for word in said.split(b" ", 2)[:2])
+        if stamp_s * 1000 > now_ms + CLOCK_AHEAD_MS:
+            raise ObjectRefused("dated ahead", lasting=False)
+        if held is not None and number < int(held[65:].split(b" ", 1)[0]):
+            raise ObjectRefused(f"{number} is older than what is held")
+        return TrustObject(key, number, stamp_s, body)

@@ -24,14 +24,16 @@ from esgf_gossip.core.effects import (
     PersistEpoch,
     PersistFork,
     PersistLine,
+    PersistTrust,
     RemoveFork,
     RemoveLine,
+    RemoveTrust,
 )
 from esgf_gossip.core.errors import WireError
 from esgf_gossip.core.log_effects import DropLeaves, PersistLeaves
 from esgf_gossip.core.logs import StoredLog
 from esgf_gossip.core.messages import Fork
-from esgf_gossip.core.model import SignedDigest
+from esgf_gossip.core.model import SignedDigest, TrustObject
 from esgf_gossip.core.revision import StoredLine
 from esgf_gossip.storage import leaves
 
@@ -51,6 +53,11 @@ _MIGRATIONS: Final = (
     CREATE TABLE forks (certificate BLOB PRIMARY KEY, proof BLOB NOT NULL) STRICT, WITHOUT ROWID;
     """,
     leaves.SCHEMA,
+    """
+    CREATE TABLE trust (
+        key TEXT PRIMARY KEY, number INTEGER NOT NULL, stamp INTEGER NOT NULL, body BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 
@@ -71,6 +78,7 @@ class Stored:
     bodies: Mapping[bytes, bytes] = attrs.field(repr=False)
     forks: tuple[Fork, ...] = ()
     logs: tuple[StoredLog, ...] = attrs.field(default=(), repr=False)
+    trust: tuple[TrustObject, ...] = ()
 
 
 def find_fault(path: Path) -> str:
@@ -177,6 +185,7 @@ class Database:
                 ).fetchall()
                 bodies = dict(cursor.execute("SELECT sha256, body FROM bodies"))
                 proofs = cursor.execute("SELECT proof FROM forks ORDER BY certificate").fetchall()
+                trust = cursor.execute("SELECT key, number, stamp, body FROM trust ORDER BY key").fetchall()
             lines = tuple(
                 StoredLine(SignedDigest(payload, signature), _chain(chain))
                 for payload, signature, chain in rows
@@ -186,7 +195,9 @@ class Database:
             raise _explained(self.path, error) from None
         except (ValueError, msgpack.exceptions.UnpackException) as error:
             raise _damaged(self.path, str(error)) from None
-        return Stored(self.fact("epoch"), lines, bodies, forks, self.logs())
+        return Stored(
+            self.fact("epoch"), lines, bodies, forks, self.logs(), tuple(TrustObject(*row) for row in trust)
+        )
 
     def logs(self) -> tuple[StoredLog, ...]:
         """
@@ -306,6 +317,14 @@ class Database:
                 self._connection.execute(
                     "DELETE FROM forks WHERE certificate = ?", (effect.certificate_sha256,)
                 )
+            case PersistTrust():
+                held = effect.held
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO trust VALUES (?, ?, ?, ?)",
+                    (held.key, held.number, held.stamp_s, held.body),
+                )
+            case RemoveTrust():
+                self._connection.execute("DELETE FROM trust WHERE key = ?", (effect.key,))
             case PersistLeaves() | DropLeaves():
                 self._leaves.write(effect)
             case RemoveLine():

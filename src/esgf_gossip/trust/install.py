@@ -140,7 +140,11 @@ class ImportedCrls:
 
 
 def import_crls(
-    trust_directory: Path, offered: Sequence[x509.CertificateRevocationList], *, now_ms: int
+    trust_directory: Path,
+    offered: Sequence[x509.CertificateRevocationList],
+    *,
+    now_ms: int,
+    takes_forks: bool = False,
 ) -> ImportedCrls:
     """
     Put newer CRLs in force on a node; of one issuer the newest of those offered.
@@ -152,6 +156,7 @@ def import_crls(
         trust_directory: the node's, with a certificate installed.
         offered: CRLs that nobody has checked.
         now_ms: now.
+        takes_forks: let one replace another of its number, if it revokes all that did.
 
     Raises:
         TrustError: E-CRL-SIG, E-CRL-FORM, E-CRL-FUTURE, E-CRL-STALE, E-CRL-ROLLBACK, E-CRL-FORK,
@@ -169,6 +174,9 @@ def import_crls(
             known = next((one for one in chosen if one.issuer == crl.issuer), None)
             if known is None:
                 chosen.append(crl)
+            elif takes_forks:
+                revocation.check_follows(known, crl)
+                chosen[chosen.index(known)] = crl
             else:
                 chosen[chosen.index(known)] = revocation.newer(known, crl)
         taken = [crl for crl in chosen if crl not in held.crls]

@@ -145,6 +145,11 @@ class TrustMaterial:
         return self.anchors.roots
 
     @property
+    def known_issuers(self) -> tuple[x509.Certificate, ...]:
+        """Every CA whose word counts here: the roots, and the issuing CAs that lead to them."""
+        return (*self.roots, *self.issuers)
+
+    @property
     def crls(self) -> tuple[x509.CertificateRevocationList, ...]:
         """The CRLs in force, one per issuer."""
         return self.anchors.crls.crls
@@ -259,6 +264,19 @@ def read_crls(folder: Path) -> list[x509.CertificateRevocationList]:
             remedy="without one nobody is let in: get it from the administrator",
         )
     return crls
+
+
+def trust_files(directory: Path) -> list[Path]:
+    """Return every file of a trust directory that ``TrustMaterial.load`` reads; none where it cannot be listed."""
+    try:
+        return [
+            directory / KEY_FILE,
+            directory / CHAIN_FILE,
+            *_files(directory / ROOTS_FOLDER, ROOT_SUFFIXES),
+            *_files(directory / CRL_FOLDER, CRL_SUFFIXES),
+        ]
+    except OSError:
+        return []
 
 
 def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:

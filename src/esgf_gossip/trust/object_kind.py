@@ -16,7 +16,7 @@ import attrs
 from esgf_gossip.trust.material import TrustMaterial
 
 Judge = Callable[[str, bytes, bytes | None, TrustMaterial, int], "Stand"]
-Apply = Callable[[Path, str, bytes, TrustMaterial], bool]
+Apply = Callable[[Path, str, bytes, TrustMaterial, int], bool]
 Offered = Callable[[Path, TrustMaterial], list[tuple[str, bytes]]]
 
 
@@ -40,7 +40,7 @@ class ObjectKind:
     ``prefix`` begins its keys and ends in a slash.
     ``judge(key, body, held, material, now_ms)`` returns the stand of an object or raises TrustError; ``held`` is
     the body in force under the same key, if any; nothing is changed.
-    ``apply(directory, key, body, material)`` writes a judged object into the trust directory, in one step, and
+    ``apply(directory, key, body, material, now_ms)`` writes a judged object into the trust directory, in one step, and
     tells whether trust must be loaded again; to apply twice is to apply once.
     ``offered(directory, material)`` returns (key, body) of what the directory holds: how a file an administrator
     put there gets into the federation; what is unfit to be offered is left out.

@@ -147,7 +147,20 @@ def newer(
             f"two different CRLs {number(held)} of issuer {name}",
             remedy="one of them is forged, or the administration runs twice: ask the trust administrator",
         )
-    if number(offered) < number(held) or offered.last_update_utc < held.last_update_utc:
+    check_follows(held, offered)
+    return offered
+
+
+def check_follows(held: x509.CertificateRevocationList, offered: x509.CertificateRevocationList) -> None:
+    """
+    Check that a CRL may come after another of its issuer, or stand beside it under the same number.
+
+    Raises:
+        TrustError: E-CRL-ROLLBACK, E-CRL-SHRINK; E-CRL-FORK: of the same number, and something is no longer revoked.
+    """
+    name = issuer_name(held)
+    is_fork = number(offered) == number(held)
+    if number(offered) < number(held) or (not is_fork and offered.last_update_utc < held.last_update_utc):
         raise TrustError(
             "E-CRL-ROLLBACK", f"CRL {number(offered)} is older than {number(held)} held for issuer {name}"
         )
@@ -155,11 +168,10 @@ def newer(
     lost = serials(held) - serials(offered)
     if lost:
         raise TrustError(
-            "E-CRL-SHRINK",
+            "E-CRL-FORK" if is_fork else "E-CRL-SHRINK",
             f"CRL {number(offered)} of {name} no longer revokes {', '.join(f'{serial:x}' for serial in sorted(lost))}",
             remedy="ask the trust administrator; a revocation is never taken back",
         )
-    return offered
 
 
 @attrs.frozen

@@ -228,8 +228,8 @@ class Picture:
                     origin=notice.origin,
                     certificate=notice.certificate_sha256.hex(),
                 )
-            case lx.LeavesAccepted():
-                return  # nothing of it is shown
+            case lx.LeavesAccepted() | fx.TrustAccepted() | fx.TrustTurnedAway() | fx.TrustConflict():
+                return  # nothing of it is shown here
             case lx.LogRewritten():
                 self.log.critical(
                     "{origin} has rewritten its log {name}: what it tells there is not taken any more",

@@ -1,0 +1,214 @@
+"""
+Trust as the running daemon keeps it: loaded, judged by, applied to, watched on the disk, replaced without a drop.
+
+One generation of trust is in force at a time; a load that fails leaves it in force and says so. What a trust
+object or an administrator's file changes comes in by one way, ``load_again``. Source: docs/trust.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from esgf_gossip.core import effects as fx
+from esgf_gossip.core.model import TrustObject
+from esgf_gossip.core.node import Node
+from esgf_gossip.net.driver import Driver
+from esgf_gossip.trust.errors import TrustError
+from esgf_gossip.trust.material import TrustMaterial, trust_files
+from esgf_gossip.trust.objects import TrustObjects
+from esgf_gossip.trust.tls import ConnectionCreator
+from esgf_gossip.trust.verifier import DigestVerifier
+
+# Certificates end and CRLs grow old while links stand.
+JUDGE_LINKS_S: Final = 60.0
+# Files are looked at so often, and taken in when they have been the same twice: half a copy is no news.
+WATCH_FILES_S: Final = 1.0
+# Alarms kept for the status; the log has all of them.
+ALARMS_KEPT: Final = 20
+
+_Seen = frozenset[tuple[str, int, int, int]]
+
+
+@attrs.frozen
+class TrustPlace:
+    """Whose trust it is, and where: ``directory`` is trust.directory of node.toml."""
+
+    directory: Path
+    host: str
+    federation: str
+
+
+class TrustKeeper:
+    """
+    The trust of one daemon.
+
+    ``material``, ``verifier``, ``creator`` and ``objects`` are of the generation in force. ``failure`` is one line
+    while the files hold what cannot be loaded, else empty; ``alarms`` are the last things an administrator must see.
+    """
+
+    log = Logger()
+
+    def __init__(self, place: TrustPlace, now_ms: Callable[[], int], reactor: Any) -> None:
+        """
+        Load trust for the first time.
+
+        Raises:
+            TrustError: one precise reason.
+        """
+        self.place = place
+        self._now_ms: Final = now_ms
+        self._reactor: Final = reactor
+        self._seen = self._look()
+        self._moved_to: _Seen | None = None
+        self.material = self._load(place)
+        self.verifier: Final = DigestVerifier(self.material)
+        self.creator: Final = ConnectionCreator(self.material, now_ms)
+        self.objects: Final = TrustObjects(place.directory, self.material)
+        self.failure = ""
+        self.alarms: list[str] = []
+        self._node: Node
+        self._driver: Driver
+        self._loops: list[LoopingCall] = []
+        self._load_due: Any = None
+
+    def start(self, node: Node, driver: Driver) -> None:
+        """Show the node what the files hold, apply what it holds, and begin to watch; it has been restored."""
+        self._node, self._driver = node, driver
+        for held in node.registry.trust:
+            self._apply(held)
+        self._offer()
+        for call, every_s in ((self._watch, WATCH_FILES_S), (self.judge_links, JUDGE_LINKS_S)):
+            loop = LoopingCall(call)
+            loop.clock = self._reactor
+            loop.start(every_s, now=False)
+            self._loops.append(loop)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        for loop in self._loops:
+            if loop.running:
+                loop.stop()
+        if self._load_due is not None:
+            self._load_due.cancel()
+            self._load_due = None
+
+    # ----------------------------------------------------------------- loading
+
+    def load_again(self, place: TrustPlace | None = None) -> bool:
+        """
+        Load the files and put them in force; tell whether anything changed.
+
+        Raises:
+            TrustError: what is wrong; the generation in force stays, ``failure`` says so.
+        """
+        place = place or self.place
+        try:
+            material = self._load(place)
+        except TrustError as error:
+            if self.failure != str(error):
+                self.log.warn("trust: {reason}; the trust in force stays", reason=str(error))
+            self.failure = str(error)
+            raise
+        self.failure = ""
+        has_changed = material.fingerprint != self.material.fingerprint
+        self.place = place
+        if has_changed or self._node.origin.publication.stopped:
+            self.material = material
+            self.verifier.replace(material)
+            self.creator.replace(material)
+            self.objects.replace(material)
+            self._offer()
+            self.judge_links()
+            self._driver.perform(self._node.trust_changed(material.signer, self._driver.at()))
+        else:
+            # The same files: nothing is judged otherwise, but links by the time that went on.
+            self._offer()
+            self.judge_links()
+        return has_changed
+
+    def _load(self, place: TrustPlace) -> TrustMaterial:
+        return TrustMaterial.load(
+            place.directory, host=place.host, federation=place.federation, now_ms=self._now_ms()
+        )
+
+    def judge_links(self) -> None:
+        """Close the links that trust no longer carries: TLS judged each when it began, time goes on."""
+        for connection in self._driver.connections:
+            reason = self.creator.still_trusted(connection.transport)
+            if reason:
+                connection.close(reason)
+
+    def _offer(self) -> None:
+        self._driver.perform(self._node.offer_trust(self.objects.offered(), self._driver.at()))
+
+    # ----------------------------------------------------------------- files
+
+    def _look(self) -> _Seen:
+        found = []
+        for path in trust_files(self.place.directory):
+            try:
+                status = path.stat()
+            except OSError:
+                continue
+            found.append((str(path), status.st_mtime_ns, status.st_size, status.st_ino))
+        return frozenset(found)
+
+    def _watch(self) -> None:
+        seen = self._look()
+        if seen == self._seen:
+            self._moved_to = None
+        elif seen != self._moved_to:
+            self._moved_to = seen
+        else:
+            self._seen, self._moved_to = seen, None
+            self._load_quietly("its files changed")
+
+    def _load_quietly(self, why: str) -> None:
+        try:
+            has_changed = self.load_again()
+        except TrustError:
+            return  # said already
+        if has_changed:
+            self.log.info("trust loaded again: {why}", why=why)
+
+    # ----------------------------------------------------------------- objects
+
+    def notice(self, notice: fx.Notice) -> None:
+        """Hear what the core tells of trust objects; every other notice is left alone."""
+        match notice:
+            case fx.TrustAccepted():
+                self._apply(notice.held)
+            case fx.TrustTurnedAway():
+                source = f", sent by {notice.peer}," if notice.peer else " among this node's files"
+                self._alarm(f"refused {notice.key}{source}: {notice.reason}")
+            case fx.TrustConflict():
+                self._alarm(
+                    f"two different {notice.key} of number {notice.number} are signed: a stolen key, or an "
+                    "administration that runs twice; ask the trust administrator"
+                )
+
+    def _alarm(self, text: str) -> None:
+        self.log.warn("trust: {text}", text=text)
+        if text not in self.alarms:
+            self.alarms.append(text)
+            del self.alarms[:-ALARMS_KEPT]
+
+    def _apply(self, held: TrustObject) -> None:
+        try:
+            must_load = self.objects.apply(held, self._now_ms())
+        except TrustError as error:
+            self._alarm(f"{held.key} cannot be put into force: {error}")
+            return
+        # Once for all that came in one message.
+        if must_load and self._load_due is None:
+            self._load_due = self._reactor.callLater(0.0, self._load_applied)
+
+    def _load_applied(self) -> None:
+        self._load_due = None
+        self._load_quietly("the federation's trust moved on")

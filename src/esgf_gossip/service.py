@@ -173,8 +173,8 @@ class GossipService(Service):
             )
         )
         self.picture.start()
-        self.trust.start(self._node, self._driver)
         self._driver.perform(self._node.start(_entries(site), at))
+        self.trust.start(self._node, self._driver)
         self._driver.on_fatal = self._end
 
     def _notice(self, notice: Notice) -> None:
@@ -294,6 +294,7 @@ class GossipService(Service):
         try:
             if self.trust.load_again(_trust_place(config)):
                 outcome.changed.append("trust")
+            outcome.findings.extend(note.text for note in self.trust.material.notes)
         except TrustError as error:
             outcome.refused.append(f"{error}; the trust in force stays")
 

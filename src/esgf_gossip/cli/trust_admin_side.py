@@ -202,13 +202,22 @@ def deny(request_id: str, reason: str) -> None:
 @click.option(
     "--root", "with_root", is_flag=True, help="Sign the root's CRL too, before half of its life is over."
 )
+@click.option(
+    "--min-number",
+    default=1,
+    type=click.IntRange(1, 2**62),
+    metavar="N",
+    help="Least number of the new CRL: above what the nodes hold, after the administration was put back from a backup.",
+)
 @options("dir", "passphrase", "json")
-def crl_publish(days: int, root_days: int, *, with_root: bool) -> None:
+def crl_publish(days: int, root_days: int, min_number: int, *, with_root: bool) -> None:
     """Sign the CRLs anew: the issuing CA's, and the root's past half of its life; every week at least."""
     given = settings()
     authority = given.authority()
     root, notes = _root_if_due(authority, forced=with_root)
-    published = publish(unlocked(authority), given.now_ms, days=days, root=root, root_days=root_days)
+    published = publish(
+        unlocked(authority), given.now_ms, days=days, root=root, root_days=root_days, min_number=min_number
+    )
     data: list[dict[str, Any]] = [
         {
             "issuer": revocation.issuer_name(one.crl),
@@ -229,7 +238,7 @@ def crl_publish(days: int, root_days: int, *, with_root: bool) -> None:
         [
             *table(rows),
             *(f"note  {text}" for text in notes),
-            f"next  send the file to every node; there: trust-admin crl import {names} --config node.toml",
+            f"next  bring it to any one node; there: trust-admin crl import {names} --config node.toml",
         ],
         {"published": data, "notes": notes},
     )

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from esgf_gossip.cli.trust_options import NodePlace, node_place, options, print_result, rfc3339, settings
+from esgf_gossip.cli.trust_telling import no_reload, tell_daemon
 from esgf_gossip.trust import issue, pem, revocation
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.install import import_crls, install, read_bundle, unknown_roots
@@ -136,8 +137,9 @@ def install_(
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="The trust directory, without --config."
 )
+@no_reload
 @options("config", "json")
-def crl_import(files: Sequence[Path], out: Path | None) -> None:
+def crl_import(files: Sequence[Path], out: Path | None, *, no_reload: bool) -> None:
     """Take newer CRLs, or those of a bundle, into this node's trust; all of them or none."""
     config = settings().config
     if (config is None) == (out is None):
@@ -157,15 +159,22 @@ def crl_import(files: Sequence[Path], out: Path | None) -> None:
         for crl, path in done.taken
     ]
     notes = ["this node's own certificate is revoked"] if done.revokes_this_node else []
-    reload = "esgf-gossip reload" + (f" --config {config}" if config is not None else "")
+    word, told = "", ""
+    if data and config is not None and not no_reload:
+        word, told = tell_daemon(config)
     lines = [
         f"in force  CRL {one['number']} of {one['issuer']}, next due {one['next_update']}, "
         f"{len(one['revoked'])} revoked"
         for one in data
     ]
     lines.extend(f"note      {text}" for text in notes)
-    lines.append(f"next      {reload}" if data else "nothing to do: held already")
-    print_result(lines, {"imported": data, "held": len(done.known), "notes": notes})
+    if told:
+        lines.append(f"daemon    {told}")
+    else:
+        reload = "esgf-gossip reload" + (f" --config {config}" if config is not None else "")
+        lines.append(f"next      {reload}" if data else "nothing to do: held already")
+    data_out = {"imported": data, "held": len(done.known), "notes": notes, "daemon": word or None}
+    print_result(lines, data_out)
 
 
 def _confirm(root: pem.Certificate, told: str | None) -> None:

@@ -7,7 +7,7 @@ object or an administrator's file changes comes in by one way, ``load_again``. S
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,8 +19,9 @@ from esgf_gossip.core import effects as fx
 from esgf_gossip.core.model import TrustObject
 from esgf_gossip.core.node import Node
 from esgf_gossip.net.driver import Driver
+from esgf_gossip.trust import crl_object
 from esgf_gossip.trust.errors import TrustError
-from esgf_gossip.trust.material import TrustMaterial, trust_files
+from esgf_gossip.trust.material import CRITICAL, TrustMaterial, trust_files
 from esgf_gossip.trust.objects import TrustObjects
 from esgf_gossip.trust.tls import ConnectionCreator
 from esgf_gossip.trust.verifier import DigestVerifier
@@ -64,6 +65,9 @@ class TrustKeeper:
         self.place = place
         self._now_ms: Final = now_ms
         self._reactor: Final = reactor
+        self._node: Node
+        self._driver: Driver
+        self._known: Callable[[], Iterable[TrustObject]] = tuple
         self._seen = self._look()
         self._moved_to: _Seen | None = None
         self.material = self._load(place)
@@ -72,17 +76,17 @@ class TrustKeeper:
         self.objects: Final = TrustObjects(place.directory, self.material)
         self.failure = ""
         self.alarms: list[str] = []
-        self._node: Node
-        self._driver: Driver
         self._loops: list[LoopingCall] = []
         self._load_due: Any = None
 
     def start(self, node: Node, driver: Driver) -> None:
-        """Show the node what the files hold, apply what it holds, and begin to watch; it has been restored."""
+        """Apply what the node holds, show it what the files hold, and begin to watch; it has been started."""
         self._node, self._driver = node, driver
+        self._known = lambda: node.registry.trust
         for held in node.registry.trust:
             self._apply(held)
-        self._offer()
+        # Files put back from a backup must not lower what this node knew before it stopped.
+        self._load_quietly("this node knew of newer CRLs than its files")
         for call, every_s in ((self._watch, WATCH_FILES_S), (self.judge_links, JUDGE_LINKS_S)):
             loop = LoopingCall(call)
             loop.clock = self._reactor
@@ -118,23 +122,28 @@ class TrustKeeper:
         self.failure = ""
         has_changed = material.fingerprint != self.material.fingerprint
         self.place = place
-        if has_changed or self._node.origin.publication.stopped:
-            self.material = material
+        self.material = material
+        if has_changed:
             self.verifier.replace(material)
             self.creator.replace(material)
             self.objects.replace(material)
-            self._offer()
-            self.judge_links()
+        # Unless it changed nothing is judged otherwise, but links by the time that went on.
+        self._offer()
+        self.judge_links()
+        if has_changed or self._node.origin.publication.stopped:
             self._driver.perform(self._node.trust_changed(material.signer, self._driver.at()))
-        else:
-            # The same files: nothing is judged otherwise, but links by the time that went on.
-            self._offer()
-            self.judge_links()
+        for note in material.notes:
+            if note.level == CRITICAL:
+                self._alarm(note.text)
         return has_changed
 
     def _load(self, place: TrustPlace) -> TrustMaterial:
         return TrustMaterial.load(
-            place.directory, host=place.host, federation=place.federation, now_ms=self._now_ms()
+            place.directory,
+            host=place.host,
+            federation=place.federation,
+            now_ms=self._now_ms(),
+            floor=crl_object.among(self._known()),
         )
 
     def judge_links(self) -> None:

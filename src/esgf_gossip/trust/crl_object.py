@@ -6,12 +6,14 @@ Which CRL may follow which is revocation's, how one gets into a trust directory 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from esgf_gossip.core.model import TrustObject
 from esgf_gossip.trust import revocation
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.install import import_crls
@@ -48,6 +50,11 @@ def offered(directory: Path, material: TrustMaterial) -> list[tuple[str, bytes]]
     """Return the CRLs in force: what the trust directory held when it was loaded, and passed."""
     del directory
     return [(_key(crl), crl.public_bytes(Encoding.DER)) for crl in material.crls]
+
+
+def among(objects: Iterable[TrustObject]) -> list[x509.CertificateRevocationList]:
+    """Return the CRLs among trust objects that were judged."""
+    return [_read(one.body) for one in objects if one.key.startswith(PREFIX)]
 
 
 def _read(body: bytes) -> x509.CertificateRevocationList:

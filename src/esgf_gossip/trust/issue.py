@@ -99,8 +99,9 @@ def crl(
     revoked: Mapping[int, datetime],
     now_ms: int,
     days: int,
+    reasons: Mapping[int, x509.ReasonFlags] = {},
 ) -> x509.CertificateRevocationList:
-    """Make a CRL: serial numbers and when each was revoked."""
+    """Make a CRL: serial numbers, when each was revoked, and why, where that is known."""
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(issuer.certificate.subject)
@@ -110,8 +111,11 @@ def crl(
         .add_extension(authority_key(issuer.certificate), critical=False)
     )
     for serial, at in sorted(revoked.items()):
-        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at).build()
-        builder = builder.add_revoked_certificate(entry)
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at)
+        reason = reasons.get(serial, x509.ReasonFlags.unspecified)
+        if reason is not x509.ReasonFlags.unspecified:  # RFC 5280, 5.3.1: left out instead
+            entry = entry.add_extension(x509.CRLReason(reason), critical=False)
+        builder = builder.add_revoked_certificate(entry.build())
     return builder.sign(issuer.key, hashes.SHA256())
 
 

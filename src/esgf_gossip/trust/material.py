@@ -65,9 +65,24 @@ class TrustMaterial:
     notes: tuple[Finding, ...] = ()
 
     @classmethod
-    def load(cls, directory: Path, *, host: str, federation: str, now_ms: int) -> TrustMaterial:
+    def load(
+        cls,
+        directory: Path,
+        *,
+        host: str,
+        federation: str,
+        now_ms: int,
+        floor: Sequence[x509.CertificateRevocationList] = (),
+    ) -> TrustMaterial:
         """
         Read the trust directory of a node and judge it.
+
+        Args:
+            directory: trust.directory of node.toml.
+            host: the node's name.
+            federation: the federation's name.
+            now_ms: now.
+            floor: CRLs known to be good: a file that takes back what one of these says is left out, with a note.
 
         Raises:
             TrustError: one precise reason; nothing is changed.
@@ -78,8 +93,11 @@ class TrustMaterial:
             raise TrustError(
                 "E-FILE", f"{error.filename or directory} cannot be read: {error.strerror}"
             ) from None
+        crls, refused = revocation.not_below(crls, floor)
+        notes = tuple(Finding(CRITICAL, f"a CRL in {directory / CRL_FOLDER}: {error}") for error in refused)
         try:
-            return cls.assemble(key, chain, roots, crls, host=host, federation=federation, now_ms=now_ms)
+            material = cls.assemble(key, chain, roots, crls, host=host, federation=federation, now_ms=now_ms)
+            return attrs.evolve(material, notes=material.notes + notes)
         except TrustError as error:
             raise error.found_in(str(directory / CHAIN_FILE)) from None
 

@@ -8,6 +8,7 @@ node install.py's. Source: docs/trust.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +53,9 @@ def publish(
     days: int = issue.CRL_DAYS,
     root: CertificateAuthority | None = None,
     root_days: int = issue.ROOT_CRL_DAYS,
+    min_number: int = 1,
+    revoking: Mapping[int, x509.ReasonFlags] = {},
+    about: Mapping[str, object] | None = None,
 ) -> list[PublishedCrl]:
     """
     Sign the CRL of the issuing CA anew, and the root's if its key is given.
@@ -62,21 +66,23 @@ def publish(
         days: from now to nextUpdate of the issuing CA's CRL, up to DAYS_MAX.
         root: the root with its key; None leaves its CRL as it is.
         root_days: from now to nextUpdate of the root's CRL.
+        min_number: the least number of the issuing CA's CRL: above what the nodes hold, on a restored administration.
+        revoking: serial numbers to revoke from now on, and why.
+        about: what the audit log is to say of these, before anything is written.
 
     Raises:
         TrustError: E-PASSPHRASE; E-CRL-* where the one held is missing, not ours, or from a later
             time: nothing was written; E-LOG, E-FILE.
     """
-    plan = [(authority.issuing, ISSUING_NAME, days)]
-    if root is not None:
-        plan.append((root, ROOT_NAME, root_days))
+    folder = authority.directory / CRL_FOLDER
     with locked(authority.directory):
-        signed = [
-            PublishedCrl(
-                _next(authority, ca, now_ms, life), authority.directory / CRL_FOLDER / f"{name}.crl.pem"
-            )
-            for ca, name, life in plan
-        ]
+        made = _next(authority, authority.issuing, now_ms, days, min_number, revoking)
+        signed = [PublishedCrl(made, folder / f"{ISSUING_NAME}.crl.pem")]
+        if root is not None:
+            made = _next(authority, root, now_ms, root_days)
+            signed.append(PublishedCrl(made, folder / f"{ROOT_NAME}.crl.pem"))
+        if about is not None:
+            authority.log.append(now_ms, "revoke", dict(about))
         for one in signed:
             authority.log.append(now_ms, "crl", _about(one.crl))
         for one in signed:
@@ -85,13 +91,20 @@ def publish(
 
 
 def _next(
-    authority: Authority, ca: CertificateAuthority, now_ms: int, days: int
+    authority: Authority,
+    ca: CertificateAuthority,
+    now_ms: int,
+    days: int,
+    min_number: int = 1,
+    revoking: Mapping[int, x509.ReasonFlags] = {},
 ) -> x509.CertificateRevocationList:
     held = _held(authority, ca.certificate)
     # Its serial numbers are about to be signed: they must be ours. Stale it may be, that is why we are here.
     revocation.check_signed(held, [ca.certificate], str(authority.directory / CRL_FOLDER), now_ms)
-    revoked = {one.serial_number: one.revocation_date_utc for one in held}
-    made = issue.crl(ca, revocation.number(held) + 1, revoked, now_ms, days)
+    revoked = {serial: issue.moment(now_ms) for serial in revoking}
+    revoked.update({one.serial_number: one.revocation_date_utc for one in held})
+    reasons = {**revoking, **revocation.reasons(held)}
+    made = issue.crl(ca, max(revocation.number(held) + 1, min_number), revoked, now_ms, days, reasons)
     # What we sign must pass the check of every node; a clock that went back is found here.
     revocation.check_crl(made, [ca.certificate], "the new CRL", now_ms)
     return revocation.newer(held, made)

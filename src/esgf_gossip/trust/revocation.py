@@ -55,6 +55,16 @@ def serials(crl: x509.CertificateRevocationList) -> frozenset[int]:
     return frozenset(revoked.serial_number for revoked in crl)
 
 
+def reasons(crl: x509.CertificateRevocationList) -> dict[int, x509.ReasonFlags]:
+    """Return why each serial number was revoked, where the CRL says so."""
+    return {
+        one.serial_number: extension.value.reason
+        for one in crl
+        for extension in one.extensions
+        if isinstance(extension.value, x509.CRLReason)
+    }
+
+
 def find_issuer(
     crl: x509.CertificateRevocationList, issuers: Iterable[x509.Certificate]
 ) -> x509.Certificate | None:
@@ -172,6 +182,23 @@ def check_follows(held: x509.CertificateRevocationList, offered: x509.Certificat
             f"CRL {number(offered)} of {name} no longer revokes {', '.join(f'{serial:x}' for serial in sorted(lost))}",
             remedy="ask the trust administrator; a revocation is never taken back",
         )
+
+
+def not_below(
+    crls: Sequence[x509.CertificateRevocationList], floor: Sequence[x509.CertificateRevocationList]
+) -> tuple[list[x509.CertificateRevocationList], list[TrustError]]:
+    """Return the CRLs that may follow those known already, together with these; and why the others may not."""
+    kept, refused = list(floor), []
+    for crl in crls:
+        held = next((one for one in floor if one.issuer == crl.issuer), None)
+        try:
+            if held is not None:
+                check_follows(held, crl)
+        except TrustError as error:
+            refused.append(error)
+        else:
+            kept.append(crl)
+    return kept, refused
 
 
 @attrs.frozen

@@ -174,6 +174,7 @@ class GossipService(Service):
         )
         self.picture.start()
         self._driver.perform(self._node.start(_entries(site), at))
+        self.trust.visit = self._connections.visit
         self.trust.start(self._node, self._driver)
         self._driver.on_fatal = self._end
 

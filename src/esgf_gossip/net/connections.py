@@ -7,6 +7,7 @@ How connections are made, never whether: the core decides whom to dial.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -20,9 +21,11 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from esgf_gossip.core.limits import HANDSHAKE_CROWDED_S, HANDSHAKE_S, PENDING_HANDSHAKES
+from esgf_gossip.core.messages import TrustHeads
 from esgf_gossip.core.model import Address
 from esgf_gossip.net.driver import Driver
 from esgf_gossip.net.link import LinkConnection
+from esgf_gossip.net.trust_door import Visit
 from esgf_gossip.trust.tls import ConnectionCreator
 
 BACKLOG: Final = 256
@@ -122,6 +125,28 @@ class Connections:
             self._dials.discard(attempt)
             if isinstance(result, Failure):
                 self._driver.dial_failed(address, _reason(result))
+
+        attempt.addBoth(ended)
+
+    def visit(
+        self, address: Address, said: Iterable[TrustHeads], done: Callable[[list[tuple[str, bytes]]], None]
+    ) -> None:
+        """Fetch public trust objects from an address; ``done`` gets what came, nothing where it cannot be reached."""
+        factory: Any = TLSMemoryBIOFactory(
+            self._creator.for_visits,
+            True,
+            Factory.forProtocol(lambda: Visit(said, self._reactor, done)),
+            self._reactor,
+        )
+        factory.noisy = False
+        factory.wrappedFactory.noisy = False
+        attempt: Deferred[Any] = self._endpoint(address).connect(factory)
+        self._dials.add(attempt)
+
+        def ended(result: Any) -> None:
+            self._dials.discard(attempt)
+            if isinstance(result, Failure):
+                done([])
 
         attempt.addBoth(ended)
 

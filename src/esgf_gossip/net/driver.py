@@ -28,6 +28,7 @@ from esgf_gossip.net.budget import PeerBudgets
 from esgf_gossip.net.clock import wall_clock_ms
 from esgf_gossip.net.link import LinkConnection
 from esgf_gossip.net.sparing import Sparing
+from esgf_gossip.net.trust_door import Host, Visitor
 from esgf_gossip.storage.database import Database, StorageError
 from esgf_gossip.trust.tls import PeerIdentity
 
@@ -63,6 +64,8 @@ class Driver:
         self.storage_error = ""
         self.dial: Callable[[Address], None] = lambda _address: None
         self.on_fatal: Callable[[str], None] | None = None
+        # Told of each address that was reached and brought no link: trust may be why.
+        self.on_refusal: Callable[[Address], None] = lambda _address: None
         self._database = database
         self._clock = clock
         self._on_notice = on_notice
@@ -80,6 +83,7 @@ class Driver:
         # Links whose peer has not said hello: the core tells nothing of them.
         self._unopened: dict[Link, str] = {}
         self._budgets = PeerBudgets()
+        self._host = Host(node.registry.trust, clock)
         self._sparing = Sparing(clock, self._tell_left_out)
 
     def at(self) -> Moment:
@@ -309,9 +313,16 @@ class Driver:
             self._tell_unopened(link, connection, reason)
             self.perform(self.node.peer_lost(link, reason, self.at()))
 
+    def visited(self, connection: LinkConnection) -> Visitor | None:
+        """Let a stranger have the public trust objects, unless its address comes too often."""
+        if self._stopped or not self._host.admit(connection.remote_host):
+            return None
+        return self._host.receive(connection.transport.write, connection.close)
+
     def link_refused(self, connection: LinkConnection, reason: str) -> None:
         """Report a connection that never came up."""
         if connection.dialled is not None:
+            self.on_refusal(connection.dialled)
             self.dial_failed(connection.dialled, reason)
         else:
             self.refused(connection.remote, reason, connection.remote_host)

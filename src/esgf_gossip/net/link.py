@@ -26,8 +26,9 @@ from esgf_gossip.core.model import Address, Link
 from esgf_gossip.core.outbox import Outbox
 from esgf_gossip.net.budget import PeerBudget
 from esgf_gossip.net.intake import Intake
+from esgf_gossip.net.trust_door import Visitor
 from esgf_gossip.trust.errors import TrustError
-from esgf_gossip.trust.tls import PeerIdentity, peer_identity, refusal_reason
+from esgf_gossip.trust.tls import PeerIdentity, is_visit, peer_identity, refusal_reason
 
 # loseConnection waits for a peer that may never read (twisted#7926).
 CLOSE_S: Final = 5.0
@@ -56,6 +57,10 @@ class LinkOwner(TypingProtocol):
         """Hear that a connection ended before it was up."""
         ...
 
+    def visited(self, connection: LinkConnection) -> Visitor | None:
+        """Return who hears a peer that came for trust objects alone, None where it comes too often."""
+        ...
+
 
 @implementer(IHandshakeListener, IPushProducer)
 class LinkConnection(Protocol):
@@ -74,6 +79,7 @@ class LinkConnection(Protocol):
         self._clock = clock
         self._intake = Intake(clock, self._deliver, self._tell_garbled, self._tell_end)
         self._identity: PeerIdentity | None = None
+        self._visitor: Visitor | None = None
         self._refusal = ""
         self._closing = ""
         self._is_over = False
@@ -140,6 +146,11 @@ class LinkConnection(Protocol):
 
     def handshakeCompleted(self) -> None:
         """Read who is at the other end; a server is up now."""
+        if self.dialled is None and is_visit(self.transport):
+            self._visitor = self._owner.visited(self)
+            if self._visitor is None:
+                self._abort("too many visits for trust")
+            return
         try:
             self._identity = peer_identity(self.transport)
         except TrustError as error:
@@ -158,6 +169,9 @@ class LinkConnection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Take bytes in; messages come out of them a slice at a time."""
+        if self._visitor is not None:
+            self._visitor.take(data)
+            return
         if self.link is None:
             self._up()
         if self.link is not None:
@@ -266,7 +280,7 @@ class LinkConnection(Protocol):
         self._is_told = True
         if self.link is not None:
             self._owner.link_down(self.link, self._end)
-        else:
+        elif self._visitor is None:
             self._owner.link_refused(self, self._end)
         if self._closed is not None:
             self._closed.callback(None)

@@ -7,6 +7,7 @@ object or an administrator's file changes comes in by one way, ``load_again``. S
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -16,9 +17,11 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from esgf_gossip.core import effects as fx
-from esgf_gossip.core.model import TrustObject
+from esgf_gossip.core.messages import TrustHeads
+from esgf_gossip.core.model import Address, TrustObject
 from esgf_gossip.core.node import Node
 from esgf_gossip.net.driver import Driver
+from esgf_gossip.net.trust_door import claims
 from esgf_gossip.trust import crl_object
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.material import CRITICAL, TrustMaterial, trust_files
@@ -33,6 +36,11 @@ WATCH_FILES_S: Final = 1.0
 # Alarms kept for the status; the log has all of them.
 ALARMS_KEPT: Final = 20
 
+# An address is visited for trust no sooner again, and so many are remembered.
+VISIT_AGAIN_S: Final = 20.0
+ADDRESSES_KEPT: Final = 1024
+
+Visits = Callable[[Address, Iterable[TrustHeads], Callable[[list[tuple[str, bytes]]], None]], None]
 _Seen = frozenset[tuple[str, int, int, int]]
 
 
@@ -51,6 +59,7 @@ class TrustKeeper:
 
     ``material``, ``verifier``, ``creator`` and ``objects`` are of the generation in force. ``failure`` is one line
     while the files hold what cannot be loaded, else empty; ``alarms`` are the last things an administrator must see.
+    ``visit`` fetches trust objects from an address (``Connections.visit``).
     """
 
     log = Logger()
@@ -78,6 +87,10 @@ class TrustKeeper:
         self.alarms: list[str] = []
         self._loops: list[LoopingCall] = []
         self._load_due: Any = None
+        self.visit: Visits = lambda _address, _said, done: done([])
+        self._is_visiting = False
+        self._visited_at_s: dict[Address, float] = {}
+        self._found: list[tuple[str, bytes]] = []
 
     def start(self, node: Node, driver: Driver) -> None:
         """Apply what the node holds, show it what the files hold, and begin to watch; it has been started."""
@@ -87,6 +100,7 @@ class TrustKeeper:
             self._apply(held)
         # Files put back from a backup must not lower what this node knew before it stopped.
         self._load_quietly("this node knew of newer CRLs than its files")
+        driver.on_refusal = self._visit
         for call, every_s in ((self._watch, WATCH_FILES_S), (self.judge_links, JUDGE_LINKS_S)):
             loop = LoopingCall(call)
             loop.clock = self._reactor
@@ -132,6 +146,8 @@ class TrustKeeper:
         self.judge_links()
         if has_changed or self._node.origin.publication.stopped:
             self._driver.perform(self._node.trust_changed(material.signer, self._driver.at()))
+        if has_changed and self._found:
+            self._driver.perform(self._node.offer_trust(self._found, self._driver.at()))
         for note in material.notes:
             if note.level == CRITICAL:
                 self._alarm(note.text)
@@ -186,6 +202,25 @@ class TrustKeeper:
         if has_changed:
             self.log.info("trust loaded again: {why}", why=why)
 
+    # ----------------------------------------------------------------- visits
+
+    def _visit(self, address: Address) -> None:
+        """Look for newer trust where a dial brought no link: ours may be too old to be let in."""
+        now_s = self._reactor.seconds()
+        if self._is_visiting or now_s - self._visited_at_s.get(address, -math.inf) < VISIT_AGAIN_S:
+            return
+        self._is_visiting = True
+        self._visited_at_s[address] = now_s
+        if len(self._visited_at_s) > ADDRESSES_KEPT:
+            del self._visited_at_s[next(iter(self._visited_at_s))]
+        self.visit(address, claims(self._node.registry.trust, self.place.host), self._visited)
+
+    def _visited(self, found: list[tuple[str, bytes]]) -> None:
+        self._is_visiting = False
+        # What comes too early, a bundle before its predecessor is in force, is offered again after that.
+        self._found = found
+        self._driver.perform(self._node.offer_trust(found, self._driver.at()))
+
     # ----------------------------------------------------------------- objects
 
     def notice(self, notice: fx.Notice) -> None:
@@ -194,7 +229,7 @@ class TrustKeeper:
             case fx.TrustAccepted():
                 self._apply(notice.held)
             case fx.TrustTurnedAway():
-                source = f", sent by {notice.peer}," if notice.peer else " among this node's files"
+                source = f", sent by {notice.peer}" if notice.peer else ""
                 self._alarm(f"refused {notice.key}{source}: {notice.reason}")
             case fx.TrustConflict():
                 self._alarm(

@@ -31,14 +31,18 @@ from esgf_gossip.trust.revocation import milliseconds
 
 __all__ = [
     "ALPN_GOSSIP",
+    "ALPN_TRUST",
     "ConnectionCreator",
     "PeerIdentity",
     "TlsRefusal",
+    "VisitCreator",
+    "is_visit",
     "peer_identity",
     "refusal_reason",
 ]
 
 ALPN_GOSSIP: Final = b"esgf-gossip/1"
+ALPN_TRUST: Final = b"esgf-trust/1"
 
 # Leaf, issuing CA, one level of room, root.
 _DEPTH: Final = 3
@@ -77,6 +81,11 @@ class ConnectionCreator:
         client.set_alpn_protos([ALPN_GOSSIP])
         self._material, self._server, self._client = material, server, client
 
+    @property
+    def for_visits(self) -> VisitCreator:
+        """What makes the client side of a visit by esgf-trust/1."""
+        return VisitCreator()
+
     def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
         """Make the server side of one connection; Twisted calls it."""
         del protocol
@@ -100,6 +109,30 @@ class ConnectionCreator:
         except TrustError as error:
             return error.text
         return ""
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class VisitCreator:
+    """
+    Makes the client side of a visit by esgf-trust/1: shows no certificate, and asks for none that would be good.
+
+    Nothing that comes over such a connection is taken on the host's word.
+    """
+
+    def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+        """Make the client side of one connection; Twisted calls it."""
+        del protocol
+        context = SSL.Context(SSL.TLS_METHOD)
+        context.set_min_proto_version(SSL.TLS1_3_VERSION)
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        context.set_verify(SSL.VERIFY_NONE)
+        context.set_alpn_protos([ALPN_TRUST])
+        return SSL.Connection(context, None)
+
+
+def is_visit(transport: Any) -> bool:
+    """Tell, in ``handshakeCompleted``, whether the peer came for trust objects alone."""
+    return bool(transport.negotiatedProtocol == ALPN_TRUST)
 
 
 def peer_identity(transport: Any) -> PeerIdentity:
@@ -207,11 +240,15 @@ class _Judge:
             profile.leaf_names(judged, self._material.names.federation)
 
 
-def _select_protocol(_: SSL.Connection, offered: Sequence[bytes]) -> bytes:
-    if ALPN_GOSSIP not in offered:
-        # Raised, not returned: NO_OVERLAPPING_PROTOCOLS would let the connection through.
-        raise TlsRefusal(_protocol_error(b", ".join(offered)))
-    return ALPN_GOSSIP
+def _select_protocol(connection: SSL.Connection, offered: Sequence[bytes]) -> bytes:
+    if ALPN_GOSSIP in offered:
+        return ALPN_GOSSIP
+    if ALPN_TRUST in offered:
+        # Before the certificate would be asked for. The gossip protocol is out of reach from here on.
+        connection.set_verify(SSL.VERIFY_NONE)
+        return ALPN_TRUST
+    # Raised, not returned: NO_OVERLAPPING_PROTOCOLS would let the connection through.
+    raise TlsRefusal(_protocol_error(b", ".join(offered)))
 
 
 def _protocol_error(found: bytes | None) -> TrustError:

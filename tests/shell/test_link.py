@@ -27,6 +27,7 @@ class Tls(StringTransport):
     """TLS over a socket whose other end reads only when told to."""
 
     aborting = False
+    negotiatedProtocol = b"esgf-gossip/1"
 
     def abortConnection(self):
         """Note it."""

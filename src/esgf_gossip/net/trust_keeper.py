@@ -148,9 +148,9 @@ class TrustKeeper:
             self._driver.perform(self._node.trust_changed(material.signer, self._driver.at()))
         if has_changed and self._found:
             self._driver.perform(self._node.offer_trust(self._found, self._driver.at()))
-        for note in material.notes:
-            if note.level == CRITICAL:
-                self._alarm(note.text)
+        for finding in material.findings(self._now_ms()):
+            if finding.level == CRITICAL:
+                self._alarm(finding.text)
         return has_changed
 
     def _load(self, place: TrustPlace) -> TrustMaterial:
@@ -160,6 +160,7 @@ class TrustKeeper:
             federation=place.federation,
             now_ms=self._now_ms(),
             floor=crl_object.among(self._known()),
+            may_be_late=True,
         )
 
     def judge_links(self) -> None:

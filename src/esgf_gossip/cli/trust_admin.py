@@ -1,7 +1,7 @@
 """
 The command trust-admin: its groups, and the one place where failures become a line and a code.
 
-Commands live in trust_admin_side.py, trust_revoke.py, trust_node_side.py and trust_inspect.py;
+Commands live in trust_admin_side.py, trust_revoke.py, trust_renewal.py, trust_node_side.py and trust_inspect.py;
 what they do is done by esgf_gossip.trust. Source: docs/trust.md.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import click
 
-from esgf_gossip.cli import trust_admin_side, trust_inspect, trust_node_side, trust_revoke
+from esgf_gossip.cli import trust_admin_side, trust_inspect, trust_node_side, trust_renewal, trust_revoke
 from esgf_gossip.cli.trust_options import PROGRAM, options, printable
 from esgf_gossip.trust.errors import EXIT_FILES, EXIT_INTERNAL, EXIT_USAGE, TrustError
 
@@ -123,6 +123,9 @@ for command in (
     trust_admin_side.approve,
     trust_admin_side.deny,
     trust_revoke.revoke_,
+    trust_renewal.reissue,
+    trust_renewal.deliver,
+    trust_renewal.renew,
     trust_node_side.install_,
     trust_inspect.verify,
 ):

@@ -26,6 +26,7 @@ from esgf_gossip.trust import crl_object
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.material import CRITICAL, TrustMaterial, trust_files
 from esgf_gossip.trust.objects import TrustObjects
+from esgf_gossip.trust.renewal import finish
 from esgf_gossip.trust.tls import ConnectionCreator
 from esgf_gossip.trust.verifier import DigestVerifier
 
@@ -154,6 +155,8 @@ class TrustKeeper:
         return has_changed
 
     def _load(self, place: TrustPlace) -> TrustMaterial:
+        if finish(place.directory):
+            self.log.info("the new key of this node is in force")
         return TrustMaterial.load(
             place.directory,
             host=place.host,

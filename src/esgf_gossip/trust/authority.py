@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from esgf_gossip.trust import issue, keys, pem, profile, revocation
 from esgf_gossip.trust.audit import FILE_NAME as LOG_FILE
 from esgf_gossip.trust.audit import AuditLog
-from esgf_gossip.trust.errors import TrustError
+from esgf_gossip.trust.errors import TrustError, quoted
 from esgf_gossip.trust.folders import (
     DENIED_FOLDER,
     ISSUED_FOLDER,
@@ -244,27 +244,61 @@ class Authority:
         )
         with self._locked():
             self._refuse_key(request, granted, now_ms, replace=replace)
-            ca = self.issuing
-            certificate = issue.leaf(granted, request.public_key, ca, now_ms, days)
-            # What we sign must pass our own check; a fault here must not leave this host.
-            profile.leaf_names(certificate, self.policy.federation)
-            chain_pem = pem.certificate_pem(certificate) + pem.certificate_pem(ca.certificate)
-            bundle_pem = b"".join(
-                [chain_pem, *map(pem.certificate_pem, self.roots()), *map(pem.crl_pem, self.crls())]
-            )
-            serial = certificate.serial_number
-            details = {
-                **_about(request),
-                "serial": f"{serial:x}",
-                "names": [*granted.dns, *granted.uris],
-                "days": days,
-            }
-            folder = self.directory / ISSUED_FOLDER
-            self.log.append(now_ms, "approve", details)
-            write_public(folder / f"{serial:x}.pem", pem.certificate_pem(certificate))
-            bundle_path = folder / f"{granted.host}.bundle.pem"
-            write_public(bundle_path, bundle_pem)
+            approved = self._sign(granted, request.public_key, now_ms, days, "approve", _about(request))
             self._pending_path(request.request_id).unlink(missing_ok=True)
+        return approved
+
+    def reissue(self, host: str, *, now_ms: int, days: int = DAYS_DEFAULT) -> ApprovedCertificate:
+        """
+        Sign a new certificate for the key and the names that a node is certified for; nobody need ask for it.
+
+        Raises:
+            TrustError: E-NOTFOUND: it has none; E-POLICY: revoked or expired (that is no renewal any more), or
+                its names are not granted any longer; nothing was signed.
+        """
+        with self._locked():
+            found = [one for one in self.issued() if profile.leaf_names(one).host == host]
+            if not found:
+                raise TrustError(
+                    "E-NOTFOUND", f"no certificate of {quoted(host)} was issued here", remedy="see cert list"
+                )
+            newest = found[-1]
+            if newest.serial_number in self.revoked_serials():
+                raise TrustError("E-POLICY", f"the certificate of {host} is revoked: it must ask anew")
+            if revocation.milliseconds(newest.not_valid_after_utc) < now_ms:
+                raise TrustError("E-POLICY", f"the certificate of {host} has expired: it must ask anew")
+            granted = self.policy.grant(profile.leaf_names(newest), days)
+            key = newest.public_key()
+            assert isinstance(key, ec.EllipticCurvePublicKey)  # the profile allows no other
+            return self._sign(granted, key, now_ms, days, "reissue", {"node": host})
+
+    def _sign(
+        self,
+        granted: Names,
+        key: ec.EllipticCurvePublicKey,
+        now_ms: int,
+        days: int,
+        event: str,
+        about: dict[str, object],
+    ) -> ApprovedCertificate:
+        ca = self.issuing
+        starts = [
+            one.not_valid_before_utc for one in self.issued() if profile.leaf_names(one).host == granted.host
+        ]
+        certificate = issue.leaf(granted, key, ca, now_ms, days, after=max(starts, default=None))
+        # What we sign must pass our own check; a fault here must not leave this host.
+        profile.leaf_names(certificate, self.policy.federation)
+        chain_pem = pem.certificate_pem(certificate) + pem.certificate_pem(ca.certificate)
+        bundle_pem = b"".join(
+            [chain_pem, *map(pem.certificate_pem, self.roots()), *map(pem.crl_pem, self.crls())]
+        )
+        serial = certificate.serial_number
+        names = [*granted.dns, *granted.uris]
+        folder = self.directory / ISSUED_FOLDER
+        self.log.append(now_ms, event, {**about, "serial": f"{serial:x}", "names": names, "days": days})
+        write_public(folder / f"{serial:x}.pem", pem.certificate_pem(certificate))
+        bundle_path = folder / f"{granted.host}.bundle.pem"
+        write_public(bundle_path, bundle_pem)
         return ApprovedCertificate(
             granted,
             serial,

@@ -66,10 +66,19 @@ def issuing_ca(
 
 
 def leaf(
-    names: Names, public_key: ec.EllipticCurvePublicKey, issuer: CertificateAuthority, now_ms: int, days: int
+    names: Names,
+    public_key: ec.EllipticCurvePublicKey,
+    issuer: CertificateAuthority,
+    now_ms: int,
+    days: int,
+    *,
+    after: datetime | None = None,
 ) -> x509.Certificate:
-    """Make the certificate of a node; it never outlives its issuer."""
+    """Make the certificate of a node; it never outlives its issuer, and begins later than ``after``."""
     start = moment(now_ms) - BACKDATE
+    if after is not None:
+        # Certificates of one node rank by notBefore: of two made within a second the second must win.
+        start = max(start, after + timedelta(seconds=1))
     end = min(moment(now_ms) + timedelta(days=days), issuer.certificate.not_valid_after_utc)
     builder = (
         x509.CertificateBuilder()

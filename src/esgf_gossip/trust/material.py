@@ -31,6 +31,7 @@ KEY_FILE: Final = "node.key"
 CHAIN_FILE: Final = "chain.pem"
 ROOTS_FOLDER: Final = "roots"
 CRL_FOLDER: Final = "crl"
+RENEWALS_FOLDER: Final = "renewals"
 
 ROOT_SUFFIXES: Final = (".pem", ".crt")
 CRL_SUFFIXES: Final = (".pem", ".crl")
@@ -303,13 +304,14 @@ def read_crls(folder: Path) -> list[x509.CertificateRevocationList]:
 
 
 def trust_files(directory: Path) -> list[Path]:
-    """Return every file of a trust directory that ``TrustMaterial.load`` reads; none where it cannot be listed."""
+    """Return every file of a trust directory whose change is news for a daemon; none where it cannot be listed."""
     try:
         return [
             directory / KEY_FILE,
             directory / CHAIN_FILE,
             *_files(directory / ROOTS_FOLDER, ROOT_SUFFIXES),
             *_files(directory / CRL_FOLDER, CRL_SUFFIXES),
+            *_files(directory / RENEWALS_FOLDER, (".pem",)),
         ]
     except OSError:
         return []

@@ -3,7 +3,7 @@ esgf-trust/1, both ends: public trust objects for anybody, who proves nothing an
 
 A visitor tells by TrustHeads what it holds; the host gives what is above that, bundles first, and hangs up. Nobody
 takes anything on the other's word: every object is judged. So a node whose list or root has run out finds the way
-back. Source: docs/protocol.md, "esgf-trust/1".
+back. Source: docs/protocol.md, "Trust objects".
 """
 
 from __future__ import annotations

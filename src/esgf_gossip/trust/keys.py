@@ -89,7 +89,7 @@ def read_key(path: Path, passphrase: bytes | None = None) -> ec.EllipticCurvePri
         TrustError: E-NOTFOUND, E-LINK, E-OWNER, E-MODE, E-FILE of the file;
             E-PASSPHRASE; E-KEY, E-KEYTYPE of its content.
     """
-    content = _read_private(path)
+    content = read_private(path)
     try:
         key = serialization.load_pem_private_key(content, passphrase)
     except TypeError:
@@ -131,7 +131,13 @@ def read_ca_key(
     return key
 
 
-def _read_private(path: Path) -> bytes:
+def read_private(path: Path) -> bytes:
+    """
+    Read a private file that only its owner can have read.
+
+    Raises:
+        TrustError: E-NOTFOUND, E-LINK, E-OWNER, E-MODE, E-FILE.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:

@@ -32,6 +32,7 @@ CHAIN_FILE: Final = "chain.pem"
 ROOTS_FOLDER: Final = "roots"
 CRL_FOLDER: Final = "crl"
 RENEWALS_FOLDER: Final = "renewals"
+SEALED_FOLDER: Final = "sealed"
 
 ROOT_SUFFIXES: Final = (".pem", ".crt")
 CRL_SUFFIXES: Final = (".pem", ".crl")
@@ -312,6 +313,7 @@ def trust_files(directory: Path) -> list[Path]:
             *_files(directory / ROOTS_FOLDER, ROOT_SUFFIXES),
             *_files(directory / CRL_FOLDER, CRL_SUFFIXES),
             *_files(directory / RENEWALS_FOLDER, (".pem",)),
+            *_files(directory / SEALED_FOLDER, (".sealed",)),
         ]
     except OSError:
         return []

@@ -27,6 +27,7 @@ DEFAULT_GROUP: Final = "member"
 
 _DNS_CHARACTERS: Final = re.compile(r"[a-z0-9.-]*")
 _DNS_LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+SECRET_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?")
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?")
 
 

@@ -1,0 +1,172 @@
+"""
+The keys secrets are sealed to: X25519, made on the node, certified by the node's own key.
+
+CA -> node certificate -> seal key: a leaked TLS key alone opens nothing, and the seal key changes without the CA.
+Source: docs/trust.md, "Secrets"; RFC 9180.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, x25519
+
+from esgf_gossip.core import packing
+from esgf_gossip.core.errors import WireError
+from esgf_gossip.core.limits import CHAIN_BYTES, CHAIN_CERTIFICATES, SIGNATURE_BYTES
+from esgf_gossip.files import create_file
+from esgf_gossip.trust import keys, profile
+from esgf_gossip.trust.chain import TrustAnchors
+from esgf_gossip.trust.errors import TrustError
+from esgf_gossip.trust.material import TrustMaterial
+
+SEAL_FOLDER: Final = "seal"
+KEY_BYTES: Final = 32
+# The key in use and the one before: what was sealed in between still opens.
+KEYS_KEPT: Final = 2
+
+_CONTEXT: Final = b"esgf-gossip/seal-key/1\0"
+_FORMAT: Final = 1
+_SIGNING: Final = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
+
+
+@attrs.frozen
+class SealKey:
+    """The public half, as its node certified it: ``key_id`` is the SHA-256 of the 32 bytes."""
+
+    host: str
+    public: bytes
+    made_at_s: int
+
+    @property
+    def key_id(self) -> bytes:
+        """The name of the key."""
+        return hashlib.sha256(self.public).digest()
+
+
+def private_keys(directory: Path) -> dict[bytes, x25519.X25519PrivateKey]:
+    """
+    Read the seal keys of a node, by their id, the newest last.
+
+    Raises:
+        TrustError: as ``keys.read_private``; E-KEY of what is none.
+    """
+    found = {}
+    for path in sorted((directory / SEAL_FOLDER).glob("*.key")):
+        try:
+            key = serialization.load_pem_private_key(keys.read_private(path), None)
+        except (ValueError, TypeError):
+            raise TrustError("E-KEY", f"{path} holds no complete private key") from None
+        if not isinstance(key, x25519.X25519PrivateKey):
+            raise TrustError("E-KEYTYPE", f"{path} is not an X25519 key")
+        found[_key_id(key)] = key
+    return found
+
+
+def ensure_key(directory: Path, now_ms: int, *, rotate: bool = False) -> x25519.X25519PrivateKey:
+    """
+    Return the seal key in use; make the first, or with ``rotate`` the next one.
+
+    Raises:
+        TrustError: as ``private_keys``; E-GIT, E-FILE.
+    """
+    held = list(private_keys(directory).values())
+    if held and not rotate:
+        return held[-1]
+    key = x25519.X25519PrivateKey.generate()
+    folder = directory / SEAL_FOLDER
+    # Sorted by name is sorted by age.
+    path = folder / f"{now_ms:015}-{_key_id(key).hex()[:8]}.key"
+    content = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    keys.refuse_git(path)
+    try:
+        keys.private_folder(folder)
+        create_file(path, content)
+        for old in sorted(folder.glob("*.key"))[:-KEYS_KEPT]:
+            old.unlink()
+    except OSError as error:
+        raise TrustError("E-FILE", f"{error.filename or path} cannot be written: {error.strerror}") from None
+    return key
+
+
+def certify(material: TrustMaterial, key: x25519.X25519PrivateKey, now_ms: int) -> bytes:
+    """Return the public half with the node's signature and chain: what others seal to."""
+    public = key.public_key().public_bytes_raw()
+    payload = packing.pack([_FORMAT, material.names.federation, material.names.host, public, now_ms // 1000])
+    signature = material.key.sign(_CONTEXT + payload, _SIGNING)
+    return packing.pack([payload, signature, list(material.signer.chain)])
+
+
+def read_certified(content: bytes, anchors: TrustAnchors, federation: str, now_ms: int) -> SealKey:
+    """
+    Check a certified seal key against the trust of today.
+
+    Raises:
+        TrustError: E-SEAL for what is none or not signed by its node; as ``TrustAnchors.judge``.
+    """
+    try:
+        payload, signature, parts = packing.array(packing.unpack(content), 3, "a seal key")[:3]
+        payload = packing.blob(payload, 1, 1024)
+        signature = packing.blob(signature, 1, SIGNATURE_BYTES)
+        chain = packing.items(
+            parts, lambda one: packing.blob(one, 1, CHAIN_BYTES), CHAIN_CERTIFICATES, "a chain"
+        )
+        fields = packing.array(packing.unpack(payload), 5, "a seal key")
+        host, public, made_at_s = (
+            packing.host(fields[2]),
+            packing.blob(fields[3], KEY_BYTES, KEY_BYTES),
+            fields[4],
+        )
+        made_at_s = packing.number(made_at_s)
+    except WireError as error:
+        raise TrustError("E-SEAL", f"no seal key: {error}") from None
+    if fields[:2] != [_FORMAT, federation]:
+        raise TrustError("E-SEAL", "the seal key is of another format or federation")
+    leaf, others = load_chain(chain)
+    names = profile.leaf_names(leaf, federation)
+    anchors.judge(leaf, others, now_ms)
+    if names.host != host:
+        raise TrustError("E-SEAL", f"the seal key of {host} is signed by {names.host}")
+    if not is_signed_by(leaf, signature, _CONTEXT + payload):
+        raise TrustError("E-SEAL", f"the seal key is not signed by {host}: damaged or forged")
+    return SealKey(host, public, made_at_s)
+
+
+def load_chain(parts: Sequence[bytes]) -> tuple[x509.Certificate, list[x509.Certificate]]:
+    """
+    Read a chain of DER certificates, leaf first; nothing of it is trusted yet.
+
+    Raises:
+        TrustError: E-SEAL.
+    """
+    try:
+        leaf, *others = (x509.load_der_x509_certificate(part) for part in parts)
+    except Exception as error:
+        # Bytes of a stranger: whatever the library makes of them, they are no certificates.
+        raise TrustError("E-SEAL", f"no chain of certificates: {type(error).__name__}") from error
+    return leaf, others
+
+
+def is_signed_by(leaf: x509.Certificate, signature: bytes, content: bytes) -> bool:
+    """Tell whether a P-256 certificate's key made a signature."""
+    key = leaf.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        return False
+    try:
+        key.verify(signature, content, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _key_id(key: x25519.X25519PrivateKey) -> bytes:
+    return hashlib.sha256(key.public_key().public_bytes_raw()).digest()

@@ -76,9 +76,10 @@ class GossipTable:
 
 @attrs.frozen
 class TrustTable:
-    """``[trust]``: the folder of node.key, chain.pem and the folders roots/ and crl/."""
+    """``[trust]``: the folder of node.key and all that goes with it; the program to run when a secret has arrived."""
 
     directory: Path = attrs.field(metadata={"default": "trust"})
+    secret_hook: tuple[str, ...] = attrs.field(metadata={"default": []})
 
 
 @attrs.frozen

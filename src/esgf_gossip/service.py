@@ -32,10 +32,12 @@ from esgf_gossip.net.clock import make_steady, wall_clock_ms
 from esgf_gossip.net.connections import Connections
 from esgf_gossip.net.driver import Driver
 from esgf_gossip.net.trust_keeper import TrustKeeper, TrustPlace
+from esgf_gossip.net.trust_report import nodes_report
 from esgf_gossip.sources.site import Site, SiteFiles, read_site
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.storage.outputs import RegistrationFile
 from esgf_gossip.trust.errors import TrustError
+from esgf_gossip.trust.statement import ENTRY as TRUST_ENTRY
 from esgf_gossip.views.federation import FederationView, OwnState
 from esgf_gossip.views.judgement import REGISTRATION, Judge
 from esgf_gossip.web.control import ControlSocket, ControlSocketError
@@ -173,8 +175,10 @@ class GossipService(Service):
             )
         )
         self.picture.start()
-        self._driver.perform(self._node.start(_entries(site), at))
+        self._site = site
+        self._driver.perform(self._node.start(self._entries(site), at))
         self.trust.visit = self._connections.visit
+        self.trust.on_statement = self._say_trust
         self.trust.start(self._node, self._driver)
         self._driver.on_fatal = self._end
 
@@ -202,6 +206,8 @@ class GossipService(Service):
             crl_age_s=self.trust.material.crl_age_s(now_ms),
             storage_error=self._driver.storage_error,
             publishing_stopped=publication.stopped,
+            trust_error=self.trust.failure or self.trust.hook.failure,
+            trust_alarms=tuple(self.trust.alarms),
         )
 
     # ----------------------------------------------------------------- stop
@@ -258,6 +264,17 @@ class GossipService(Service):
         """Return why a node has its status, or None where there is no such node."""
         return self.picture.explain(host)
 
+    def trust_report(self) -> dict[str, Any]:
+        """Return what each node says of its trust, and what is wrong with ours."""
+        keeper = self.trust
+        return {
+            "nodes": nodes_report(self._node.registry),
+            "error": keeper.failure,
+            "hook_error": keeper.hook.failure,
+            "alarms": list(keeper.alarms),
+            "findings": [attrs.asdict(one) for one in keeper.material.findings(self._now_ms())],
+        }
+
     def on_view_changed(self, callback: Any) -> Any:
         """Call back whenever the view may have changed; the result ends it."""
         return self.picture.on_view_changed(callback)
@@ -303,14 +320,27 @@ class GossipService(Service):
         before = self._node.origin.publication.sequence
         try:
             site = self._read_site(config)
-            self._driver.perform(self._node.publish(_entries(site), self._driver.at()))
+            self._driver.perform(self._node.publish(self._entries(site), self._driver.at()))
         except (SiteError, PublicationError) as error:
             outcome.refused.append(f"{error}; the registration in force stays")
             return
+        self._site = site
         self.config = config
         outcome.findings.extend(str(finding) for finding in site.findings)
         if self._node.origin.publication.sequence != before:
             outcome.changed.append("registration")
+
+    def _entries(self, site: Site) -> dict[str, bytes]:
+        entries = {REGISTRATION: site.registration.to_body()}
+        try:
+            entries[TRUST_ENTRY] = self.trust.statement()
+        except TrustError as error:
+            self.log.warn("nothing is published of this node's trust: {reason}", reason=str(error))
+        return entries
+
+    def _say_trust(self) -> None:
+        if self._is_open:
+            self._driver.perform(self._node.publish(self._entries(self._site), self._driver.at()))
 
     def _on_hangup(self, _number: int, _frame: object) -> None:
         # Not in the signal handler: the reactor may be in the middle of anything.
@@ -372,11 +402,9 @@ def _make_folder(folder: Path, setting: str) -> None:
 
 
 def _trust_place(config: Config) -> TrustPlace:
-    return TrustPlace(config.trust.directory, config.node.host, config.node.federation)
-
-
-def _entries(site: Site) -> dict[str, bytes]:
-    return {REGISTRATION: site.registration.to_body()}
+    return TrustPlace(
+        config.trust.directory, config.node.host, config.node.federation, config.trust.secret_hook
+    )
 
 
 def _need_restart(before: Config, after: Config) -> list[str]:

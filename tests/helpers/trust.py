@@ -123,10 +123,13 @@ class TestFederation:
         self.publish(self.crl(number, [*revocation.serials(held), *serials]), *hosts)
 
 
-def a_federation(directory: Path, name: str = FEDERATION, now_ms: int | None = None) -> TestFederation:
-    """Found a federation in a folder; its keys are not encrypted."""
+def a_federation(
+    directory: Path, name: str = FEDERATION, now_ms: int | None = None, roles: Sequence[str] = ()
+) -> TestFederation:
+    """Found a federation in a folder, which grants these roles; its keys are not encrypted."""
     now_ms = real_now_ms() if now_ms is None else now_ms
     authority = create_authority(directory / "trust", directory / "private", name, now_ms, None)
+    authority = attrs.evolve(authority, policy=attrs.evolve(authority.policy, roles=tuple(roles)))
     return TestFederation(directory, name, authority, now_ms)
 
 

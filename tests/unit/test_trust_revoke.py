@@ -46,6 +46,7 @@ def test_a_node_is_revoked_in_one_step(federation: TestFederation) -> None:
         "node": HOST,
         "serials": [f"{serial:x}"],
         "crl": 2,
+        "secrets": [],
         "revoked": True,
         "file": str(federation.authority.directory / "crl" / "issuing-g1.crl.pem"),
     }

@@ -16,7 +16,14 @@ from typing import Any, Final
 
 import click
 
-from esgf_gossip.cli import trust_admin_side, trust_inspect, trust_node_side, trust_renewal, trust_revoke
+from esgf_gossip.cli import (
+    trust_admin_side,
+    trust_inspect,
+    trust_node_side,
+    trust_renewal,
+    trust_revoke,
+    trust_secret,
+)
 from esgf_gossip.cli.trust_options import PROGRAM, options, printable
 from esgf_gossip.trust.errors import EXIT_FILES, EXIT_INTERNAL, EXIT_USAGE, TrustError
 
@@ -114,6 +121,7 @@ def log() -> None:
 
 
 program.add_command(trust_admin_side.init)
+program.add_command(trust_secret.secret)
 for command in (
     trust_node_side.request,
     trust_admin_side.import_,

@@ -6,6 +6,7 @@ import click
 
 from esgf_gossip.cli.trust_options import options, print_result, settings, unlocked
 from esgf_gossip.trust.revoke import REASONS, find, revoke
+from esgf_gossip.trust.sealed_register import sealed_for
 
 
 @click.command(
@@ -28,7 +29,8 @@ def revoke_(wanted: str, reason: str) -> None:
     find(authority, wanted, given.now_ms)
     done = revoke(unlocked(authority), wanted, REASONS[reason], given.now_ms)
     serials = [f"{serial:x}" for serial in done.serials]
-    data = {"node": done.host, "serials": serials, "crl": done.number}
+    known = [{"name": one.name, "version": one.version} for one in sealed_for(authority.directory, done.host)]
+    data = {"node": done.host, "serials": serials, "crl": done.number, "secrets": known}
     if done.published is None:
         print_result([f"already revoked in CRL {done.number}"], {**data, "revoked": False, "file": None})
         return
@@ -37,6 +39,10 @@ def revoke_(wanted: str, reason: str) -> None:
         [
             f"revoked  {', '.join(serials)} of {done.host}, in CRL {done.number}",
             f"file     {path}",
+            *(
+                f"change   secret {one['name']}, of which the node could open version {one['version']}"
+                for one in known
+            ),
             f"next     bring it to any one node; there: trust-admin crl import {path.name} --config node.toml",
         ],
         {**data, "revoked": True, "file": str(path)},

@@ -21,12 +21,16 @@ from esgf_gossip.core.messages import TrustHeads
 from esgf_gossip.core.model import Address, TrustObject
 from esgf_gossip.core.node import Node
 from esgf_gossip.net.driver import Driver
+from esgf_gossip.net.secret_hook import SecretHook
 from esgf_gossip.net.trust_door import claims
-from esgf_gossip.trust import crl_object
+from esgf_gossip.trust import crl_object, revocation, secret_object
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.material import CRITICAL, TrustMaterial, trust_files
 from esgf_gossip.trust.objects import TrustObjects
 from esgf_gossip.trust.renewal import finish
+from esgf_gossip.trust.seal_key import certify, ensure_key
+from esgf_gossip.trust.secret_store import SecretStore
+from esgf_gossip.trust.statement import RECEIPTS_MOST, TrustStatement
 from esgf_gossip.trust.tls import ConnectionCreator
 from esgf_gossip.trust.verifier import DigestVerifier
 
@@ -47,11 +51,12 @@ _Seen = frozenset[tuple[str, int, int, int]]
 
 @attrs.frozen
 class TrustPlace:
-    """Whose trust it is, and where: ``directory`` is trust.directory of node.toml."""
+    """Whose trust it is, and where: ``directory`` and ``secret_hook`` are those of [trust] in node.toml."""
 
     directory: Path
     host: str
     federation: str
+    secret_hook: tuple[str, ...] = ()
 
 
 class TrustKeeper:
@@ -84,7 +89,10 @@ class TrustKeeper:
         self.verifier: Final = DigestVerifier(self.material)
         self.creator: Final = ConnectionCreator(self.material, now_ms)
         self.objects: Final = TrustObjects(place.directory, self.material)
+        self.secrets: Final = SecretStore(place.directory)
+        self.hook: Final = SecretHook(self.secrets, place.secret_hook, reactor)
         self.failure = ""
+        self.on_statement: Callable[[], None] = lambda: None
         self.alarms: list[str] = []
         self._loops: list[LoopingCall] = []
         self._load_due: Any = None
@@ -102,6 +110,7 @@ class TrustKeeper:
         # Files put back from a backup must not lower what this node knew before it stopped.
         self._load_quietly("this node knew of newer CRLs than its files")
         driver.on_refusal = self._visit
+        self.hook.run()
         for call, every_s in ((self._watch, WATCH_FILES_S), (self.judge_links, JUDGE_LINKS_S)):
             loop = LoopingCall(call)
             loop.clock = self._reactor
@@ -110,6 +119,7 @@ class TrustKeeper:
 
     def stop(self) -> None:
         """Watch no more."""
+        self.hook.stop()
         for loop in self._loops:
             if loop.running:
                 loop.stop()
@@ -149,6 +159,9 @@ class TrustKeeper:
             self._driver.perform(self._node.trust_changed(material.signer, self._driver.at()))
         if has_changed and self._found:
             self._driver.perform(self._node.offer_trust(self._found, self._driver.at()))
+        if place.secret_hook != self.hook.command:
+            self.hook.replace(place.secret_hook)
+        self.on_statement()
         for finding in material.findings(self._now_ms()):
             if finding.level == CRITICAL:
                 self._alarm(finding.text)
@@ -175,6 +188,26 @@ class TrustKeeper:
 
     def _offer(self) -> None:
         self._driver.perform(self._node.offer_trust(self.objects.offered(), self._driver.at()))
+
+    def statement(self) -> bytes:
+        """
+        Return what this node says of its trust: the body of its entry ``trust``.
+
+        Raises:
+            TrustError: the seal key or the secrets cannot be read.
+        """
+        key = ensure_key(self.place.directory, self._now_ms())
+        return TrustStatement(
+            crls=tuple(
+                sorted(
+                    (key.removeprefix(crl_object.PREFIX), revocation.number(crl))
+                    for key, crl in crl_object.by_key(self.material.crls)
+                )
+            ),
+            not_after_ms=self.material.not_after_ms,
+            seal=certify(self.material, key),
+            receipts=tuple(self.secrets.receipts()[:RECEIPTS_MOST]),
+        ).to_body()
 
     # ----------------------------------------------------------------- files
 
@@ -253,6 +286,9 @@ class TrustKeeper:
         except TrustError as error:
             self._alarm(f"{held.key} cannot be put into force: {error}")
             return
+        if held.key.startswith(secret_object.PREFIX + self.place.host):
+            self.hook.run()
+            self.on_statement()
         # Once for all that came in one message.
         if must_load and self._load_due is None:
             self._load_due = self._reactor.callLater(0.0, self._load_applied)

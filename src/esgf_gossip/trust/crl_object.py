@@ -52,6 +52,13 @@ def offered(directory: Path, material: TrustMaterial) -> list[tuple[str, bytes]]
     return [(_key(crl), crl.public_bytes(Encoding.DER)) for crl in material.crls]
 
 
+def by_key(
+    crls: Iterable[x509.CertificateRevocationList],
+) -> list[tuple[str, x509.CertificateRevocationList]]:
+    """Return checked CRLs with their keys."""
+    return [(_key(crl), crl) for crl in crls]
+
+
 def among(objects: Iterable[TrustObject]) -> list[x509.CertificateRevocationList]:
     """Return the CRLs among trust objects that were judged."""
     return [_read(one.body) for one in objects if one.key.startswith(PREFIX)]

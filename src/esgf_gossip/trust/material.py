@@ -71,7 +71,7 @@ class TrustMaterial:
         cls,
         directory: Path,
         *,
-        host: str,
+        host: str | None,
         federation: str,
         now_ms: int,
         floor: Sequence[x509.CertificateRevocationList] = (),
@@ -82,7 +82,7 @@ class TrustMaterial:
 
         Args:
             directory: trust.directory of node.toml.
-            host: the node's name.
+            host: the node's name; None for whoever the certificate is of.
             federation: the federation's name.
             now_ms: now.
             floor: CRLs known to be good: a file that takes back what one of these says is left out, with a note.
@@ -122,7 +122,7 @@ class TrustMaterial:
         roots: Sequence[x509.Certificate],
         crls: Sequence[x509.CertificateRevocationList],
         *,
-        host: str,
+        host: str | None,
         federation: str,
         now_ms: int,
         may_be_late: bool = False,
@@ -139,7 +139,7 @@ class TrustMaterial:
         leaf, *others = chain
         _check_pair(key, leaf)
         names = profile.leaf_names(leaf, federation)
-        if names.host != host:
+        if host is not None and names.host != host:
             raise TrustError(
                 "E-HOST",
                 f"the certificate is of node {quoted(names.host)}, this one is {quoted(host)}",

@@ -43,7 +43,6 @@ class SealKey:
 
     host: str
     public: bytes
-    made_at_s: int
 
     @property
     def key_id(self) -> bytes:
@@ -98,12 +97,25 @@ def ensure_key(directory: Path, now_ms: int, *, rotate: bool = False) -> x25519.
     return key
 
 
-def certify(material: TrustMaterial, key: x25519.X25519PrivateKey, now_ms: int) -> bytes:
-    """Return the public half with the node's signature and chain: what others seal to."""
+def certify(material: TrustMaterial, key: x25519.X25519PrivateKey) -> bytes:
+    """Return the public half with the node's signature, always the same; ``with_chain`` makes it what others seal to."""
     public = key.public_key().public_bytes_raw()
-    payload = packing.pack([_FORMAT, material.names.federation, material.names.host, public, now_ms // 1000])
+    payload = packing.pack([_FORMAT, material.names.federation, material.names.host, public])
     signature = material.key.sign(_CONTEXT + payload, _SIGNING)
-    return packing.pack([payload, signature, list(material.signer.chain)])
+    return packing.pack([payload, signature])
+
+
+def with_chain(certified: bytes, chain: Sequence[bytes]) -> bytes:
+    """
+    Return a certified seal key together with the chain of its node, so that it can be judged by itself.
+
+    Raises:
+        TrustError: E-SEAL.
+    """
+    try:
+        return packing.pack([*packing.array(packing.unpack(certified), 2, "a seal key")[:2], list(chain)])
+    except WireError as error:
+        raise TrustError("E-SEAL", f"no seal key: {error}") from None
 
 
 def read_certified(content: bytes, anchors: TrustAnchors, federation: str, now_ms: int) -> SealKey:
@@ -120,13 +132,8 @@ def read_certified(content: bytes, anchors: TrustAnchors, federation: str, now_m
         chain = packing.items(
             parts, lambda one: packing.blob(one, 1, CHAIN_BYTES), CHAIN_CERTIFICATES, "a chain"
         )
-        fields = packing.array(packing.unpack(payload), 5, "a seal key")
-        host, public, made_at_s = (
-            packing.host(fields[2]),
-            packing.blob(fields[3], KEY_BYTES, KEY_BYTES),
-            fields[4],
-        )
-        made_at_s = packing.number(made_at_s)
+        fields = packing.array(packing.unpack(payload), 4, "a seal key")
+        host, public = packing.host(fields[2]), packing.blob(fields[3], KEY_BYTES, KEY_BYTES)
     except WireError as error:
         raise TrustError("E-SEAL", f"no seal key: {error}") from None
     if fields[:2] != [_FORMAT, federation]:
@@ -138,7 +145,7 @@ def read_certified(content: bytes, anchors: TrustAnchors, federation: str, now_m
         raise TrustError("E-SEAL", f"the seal key of {host} is signed by {names.host}")
     if not is_signed_by(leaf, signature, _CONTEXT + payload):
         raise TrustError("E-SEAL", f"the seal key is not signed by {host}: damaged or forged")
-    return SealKey(host, public, made_at_s)
+    return SealKey(host, public)
 
 
 def load_chain(parts: Sequence[bytes]) -> tuple[x509.Certificate, list[x509.Certificate]]:

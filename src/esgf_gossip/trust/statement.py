@@ -18,7 +18,7 @@ from esgf_gossip.core.errors import WireError
 ENTRY: Final = "trust"
 LISTS_MOST: Final = 64
 RECEIPTS_MOST: Final = 512
-SEAL_BYTES: Final = 20 * 1024
+SEAL_BYTES: Final = 1024
 
 _KEY_ID: Final = re.compile(r"([0-9a-f]{2}){1,32}")
 _NAME: Final = re.compile(r"[a-z0-9._-]{1,64}")
@@ -30,7 +30,7 @@ class TrustStatement:
     One node's word on its trust.
 
     ``crls`` gives the CRL number by key id of the issuer (hex); ``bundle`` is 0 without one; ``seal`` the certified
-    seal key (``seal_key.read_certified``), unchecked, empty for none; ``receipts`` name and version of secrets opened.
+    seal key without its chain (``seal_key``), unchecked, empty for none; ``receipts`` name and version of secrets opened.
     """
 
     bundle: int = 0

@@ -59,7 +59,8 @@ class OwnState:
     """
     What a daemon says of itself: the body of ``/api/v1/status`` but for the counts.
 
-    ``storage_error`` and ``publishing_stopped`` are one line each while something is wrong, else empty.
+    ``storage_error``, ``publishing_stopped`` and ``trust_error`` are one line each while something is wrong, else
+    empty; ``trust_alarms`` are what an administrator must see.
     """
 
     host: str
@@ -73,6 +74,8 @@ class OwnState:
     crl_age_s: int
     storage_error: str = ""
     publishing_stopped: str = ""
+    trust_error: str = ""
+    trust_alarms: tuple[str, ...] = ()
 
 
 @attrs.frozen

@@ -55,6 +55,8 @@ def status_body(view: FederationView) -> dict[str, Any]:
         body["storage_error"] = own.storage_error
     if own.publishing_stopped:
         body["publishing_stopped"] = own.publishing_stopped
+    if own.trust_error or own.trust_alarms:
+        body["trust"] = {"error": own.trust_error, "alarms": list(own.trust_alarms)}
     return body
 
 

@@ -51,6 +51,9 @@ class Commands(Protocol):
     def explain(self, host: str) -> dict[str, Any] | None:
         """Return why a node has its status, with the signed evidence; None for no such node."""
 
+    def trust_report(self) -> dict[str, Any]:
+        """Return what each node says of its trust, and what is wrong with ours."""
+
     def reload(self) -> Deferred[dict[str, Any]]:
         """Read properties, trust and configuration again; fire with ``changed`` and ``findings``."""
 
@@ -93,6 +96,7 @@ class ControlProtocol(LineOnlyReceiver):
             "nodes": lambda _fields: nodes_body(self._commands.view()),
             "node": self._node,
             "explain": self._explained,
+            "trust": lambda _fields: self._commands.trust_report(),
             "reload": lambda _fields: self._commands.reload(),
             "leave": self._leave,
             "stop": self._stop,

@@ -41,6 +41,7 @@ HostName = NewType("HostName", str)
 AcceptedHost = NewType("AcceptedHost", str)
 PropertyName = NewType("PropertyName", str)
 OutputName = NewType("OutputName", str)
+CommandWord = NewType("CommandWord", str)
 ListenAddress = NewType("ListenAddress", tuple[str, int])
 DialAddress = NewType("DialAddress", tuple[str, int])
 ContactAddress = NewType("ContactAddress", tuple[str, int])
@@ -79,7 +80,7 @@ class TrustTable:
     """``[trust]``: the folder of node.key and all that goes with it; the program to run when a secret has arrived."""
 
     directory: Path = attrs.field(metadata={"default": "trust"})
-    secret_hook: tuple[str, ...] = attrs.field(metadata={"default": []})
+    secret_hook: tuple[CommandWord, ...] = attrs.field(metadata={"default": []})
 
 
 @attrs.frozen
@@ -350,6 +351,7 @@ def _converter(folder: Path) -> cattrs.Converter:
     converter.register_structure_hook(OutputName, text(_parse_output))
     converter.register_structure_hook(AcceptedHost, text(_parse_accepted))
     converter.register_structure_hook(PropertyName, text(a_property))
+    converter.register_structure_hook(CommandWord, text(str))
     converter.register_structure_hook_factory(lambda kind: get_origin(kind) is tuple, many)
     return converter
 

@@ -7,6 +7,7 @@ may print the secret. Source: docs/trust.md, "Secrets".
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -80,6 +81,7 @@ class SecretHook:
             "ESGF_GOSSIP_SECRET_PATH": str(self._store.path(name)),
         }
         self._running = _Run(self._reactor, lambda reason: self._ended(name, version, reason))
+        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             self._reactor.spawnProcess(
                 self._running,
@@ -87,11 +89,12 @@ class SecretHook:
                 list(self._command),
                 environment,
                 str(Path(self._store.folder)),
-                # Not even pipes for what it prints.
-                childFDs={0: "w"},
+                childFDs={0: nowhere, 1: nowhere, 2: nowhere},
             )
         except OSError as error:
             self._ended(name, version, f"{self._command[0]}: {error.strerror}")
+        finally:
+            os.close(nowhere)
 
     def _ended(self, name: str, version: int, reason: str) -> None:
         self._running = None
@@ -128,7 +131,6 @@ class _Run(ProcessProtocol):
 
     def connectionMade(self) -> None:
         """Begin to count."""
-        self.transport.closeStdin()
         self._deadline = self._reactor.callLater(HOOK_S, self._late)
 
     def _late(self) -> None:

@@ -21,6 +21,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from esgf_gossip.core.limits import CHAIN_BYTES, CHAIN_CERTIFICATES
 from esgf_gossip.trust import keys, pem, profile, revocation
+from esgf_gossip.trust.bounds import check_issued
+from esgf_gossip.trust.bundle import Bundle
+from esgf_gossip.trust.bundle_files import bundle_files, read_bundles, same_roots
 from esgf_gossip.trust.chain import NO_CRL, TrustAnchors, chain_error, without_root
 from esgf_gossip.trust.errors import TrustError, quoted
 from esgf_gossip.trust.names import Names
@@ -56,7 +59,11 @@ class Finding:
 
 @attrs.frozen
 class TrustMaterial:
-    """Everything a node needs to speak and to judge who speaks; checked."""
+    """
+    Everything a node needs to speak and to judge who speaks; checked.
+
+    ``bundles`` are the versions of the trust bundle held, the last in force; none in a federation founded without.
+    """
 
     names: Names
     leaf: x509.Certificate
@@ -65,6 +72,7 @@ class TrustMaterial:
     signer: NodeSigner
     key: ec.EllipticCurvePrivateKey = attrs.field(eq=False, repr=False)
     notes: tuple[Finding, ...] = ()
+    bundles: tuple[Bundle, ...] = ()
 
     @classmethod
     def load(
@@ -93,6 +101,7 @@ class TrustMaterial:
         """
         try:
             key, chain, roots, crls = _read(directory)
+            bundles = read_bundles(directory)
         except OSError as error:
             raise TrustError(
                 "E-FILE", f"{error.filename or directory} cannot be read: {error.strerror}"
@@ -109,6 +118,7 @@ class TrustMaterial:
                 federation=federation,
                 now_ms=now_ms,
                 may_be_late=may_be_late,
+                bundles=bundles,
             )
             return attrs.evolve(material, notes=material.notes + notes)
         except TrustError as error:
@@ -126,11 +136,14 @@ class TrustMaterial:
         federation: str,
         now_ms: int,
         may_be_late: bool = False,
+        bundles: Sequence[Bundle] = (),
     ) -> TrustMaterial:
         """
-        Judge key, chain (leaf first), roots and CRLs as one.
+        Judge key, chain (leaf first), roots, CRLs and a history of bundles (``bundle_rules.walk``) as one.
 
-        With ``may_be_late`` a certificate that has expired and CRLs that have run out are no reason to fail: no
+        The newest bundle says which roots and issuing CAs count; ``roots`` count where there is none.
+
+        With ``may_be_late`` a certificate that has expired or that only an older bundle carries, and CRLs that have run out, are no reason to fail: no
         connection comes of them, but a daemon that runs finds newer ones by itself. ``findings`` says so.
 
         Raises:
@@ -147,13 +160,24 @@ class TrustMaterial:
             )
         for root in roots:
             profile.check_root(root)
-        bare = TrustAnchors(tuple(roots), CrlSet(()))
-        end_ms = revocation.milliseconds(leaf.not_valid_after_utc)
-        verified = bare.chain_to_root(leaf, others, min(now_ms, end_ms) if may_be_late else now_ms)
+        bundle = bundles[-1] if bundles else None
         notes = []
+        if bundle is not None:
+            notes.extend(_differences(bundle, roots, federation))
+            roots = bundle.roots
+        end_ms = revocation.milliseconds(leaf.not_valid_after_utc)
+        verified, objection = _own_chain(
+            leaf,
+            others,
+            roots,
+            bundles,
+            min(now_ms, end_ms) if may_be_late else now_ms,
+            may_be_late=may_be_late,
+        )
         checked = []
-        known = (*roots, *verified[1:-1])
-        for crl in crls:
+        known = (*roots, *(bundle.issuing_certificates if bundle else ()))
+        known = known if objection else (*known, *verified[1:-1])
+        for crl in (*crls, *_carried(bundle, crls, now_ms)):
             if any(issuer.subject == crl.issuer for issuer in known):
                 check = revocation.check_signed if may_be_late else revocation.check_crl
                 check(crl, known, "crl", now_ms)
@@ -163,7 +187,10 @@ class TrustMaterial:
                     Finding(ATTENTION, f"the CRL of {revocation.issuer_name(crl)} has no issuer here: unused")
                 )
         anchors = TrustAnchors(tuple(roots), CrlSet.choose(checked))
-        anchors.check_not_revoked(verified)
+        if objection:
+            notes.append(Finding(CRITICAL, f"this node's certificate no longer counts: {objection}"))
+        else:
+            anchors.check_not_revoked(verified)
         if not may_be_late:
             anchors.check_fresh(verified, now_ms)
         notes.extend(
@@ -175,7 +202,12 @@ class TrustMaterial:
         if len(sent) > CHAIN_CERTIFICATES or sum(map(len, sent)) > CHAIN_BYTES:
             raise TrustError("E-CHAIN-22", "the certificate chain is too long for the protocol")
         signer = NodeSigner.make(key, leaf, names, sent)
-        return cls(names, leaf, verified[1:-1], anchors, signer, key, tuple(notes))
+        return cls(names, leaf, verified[1:-1], anchors, signer, key, tuple(notes), tuple(bundles))
+
+    @property
+    def bundle(self) -> Bundle | None:
+        """The trust bundle in force."""
+        return self.bundles[-1] if self.bundles else None
 
     @property
     def roots(self) -> tuple[x509.Certificate, ...]:
@@ -184,8 +216,9 @@ class TrustMaterial:
 
     @property
     def known_issuers(self) -> tuple[x509.Certificate, ...]:
-        """Every CA whose word counts here: the roots, and the issuing CAs that lead to them."""
-        return (*self.roots, *self.issuers)
+        """Every CA whose word counts here: the roots, the issuing CAs of the bundle, and those of this node's chain."""
+        listed = self.bundle.issuing_certificates if self.bundle else ()
+        return tuple(dict.fromkeys((*self.roots, *listed, *self.issuers)))
 
     @property
     def crls(self) -> tuple[x509.CertificateRevocationList, ...]:
@@ -203,6 +236,7 @@ class TrustMaterial:
         parts = [*self.signer.chain]
         parts.extend(sorted(pem.certificate_der(root) for root in self.roots))
         parts.extend(sorted(crl.public_bytes(Encoding.DER) for crl in self.crls))
+        parts.extend(bundle.body for bundle in self.bundles)
         return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).digest()
 
     def crl_age_s(self, now_ms: int) -> int:
@@ -222,6 +256,9 @@ class TrustMaterial:
             found.extend(_expiry(f"the issuing CA {issuer.subject.rfc4514_string()}", issuer, now_ms))
         for root in self.roots:
             found.extend(_expiry(f"the root {root.subject.rfc4514_string()}", root, now_ms))
+        if self.bundle is not None:
+            end = datetime.fromtimestamp(self.bundle.not_after_ms / 1000, UTC)
+            found.extend(_end(f"trust bundle {self.bundle.version}", end, now_ms))
         for crl in self.crls:
             found.extend(_crl_age(crl, now_ms))
         return found
@@ -314,6 +351,7 @@ def trust_files(directory: Path) -> list[Path]:
             *_files(directory / CRL_FOLDER, CRL_SUFFIXES),
             *_files(directory / RENEWALS_FOLDER, (".pem",)),
             *_files(directory / SEALED_FOLDER, (".sealed",)),
+            *bundle_files(directory),
         ]
     except OSError:
         return []
@@ -342,9 +380,61 @@ def _check_pair(key: ec.EllipticCurvePrivateKey, leaf: x509.Certificate) -> None
         )
 
 
+def _own_chain(
+    leaf: x509.Certificate,
+    others: Sequence[x509.Certificate],
+    roots: Sequence[x509.Certificate],
+    bundles: Sequence[Bundle],
+    now_ms: int,
+    *,
+    may_be_late: bool,
+) -> tuple[tuple[x509.Certificate, ...], str]:
+    try:
+        chain = TrustAnchors(tuple(roots), CrlSet(())).chain_to_root(leaf, others, now_ms)
+        check_issued(bundles[-1] if bundles else None, leaf)
+    except TrustError as error:
+        older = dict.fromkeys(root for one in bundles for root in one.roots)
+        if not may_be_late or len(bundles) < 2:
+            raise
+        return TrustAnchors(tuple(older), CrlSet(())).chain_to_root(leaf, others, now_ms), error.text
+    return chain, ""
+
+
+def _differences(bundle: Bundle, roots: Sequence[x509.Certificate], federation: str) -> list[Finding]:
+    if bundle.federation != federation:
+        raise TrustError(
+            "E-BUNDLE-FORM",
+            f"the trust bundle is of federation {quoted(bundle.federation)}, not {quoted(federation)}",
+        )
+    if same_roots(bundle.roots, roots):
+        return []
+    return [
+        Finding(
+            ATTENTION, f"{ROOTS_FOLDER}/ is not what trust bundle {bundle.version} says: the bundle counts"
+        )
+    ]
+
+
+def _carried(
+    bundle: Bundle | None, held: Sequence[x509.CertificateRevocationList], now_ms: int
+) -> list[x509.CertificateRevocationList]:
+    """Return the CRLs a bundle brings that are better than nothing: of issuers of which none as new is held."""
+    found = []
+    for crl in bundle.crls if bundle else ():
+        numbers = [revocation.number_or_zero(one) for one in held if one.issuer == crl.issuer]
+        is_fresh = now_ms <= revocation.next_update_ms(crl) + revocation.STALE_GRACE_MS
+        if is_fresh and revocation.number(crl) > max(numbers, default=0):
+            found.append(crl)
+    return found
+
+
 def _expiry(what: str, certificate: x509.Certificate, now_ms: int) -> list[Finding]:
-    left_ms = revocation.milliseconds(certificate.not_valid_after_utc) - now_ms
-    when = f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+    return _end(what, certificate.not_valid_after_utc, now_ms)
+
+
+def _end(what: str, moment: datetime, now_ms: int) -> list[Finding]:
+    left_ms = revocation.milliseconds(moment) - now_ms
+    when = f"{moment:%Y-%m-%d %H:%M} UTC"
     if left_ms < 0:
         return [Finding(CRITICAL, f"{what} expired on {when}")]
     days = left_ms // _DAY_MS

@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 
 from esgf_gossip.files import create_file
-from esgf_gossip.trust import issue, keys, names, pem
+from esgf_gossip.trust import issue, keys, names, pem, rotation
 from esgf_gossip.trust.audit import FILE_NAME as LOG_FILE
 from esgf_gossip.trust.audit import AuditLog
 from esgf_gossip.trust.authority import ISSUING_NAME, ROOT_NAME, Authority
@@ -47,9 +47,11 @@ def create_authority(
     *,
     root_days: int = ROOT_DAYS,
     issuer_days: int = ISSUER_DAYS,
+    admin_keys: int = 1,
+    threshold: int = 1,
 ) -> Authority:
     """
-    Found a federation: root, issuing CA, a first CRL of each, policy, log.
+    Found a federation: root, issuing CA, a first CRL of each, trust bundle 1, policy, log.
 
     Args:
         directory: the public folder; made if needed, may hold other files.
@@ -59,6 +61,8 @@ def create_authority(
         passphrase: encrypts both keys; None: they are not encrypted.
         root_days: life of the root.
         issuer_days: life of the issuing CA.
+        admin_keys: how many administrators' keys to make, in ``private`` too; 0: a federation without a trust bundle.
+        threshold: how many of them must sign a change of roots.
 
     Raises:
         TrustError: E-NAME, E-EXISTS, E-GIT, E-FILE, E-PASSPHRASE. Nothing that exists is
@@ -69,6 +73,7 @@ def create_authority(
         raise TrustError(
             "E-USAGE", "the root must live at least as long as the issuing CA, at most 100 years"
         )
+    rotation.check_threshold(admin_keys, threshold)
     for path in (
         directory / POLICY_FILE,
         directory / LOG_FILE,
@@ -118,11 +123,13 @@ def create_authority(
         with locked(directory):
             details = {"federation": federation, "root_sha256": pem.fingerprint(root.certificate)}
             AuditLog(directory / LOG_FILE).append(now_ms, "init", details)
+        made = attrs.evolve(Authority(directory, private, Policy(federation)), signing=issuing)
+        if admin_keys:
+            rotation.found(made, root, admin_keys, threshold, passphrase, now_ms)
         # Last: a folder with a policy is a complete administration.
         create_file(directory / POLICY_FILE, TEMPLATE.format(federation=federation).encode(), 0o644)
     except OSError as error:
         raise TrustError(
             "E-FILE", f"{error.filename or directory} cannot be written: {error.strerror}"
         ) from None
-    made = Authority(directory, private, Policy(federation))
-    return attrs.evolve(made, signing=issuing)
+    return made

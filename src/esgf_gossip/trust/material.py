@@ -143,8 +143,9 @@ class TrustMaterial:
 
         The newest bundle says which roots and issuing CAs count; ``roots`` count where there is none.
 
-        With ``may_be_late`` a certificate that has expired or that only an older bundle carries, and CRLs that have run out, are no reason to fail: no
-        connection comes of them, but a daemon that runs finds newer ones by itself. ``findings`` says so.
+        With ``may_be_late`` a certificate that has expired or that only an older bundle carries, and CRLs that have
+        run out, are no reason to fail: no connection comes of them, but a daemon that runs finds newer ones by itself.
+        ``findings`` says so.
 
         Raises:
             TrustError: one precise reason.

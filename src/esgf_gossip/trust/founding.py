@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 
 from esgf_gossip.files import create_file
-from esgf_gossip.trust import issue, keys, names, pem, rotation
+from esgf_gossip.trust import bundle_files, issue, keys, names, pem, rotation
 from esgf_gossip.trust.audit import FILE_NAME as LOG_FILE
 from esgf_gossip.trust.audit import AuditLog
 from esgf_gossip.trust.authority import ISSUING_NAME, ROOT_NAME, Authority
@@ -79,12 +79,14 @@ def create_authority(
         directory / LOG_FILE,
         directory / ROOTS_FOLDER,
         directory / ISSUERS_FOLDER,
+        directory / bundle_files.BUNDLE_FOLDER,
     ):
         if os.path.lexists(path):
             raise TrustError(
                 "E-EXISTS", f"{path} exists", remedy="name another folder; an administration is made once"
             )
-    for name in (ROOT_NAME, ISSUING_NAME):
+    admins = [f"admin-{number}" for number in range(1, admin_keys + 1)]
+    for name in (ROOT_NAME, ISSUING_NAME, *admins):
         keys.refuse_existing(private / f"{name}.key")
     root_key, issuing_key = keys.new_key(), keys.new_key()
     root = CertificateAuthority(issue.root(federation, root_key, now_ms, root_days), root_key)
@@ -120,12 +122,13 @@ def create_authority(
             ),
         }.items():
             create_file(directory / name, content, 0o644)
-        with locked(directory):
-            details = {"federation": federation, "root_sha256": pem.fingerprint(root.certificate)}
-            AuditLog(directory / LOG_FILE).append(now_ms, "init", details)
+        details = {"federation": federation, "root_sha256": pem.fingerprint(root.certificate)}
         made = attrs.evolve(Authority(directory, private, Policy(federation)), signing=issuing)
         if admin_keys:
-            rotation.found(made, root, admin_keys, threshold, passphrase, now_ms)
+            first = rotation.found(made, root, admin_keys, threshold, passphrase, now_ms)
+            details["bundle_sha256"] = first.bundle.fingerprint
+        with locked(directory):
+            AuditLog(directory / LOG_FILE).append(now_ms, "init", details)
         # Last: a folder with a policy is a complete administration.
         create_file(directory / POLICY_FILE, TEMPLATE.format(federation=federation).encode(), 0o644)
     except OSError as error:

@@ -18,7 +18,6 @@ from cryptography import x509
 
 from esgf_gossip.files import replace_file
 from esgf_gossip.trust import bundle_files, bundle_rules, keys, pem, profile, revocation
-from esgf_gossip.trust.bounds import check_issued
 from esgf_gossip.trust.bundle import Bundle
 from esgf_gossip.trust.chain import TrustAnchors
 from esgf_gossip.trust.errors import TrustError
@@ -31,6 +30,7 @@ from esgf_gossip.trust.material import (
     ROOT_SUFFIXES,
     ROOTS_FOLDER,
     TrustMaterial,
+    named_by,
     read_chain,
     read_crls,
     read_roots,
@@ -131,9 +131,6 @@ def install(
         material = TrustMaterial.assemble(
             key, chain, all_roots, all_crls, host=host, federation=federation, now_ms=now_ms, bundles=history
         )
-        # What the daemon bears with in a certificate that was good once is no reason to install one.
-        material.anchors.judge(chain[0], chain[1:], now_ms)
-        check_issued(material.bundle, chain[0])
         try:
             _write_all(trust_directory, material)
         except OSError as error:
@@ -249,7 +246,7 @@ def _held_issuers(trust_directory: Path, now_ms: int) -> tuple[x509.Certificate,
     leaf, *others = read_chain(trust_directory / CHAIN_FILE)
     history = bundle_files.read_bundles(trust_directory)
     if history:
-        return leaf, [*history[-1].roots, *history[-1].issuing_certificates]
+        return leaf, list(named_by(history))
     roots = read_roots(trust_directory / ROOTS_FOLDER)
     bare = TrustAnchors(tuple(roots), CrlSet(()))
     for issuer in others:

@@ -26,6 +26,7 @@ from esgf_gossip.trust.bundle import Bundle
 from esgf_gossip.trust.bundle_files import bundle_files, read_bundles, same_roots
 from esgf_gossip.trust.chain import NO_CRL, TrustAnchors, chain_error, without_root
 from esgf_gossip.trust.errors import TrustError, quoted
+from esgf_gossip.trust.findings import ATTENTION, CRITICAL, Finding, crl_age, end_of, expiry
 from esgf_gossip.trust.names import Names
 from esgf_gossip.trust.revocation import CrlSet
 from esgf_gossip.trust.signing import NodeSigner
@@ -39,22 +40,6 @@ SEALED_FOLDER: Final = "sealed"
 
 ROOT_SUFFIXES: Final = (".pem", ".crt")
 CRL_SUFFIXES: Final = (".pem", ".crl")
-
-_DAY_MS: Final = 24 * 3600 * 1000
-_EXPIRY_ATTENTION_DAYS: Final = 30
-_EXPIRY_SOON_DAYS: Final = 14
-_EXPIRY_CRITICAL_DAYS: Final = 7
-
-ATTENTION: Final = "attention"
-CRITICAL: Final = "critical"
-
-
-@attrs.frozen
-class Finding:
-    """Something an operator should know: ``level`` is "attention" or "critical"."""
-
-    level: str
-    text: str
 
 
 @attrs.frozen
@@ -183,7 +168,7 @@ class TrustMaterial:
                 check = revocation.check_signed if may_be_late else revocation.check_crl
                 check(crl, known, "crl", now_ms)
                 checked.append(crl)
-            else:
+            elif not any(issuer.subject == crl.issuer for issuer in named_by(bundles)):
                 notes.append(
                     Finding(ATTENTION, f"the CRL of {revocation.issuer_name(crl)} has no issuer here: unused")
                 )
@@ -217,9 +202,8 @@ class TrustMaterial:
 
     @property
     def known_issuers(self) -> tuple[x509.Certificate, ...]:
-        """Every CA whose word counts here: the roots, the issuing CAs of the bundle, and those of this node's chain."""
-        listed = self.bundle.issuing_certificates if self.bundle else ()
-        return tuple(dict.fromkeys((*self.roots, *listed, *self.issuers)))
+        """Every CA whose lists are kept: the roots, the issuing CAs of all bundles, and those of this node's chain."""
+        return tuple(dict.fromkeys((*self.roots, *named_by(self.bundles), *self.issuers)))
 
     @property
     def crls(self) -> tuple[x509.CertificateRevocationList, ...]:
@@ -252,16 +236,16 @@ class TrustMaterial:
     def findings(self, now_ms: int) -> list[Finding]:
         """Say what will need attention: expiry at 30, 14 and 7 days, CRLs past their nextUpdate."""
         found = list(self.notes)
-        found.extend(_expiry("this node's certificate", self.leaf, now_ms))
+        found.extend(expiry("this node's certificate", self.leaf, now_ms))
         for issuer in self.issuers:
-            found.extend(_expiry(f"the issuing CA {issuer.subject.rfc4514_string()}", issuer, now_ms))
+            found.extend(expiry(f"the issuing CA {issuer.subject.rfc4514_string()}", issuer, now_ms))
         for root in self.roots:
-            found.extend(_expiry(f"the root {root.subject.rfc4514_string()}", root, now_ms))
+            found.extend(expiry(f"the root {root.subject.rfc4514_string()}", root, now_ms))
         if self.bundle is not None:
             end = datetime.fromtimestamp(self.bundle.not_after_ms / 1000, UTC)
-            found.extend(_end(f"trust bundle {self.bundle.version}", end, now_ms))
+            found.extend(end_of(f"trust bundle {self.bundle.version}", end, now_ms))
         for crl in self.crls:
-            found.extend(_crl_age(crl, now_ms))
+            found.extend(crl_age(crl, now_ms))
         return found
 
 
@@ -381,6 +365,13 @@ def _check_pair(key: ec.EllipticCurvePrivateKey, leaf: x509.Certificate) -> None
         )
 
 
+def named_by(bundles: Sequence[Bundle]) -> tuple[x509.Certificate, ...]:
+    """Return every CA that any version of the bundle names: of those that are over the lists are still passed on."""
+    return tuple(
+        dict.fromkeys(one for bundle in bundles for one in (*bundle.roots, *bundle.issuing_certificates))
+    )
+
+
 def _own_chain(
     leaf: x509.Certificate,
     others: Sequence[x509.Certificate],
@@ -427,41 +418,3 @@ def _carried(
         if is_fresh and revocation.number(crl) > max(numbers, default=0):
             found.append(crl)
     return found
-
-
-def _expiry(what: str, certificate: x509.Certificate, now_ms: int) -> list[Finding]:
-    return _end(what, certificate.not_valid_after_utc, now_ms)
-
-
-def _end(what: str, moment: datetime, now_ms: int) -> list[Finding]:
-    left_ms = revocation.milliseconds(moment) - now_ms
-    when = f"{moment:%Y-%m-%d %H:%M} UTC"
-    if left_ms < 0:
-        return [Finding(CRITICAL, f"{what} expired on {when}")]
-    days = left_ms // _DAY_MS
-    if days < _EXPIRY_CRITICAL_DAYS:
-        return [Finding(CRITICAL, f"{what} expires in {days} days, on {when}: renew it now")]
-    if days < _EXPIRY_SOON_DAYS:
-        return [Finding(ATTENTION, f"{what} expires in {days} days, on {when}: renew it this week")]
-    if days < _EXPIRY_ATTENTION_DAYS:
-        return [Finding(ATTENTION, f"{what} expires in {days} days, on {when}: time to renew it")]
-    return []
-
-
-def _crl_age(crl: x509.CertificateRevocationList, now_ms: int) -> list[Finding]:
-    name = f"CRL {revocation.number(crl)} of {revocation.issuer_name(crl)}"
-    due_ms = revocation.next_update_ms(crl)
-    end_ms = due_ms + revocation.STALE_GRACE_MS
-    if now_ms <= due_ms:
-        return []
-    end = f"{datetime.fromtimestamp(end_ms / 1000, UTC):%Y-%m-%d}"
-    if now_ms > end_ms:
-        return [Finding(CRITICAL, f"{name} is too old: nothing of this issuer has passed since {end}")]
-    level = CRITICAL if end_ms - now_ms < _EXPIRY_CRITICAL_DAYS * _DAY_MS else ATTENTION
-    return [
-        Finding(
-            level,
-            f"{name} is past its nextUpdate; from {end} on nobody is let in: "
-            "get the newest, then trust-admin crl import",
-        )
-    ]

@@ -66,7 +66,7 @@ def found(
     now_ms: int,
 ) -> Step:
     """
-    Make the administrators' keys and trust bundle 1, signed by enough of them and by the root.
+    Make the administrators' keys and trust bundle 1, signed by enough of them and by the root; the caller logs it.
 
     Raises:
         TrustError: E-EXISTS: there is a bundle already, or such keys; E-USAGE, E-FILE.
@@ -95,6 +95,23 @@ def found(
         first = first.with_signature(key)
     with locked(authority.directory):
         return _keep(authority, first, None, now_ms)
+
+
+def adopt(authority: Authority, count: int, threshold: int, passphrase: bytes | None, now_ms: int) -> Step:
+    """
+    Give a federation that was founded without a trust bundle its first.
+
+    Raises:
+        TrustError: as ``found`` and ``Authority.root``.
+    """
+    if not count:
+        raise TrustError(
+            "E-USAGE", "a trust bundle needs an administrator's key", remedy="--admin-keys 1 or more"
+        )
+    step = found(authority, authority.root(passphrase), count, threshold, passphrase, now_ms)
+    with locked(authority.directory):
+        authority.log.append(now_ms, "bundle", about(step.bundle))
+    return step
 
 
 def prepare(
@@ -311,7 +328,8 @@ def _keep(authority: Authority, offered: Bundle, held: Bundle | None, now_ms: in
         bundle_rules.check_start(offered, offered.roots)
     else:
         bundle_rules.check_next(held, offered)
-    authority.log.append(now_ms, "bundle", _about(offered))
+    if held is not None:
+        authority.log.append(now_ms, "bundle", about(offered))
     bundle_files.write_bundles(authority.directory, [offered])
     generations.settle(authority.directory, offered)
     for draft in folder.glob(f"*{DRAFT_SUFFIX}"):
@@ -383,7 +401,8 @@ def _crls(
     return [crl for crl in revocation.CrlSet.choose([*authority.crls(), *fresh]).crls if crl.issuer in names]
 
 
-def _about(one: Bundle) -> dict[str, object]:
+def about(one: Bundle) -> dict[str, object]:
+    """Return what the audit log says of a bundle."""
     return {
         "version": one.version,
         "sha256": one.fingerprint,

@@ -86,6 +86,7 @@ class TestFederation:
                 host=host,
                 federation=self.name,
                 now_ms=self.now_ms,
+                bundles=self.authority.bundles(),
             )
         return directory
 

@@ -105,6 +105,12 @@ def spoil_root(directory: Path) -> None:
     (directory / "roots" / "extra.pem").write_bytes((directory / "chain.pem").read_bytes())
 
 
+def spoil_crl(directory: Path) -> None:
+    """Take the issuing CA's CRL away, and the trust bundle that brings it."""
+    shutil.rmtree(directory / "bundle")
+    next((directory / "crl").glob("*issuing*")).unlink()
+
+
 SPOILED = {
     "no directory": (shutil.rmtree, "E-NOTFOUND"),
     "no key": (lambda path: (path / "node.key").unlink(), "E-NOTFOUND"),
@@ -121,7 +127,7 @@ SPOILED = {
     "key as chain": (spoil_chain_with_key, "E-TYPE"),
     "empty chain": (lambda path: (path / "chain.pem").write_bytes(b""), "E-PEM"),
     "leaf among roots": (spoil_root, "E-PROFILE"),
-    "issuer's CRL missing": (lambda path: next((path / "crl").glob("*issuing*")).unlink(), "E-CHAIN-3"),
+    "issuer's CRL missing": (spoil_crl, "E-CHAIN-3"),
     "damaged CRL": (
         lambda path: (path / "crl" / "x.crl").write_bytes(b"-----BEGIN X509 CRL-----\n"),
         "E-PEM",
@@ -150,6 +156,7 @@ def test_wrong_names_and_times_are_refused(federation: TestFederation, directory
 def test_foreign_root_is_refused(federation: TestFederation, directory: Path, tmp_path: Path) -> None:
     """A chain that leads to a root not held here is refused."""
     other = a_federation(tmp_path / "other", now_ms=federation.now_ms)
+    shutil.rmtree(directory / "bundle")
     shutil.rmtree(directory / "roots")
     shutil.copytree(other.authority.directory / "roots", directory / "roots")
     assert code_of(lambda: load(federation, directory)) == "E-CHAIN-20"

@@ -49,6 +49,7 @@ def test_a_node_is_revoked_in_one_step(federation: TestFederation) -> None:
         "secrets": [],
         "revoked": True,
         "file": str(federation.authority.directory / "crl" / "issuing-g1.crl.pem"),
+        "files": [str(federation.authority.directory / "crl" / "issuing-g1.crl.pem")],
     }
     assert revocation.serials(_crl(federation)) == {serial}
     assert revocation.reasons(_crl(federation)) == {serial: x509.ReasonFlags.key_compromise}

@@ -40,10 +40,26 @@ _CRL_DAYS: Final = click.IntRange(1, DAYS_MAX)
 @click.option("--federation", required=True, metavar="F", help="The federation's name, a DNS name.")
 @click.option("--root-days", default=ROOT_DAYS, show_default=True, help="Life of the root.")
 @click.option("--issuer-days", default=ISSUER_DAYS, show_default=True, help="Life of the issuing CA.")
+@click.option(
+    "--admin-keys",
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Keys that sign changes of roots; 0: none.",
+)
+@click.option("--threshold", default=1, show_default=True, metavar="K", help="So many of them must sign.")
 @click.option("--no-passphrase", is_flag=True, help="Do not encrypt the CA keys: for tests and demos.")
 @options("dir", "passphrase", "json")
-def init(federation: str, root_days: int, issuer_days: int, *, no_passphrase: bool) -> None:
-    """Found a federation: root, issuing CA, a first CRL of each, policy, audit log."""
+def init(
+    federation: str,
+    root_days: int,
+    issuer_days: int,
+    admin_keys: int,
+    threshold: int,
+    *,
+    no_passphrase: bool,
+) -> None:
+    """Found a federation: root, issuing CA, a first CRL of each, administrators' keys, trust bundle 1, policy, audit log."""
     given = settings()
     passphrase = given.passphrase()
     if no_passphrase and passphrase is not None:
@@ -58,6 +74,8 @@ def init(federation: str, root_days: int, issuer_days: int, *, no_passphrase: bo
         passphrase,
         root_days=root_days,
         issuer_days=issuer_days,
+        admin_keys=admin_keys,
+        threshold=threshold,
     )
     root = authority.roots()[0]
     digest = pem.fingerprint(root)
@@ -68,6 +86,11 @@ def init(federation: str, root_days: int, issuer_days: int, *, no_passphrase: bo
             f"policy          {authority.directory / 'policy.toml'}",
             f"root SHA-256    {digest}",
             f"root until      {rfc3339(root.not_valid_after_utc)}",
+            *(
+                [f"changes         signed by {threshold} of {admin_keys} administrators' keys"]
+                if admin_keys
+                else []
+            ),
         ],
         {
             "directory": str(authority.directory),
@@ -75,6 +98,8 @@ def init(federation: str, root_days: int, issuer_days: int, *, no_passphrase: bo
             "federation": federation,
             "root_sha256": digest,
             "root_not_after": rfc3339(root.not_valid_after_utc),
+            "admin_keys": admin_keys,
+            "threshold": threshold if admin_keys else 0,
         },
     )
 

@@ -18,8 +18,9 @@ import click
 from esgf_gossip.cli.trust_options import NodePlace, node_place, options, print_result, rfc3339, settings
 from esgf_gossip.cli.trust_telling import no_reload, tell_daemon
 from esgf_gossip.trust import issue, pem, revocation
+from esgf_gossip.trust.bundle_files import read_bundles
 from esgf_gossip.trust.errors import TrustError
-from esgf_gossip.trust.install import import_crls, install, read_bundle, unknown_roots
+from esgf_gossip.trust.install import ApprovedFile, import_crls, install, read_bundle, unknown_roots
 from esgf_gossip.trust.material import read_crls, read_roots
 from esgf_gossip.trust.requests import make_request
 
@@ -104,16 +105,16 @@ def install_(
     content = pem.read(file)
     bundle = read_bundle(content, str(file))
     offered = [*bundle.roots, *(read_roots(roots) if roots else [])]
-    for root in unknown_roots(place.trust_directory, offered):
-        _confirm(root, told)
+    vouched = _vouched(place.trust_directory, offered, bundle, told)
     material = install(
         place.trust_directory,
         b"".join(map(pem.certificate_pem, bundle.chain)),
-        offered,
+        vouched,
         [*bundle.crls, *(read_crls(crls) if crls else [])],
         host=place.host,
         federation=place.federation,
         now_ms=settings().now_ms,
+        bundles=bundle.bundles,
     )
     until = rfc3339(datetime.fromtimestamp(material.not_after_ms / 1000, UTC))
     findings = [finding.text for finding in material.findings(settings().now_ms)]
@@ -175,6 +176,25 @@ def crl_import(files: Sequence[Path], out: Path | None, *, no_reload: bool) -> N
         lines.append(f"next      {reload}" if data else "nothing to do: held already")
     data_out = {"imported": data, "held": len(done.known), "notes": notes, "daemon": word or None}
     print_result(lines, data_out)
+
+
+def _vouched(
+    directory: Path, offered: Sequence[pem.Certificate], file: ApprovedFile, told: str | None
+) -> Sequence[pem.Certificate]:
+    """Return the roots to begin with: with trust bundles one that a person knows is enough, it vouches for the others."""
+    unknown = unknown_roots(directory, offered)
+    if read_bundles(directory):
+        return []
+    if file.bundles and unknown:
+        wanted = "" if told is None else told.lower().replace(":", "").strip()
+        chosen = next((root for root in unknown if pem.fingerprint(root) == wanted), unknown[0])
+        if len(unknown) == len(offered) or told is not None:
+            _confirm(chosen, told)
+            return [chosen]
+        return []
+    for root in unknown:
+        _confirm(root, told)
+    return offered
 
 
 def _confirm(root: pem.Certificate, told: str | None) -> None:

@@ -31,19 +31,20 @@ def revoke_(wanted: str, reason: str) -> None:
     serials = [f"{serial:x}" for serial in done.serials]
     known = [{"name": one.name, "version": one.version} for one in sealed_for(authority.directory, done.host)]
     data = {"node": done.host, "serials": serials, "crl": done.number, "secrets": known}
-    if done.published is None:
+    if not done.published:
         print_result([f"already revoked in CRL {done.number}"], {**data, "revoked": False, "file": None})
         return
-    path = done.published.path
+    paths = [one.path for one in done.published]
+    names = " ".join(path.name for path in paths)
     print_result(
         [
             f"revoked  {', '.join(serials)} of {done.host}, in CRL {done.number}",
-            f"file     {path}",
+            *(f"file     {path}" for path in paths),
             *(
                 f"change   secret {one['name']}, of which the node could open version {one['version']}"
                 for one in known
             ),
-            f"next     bring it to any one node; there: trust-admin crl import {path.name} --config node.toml",
+            f"next     bring it to any one node; there: trust-admin crl import {names} --config node.toml",
         ],
-        {**data, "revoked": True, "file": str(path)},
+        {**data, "revoked": True, "file": str(paths[0]), "files": [str(path) for path in paths]},
     )

@@ -221,6 +221,7 @@ def _lay_out_node(node: PlannedNode, nodes: Sequence[PlannedNode], authority: Au
         host=node.host,
         federation=FEDERATION,
         now_ms=now_ms,
+        bundles=authority.bundles(),
     )
     # Last: a folder with a node.toml is a complete one.
     create_file(node.config_path, _node_toml(node, nodes).encode(), 0o644)

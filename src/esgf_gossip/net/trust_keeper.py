@@ -25,7 +25,8 @@ from esgf_gossip.net.secret_hook import SecretHook
 from esgf_gossip.net.trust_door import claims
 from esgf_gossip.trust import crl_object, revocation, secret_object
 from esgf_gossip.trust.errors import TrustError
-from esgf_gossip.trust.material import CRITICAL, TrustMaterial, trust_files
+from esgf_gossip.trust.findings import CRITICAL
+from esgf_gossip.trust.material import TrustMaterial, trust_files
 from esgf_gossip.trust.objects import TrustObjects
 from esgf_gossip.trust.renewal import finish
 from esgf_gossip.trust.seal_key import certify, ensure_key

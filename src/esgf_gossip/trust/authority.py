@@ -19,9 +19,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from esgf_gossip.trust import issue, keys, pem, profile, revocation
+from esgf_gossip.trust import bundle_files, bundle_rules, generations, issue, keys, pem, profile, revocation
 from esgf_gossip.trust.audit import FILE_NAME as LOG_FILE
 from esgf_gossip.trust.audit import AuditLog
+from esgf_gossip.trust.bundle import Bundle
 from esgf_gossip.trust.errors import TrustError, quoted
 from esgf_gossip.trust.folders import (
     DENIED_FOLDER,
@@ -39,8 +40,8 @@ from esgf_gossip.trust.policy import DAYS_DEFAULT, Policy
 from esgf_gossip.trust.policy import load as load_policy
 from esgf_gossip.trust.requests import Request, read_request, same_fingerprint
 
-ROOT_NAME: Final = "root-g1"
-ISSUING_NAME: Final = "issuing-g1"
+ROOT_NAME: Final = generations.FIRST_ROOT
+ISSUING_NAME: Final = generations.FIRST_ISSUING
 
 # More requests than that are not waiting for a person: somebody fills the folder.
 PENDING_MAX: Final = 100
@@ -66,6 +67,7 @@ class Authority:
     private: Path
     policy: Policy
     _signing: CertificateAuthority | None = attrs.field(default=None, eq=False, repr=False)
+    _others: tuple[CertificateAuthority, ...] = attrs.field(default=(), eq=False, repr=False)
 
     @classmethod
     def open(cls, directory: Path, private: Path) -> Authority:
@@ -83,12 +85,19 @@ class Authority:
 
     def unlocked(self, passphrase: bytes | None) -> Authority:
         """
-        Return the same administration with the key of its issuing CA.
+        Return the same administration with the key of its issuing CA, and of those before it that are still trusted.
 
         Raises:
             TrustError: E-PASSPHRASE, or as ``keys.read_key``; E-KEYPAIR.
         """
-        return attrs.evolve(self, signing=self._read_ca(ISSUERS_FOLDER, ISSUING_NAME, passphrase))
+        active = generations.active_issuing(self.directory)
+        others = tuple(
+            self._read_ca(ISSUERS_FOLDER, name, passphrase)
+            for name in generations.issuers(self.directory)
+            if name != active and (self.private / f"{name}.key").exists()
+        )
+        signing = self._read_ca(ISSUERS_FOLDER, active, passphrase)
+        return attrs.evolve(self, signing=signing, others=others)
 
     @property
     def issuing(self) -> CertificateAuthority:
@@ -102,19 +111,39 @@ class Authority:
             raise TrustError("E-PASSPHRASE", "the key of the issuing CA is locked")
         return self._signing
 
+    @property
+    def signers(self) -> tuple[CertificateAuthority, ...]:
+        """
+        The issuing CAs with their keys, the one in use first, once unlocked.
+
+        Raises:
+            TrustError: E-PASSPHRASE.
+        """
+        return (self.issuing, *self._others)
+
     def root(self, passphrase: bytes | None) -> CertificateAuthority:
         """
-        Return the root with its key.
+        Return the root of the issuing CA in use, with its key.
 
         Raises:
             TrustError: as ``unlocked``; E-NOTFOUND where its key is kept offline.
         """
-        return self._read_ca(ROOTS_FOLDER, ROOT_NAME, passphrase)
+        return self._read_ca(ROOTS_FOLDER, self.root_name, passphrase)
+
+    @property
+    def issuing_name(self) -> str:
+        """The name of the issuing CA in use, as its files have it."""
+        return generations.active_issuing(self.directory)
+
+    @property
+    def root_name(self) -> str:
+        """The name of its root."""
+        return generations.root_of(self.directory, self.issuing_name)
 
     @property
     def issuing_certificate(self) -> x509.Certificate:
         """The certificate of the issuing CA in use."""
-        path = self.directory / ISSUERS_FOLDER / f"{ISSUING_NAME}.pem"
+        path = self.directory / ISSUERS_FOLDER / f"{self.issuing_name}.pem"
         return pem.certificate(pem.read(path), str(path))
 
     @property
@@ -123,8 +152,18 @@ class Authority:
         return AuditLog(self.directory / LOG_FILE)
 
     def roots(self) -> list[x509.Certificate]:
-        """Return the roots."""
-        return read_roots(self.directory / ROOTS_FOLDER)
+        """Return the roots, that of the issuing CA in use first."""
+        issuer = self.issuing_certificate.issuer
+        return sorted(read_roots(self.directory / ROOTS_FOLDER), key=lambda root: root.subject != issuer)
+
+    def bundles(self) -> tuple[Bundle, ...]:
+        """
+        Return all versions of the trust bundle, the newest last; none in a federation founded without.
+
+        Raises:
+            TrustError: as ``bundle_files.read_bundles``.
+        """
+        return bundle_files.read_bundles(self.directory)
 
     def crls(self) -> list[x509.CertificateRevocationList]:
         """Return the CRLs."""
@@ -288,9 +327,15 @@ class Authority:
         certificate = issue.leaf(granted, key, ca, now_ms, days, after=max(starts, default=None))
         # What we sign must pass our own check; a fault here must not leave this host.
         profile.leaf_names(certificate, self.policy.federation)
+        generations.check_within(self.directory, certificate)
         chain_pem = pem.certificate_pem(certificate) + pem.certificate_pem(ca.certificate)
         bundle_pem = b"".join(
-            [chain_pem, *map(pem.certificate_pem, self.roots()), *map(pem.crl_pem, self.crls())]
+            [
+                chain_pem,
+                *map(pem.certificate_pem, self.roots()),
+                *map(pem.crl_pem, self.crls()),
+                bundle_files.blocks(bundle_rules.for_new_nodes(self.bundles())),
+            ]
         )
         serial = certificate.serial_number
         names = [*granted.dns, *granted.uris]
@@ -319,9 +364,8 @@ class Authority:
         return sorted(found, key=lambda one: (one.not_valid_before_utc, one.serial_number))
 
     def revoked_serials(self) -> frozenset[int]:
-        """Return the serial numbers on the CRL of the issuing CA."""
-        chosen = revocation.CrlSet.choose(self.crls()).of_issuer(self.issuing_certificate.subject)
-        return frozenset() if chosen is None else revocation.serials(chosen)
+        """Return the serial numbers on all CRLs: they are random, no two CAs use one."""
+        return frozenset().union(*map(revocation.serials, revocation.CrlSet.choose(self.crls()).crls))
 
     def _refuse_key(self, request: Request, granted: Names, now_ms: int, *, replace: bool) -> None:
         revoked = self.revoked_serials()

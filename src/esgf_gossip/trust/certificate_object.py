@@ -16,6 +16,7 @@ from esgf_gossip.core import packing
 from esgf_gossip.core.errors import WireError
 from esgf_gossip.core.limits import CHAIN_BYTES, CHAIN_CERTIFICATES, CLOCK_AHEAD_MS
 from esgf_gossip.trust import pem, profile
+from esgf_gossip.trust.bounds import check_issued
 from esgf_gossip.trust.chain import without_root
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.material import RENEWALS_FOLDER, TrustMaterial
@@ -47,6 +48,7 @@ def judge(key: str, body: bytes, held: bytes | None, material: TrustMaterial, no
     if without_root(chain) != tuple(packing.unpack(body)):  # type: ignore[arg-type]  # _read has seen a list
         raise TrustError("E-OBJECT", f"{key} holds more than the chain")
     material.anchors.check_not_revoked(chain)
+    check_issued(material.bundle, leaf)
     return Stand(start_ms // 1000, 0)
 
 

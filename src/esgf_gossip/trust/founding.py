@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 
 from esgf_gossip.files import create_file
-from esgf_gossip.trust import issue, keys, names, pem
+from esgf_gossip.trust import bundle_files, issue, keys, names, pem, rotation
 from esgf_gossip.trust.audit import FILE_NAME as LOG_FILE
 from esgf_gossip.trust.audit import AuditLog
 from esgf_gossip.trust.authority import ISSUING_NAME, ROOT_NAME, Authority
@@ -47,9 +47,11 @@ def create_authority(
     *,
     root_days: int = ROOT_DAYS,
     issuer_days: int = ISSUER_DAYS,
+    admin_keys: int = 1,
+    threshold: int = 1,
 ) -> Authority:
     """
-    Found a federation: root, issuing CA, a first CRL of each, policy, log.
+    Found a federation: root, issuing CA, a first CRL of each, trust bundle 1, policy, log.
 
     Args:
         directory: the public folder; made if needed, may hold other files.
@@ -59,6 +61,8 @@ def create_authority(
         passphrase: encrypts both keys; None: they are not encrypted.
         root_days: life of the root.
         issuer_days: life of the issuing CA.
+        admin_keys: how many administrators' keys to make, in ``private`` too; 0: a federation without a trust bundle.
+        threshold: how many of them must sign a change of roots.
 
     Raises:
         TrustError: E-NAME, E-EXISTS, E-GIT, E-FILE, E-PASSPHRASE. Nothing that exists is
@@ -69,17 +73,20 @@ def create_authority(
         raise TrustError(
             "E-USAGE", "the root must live at least as long as the issuing CA, at most 100 years"
         )
+    rotation.check_threshold(admin_keys, threshold)
     for path in (
         directory / POLICY_FILE,
         directory / LOG_FILE,
         directory / ROOTS_FOLDER,
         directory / ISSUERS_FOLDER,
+        directory / bundle_files.BUNDLE_FOLDER,
     ):
         if os.path.lexists(path):
             raise TrustError(
                 "E-EXISTS", f"{path} exists", remedy="name another folder; an administration is made once"
             )
-    for name in (ROOT_NAME, ISSUING_NAME):
+    admins = [f"admin-{number}" for number in range(1, admin_keys + 1)]
+    for name in (ROOT_NAME, ISSUING_NAME, *admins):
         keys.refuse_existing(private / f"{name}.key")
     root_key, issuing_key = keys.new_key(), keys.new_key()
     root = CertificateAuthority(issue.root(federation, root_key, now_ms, root_days), root_key)
@@ -115,8 +122,12 @@ def create_authority(
             ),
         }.items():
             create_file(directory / name, content, 0o644)
+        details = {"federation": federation, "root_sha256": pem.fingerprint(root.certificate)}
+        made = attrs.evolve(Authority(directory, private, Policy(federation)), signing=issuing)
+        if admin_keys:
+            first = rotation.found(made, root, admin_keys, threshold, passphrase, now_ms)
+            details["bundle_sha256"] = first.bundle.fingerprint
         with locked(directory):
-            details = {"federation": federation, "root_sha256": pem.fingerprint(root.certificate)}
             AuditLog(directory / LOG_FILE).append(now_ms, "init", details)
         # Last: a folder with a policy is a complete administration.
         create_file(directory / POLICY_FILE, TEMPLATE.format(federation=federation).encode(), 0o644)
@@ -124,5 +135,4 @@ def create_authority(
         raise TrustError(
             "E-FILE", f"{error.filename or directory} cannot be written: {error.strerror}"
         ) from None
-    made = Authority(directory, private, Policy(federation))
-    return attrs.evolve(made, signing=issuing)
+    return made

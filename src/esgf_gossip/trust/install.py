@@ -17,7 +17,8 @@ import attrs
 from cryptography import x509
 
 from esgf_gossip.files import replace_file
-from esgf_gossip.trust import keys, pem, profile, revocation
+from esgf_gossip.trust import bundle_files, bundle_rules, keys, pem, profile, revocation
+from esgf_gossip.trust.bundle import Bundle
 from esgf_gossip.trust.chain import TrustAnchors
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.folders import locked, public_folder
@@ -29,6 +30,7 @@ from esgf_gossip.trust.material import (
     ROOT_SUFFIXES,
     ROOTS_FOLDER,
     TrustMaterial,
+    named_by,
     read_chain,
     read_crls,
     read_roots,
@@ -39,15 +41,16 @@ _SLUG: Final = re.compile(r"[^a-z0-9]+")
 
 
 @attrs.frozen
-class Bundle:
-    """What one file from the administrator holds: chain, roots, CRLs; any of the last two may be missing."""
+class ApprovedFile:
+    """What one file from the administrator holds: a chain; roots, CRLs and trust bundles may be missing."""
 
     chain: tuple[x509.Certificate, ...]
     roots: tuple[x509.Certificate, ...] = ()
     crls: tuple[x509.CertificateRevocationList, ...] = ()
+    bundles: tuple[Bundle, ...] = ()
 
 
-def read_bundle(content: bytes, where: str) -> Bundle:
+def read_bundle(content: bytes, where: str) -> ApprovedFile:
     """
     Sort what an approved file holds; nothing of it is trusted yet.
 
@@ -62,7 +65,7 @@ def read_bundle(content: bytes, where: str) -> Bundle:
             "E-PEM", f"{where} holds no certificate of a node", remedy="give the file cert approve wrote"
         )
     crls = revocation_blocks(content, where)
-    return Bundle(chain, roots, tuple(crls))
+    return ApprovedFile(chain, roots, tuple(crls), tuple(bundle_files.read_blocks(content, where)))
 
 
 def revocation_blocks(content: bytes, where: str) -> list[x509.CertificateRevocationList]:
@@ -93,6 +96,7 @@ def install(
     host: str,
     federation: str,
     now_ms: int,
+    bundles: Sequence[Bundle] = (),
 ) -> TrustMaterial:
     """
     Install a certificate, with roots and CRLs that the caller vouches for.
@@ -108,18 +112,24 @@ def install(
         host: the node's name.
         federation: the federation's name.
         now_ms: now.
+        bundles: trust bundles that prove themselves: by those held, or by one of the roots. With them, or where some
+            are held, the newest says which roots count, and others are left out.
 
     Raises:
-        TrustError: as ``TrustMaterial.assemble``; E-CRL-FORK, E-CRL-SHRINK; E-FILE.
+        TrustError: as ``TrustMaterial.assemble``, ``bundle_rules.extend``; E-CRL-FORK, E-CRL-SHRINK; E-FILE.
             Nothing is written unless all is good.
     """
     key = keys.read_key(trust_directory / KEY_FILE)
     chain = read_bundle(chain_pem, "chain").chain
     with locked(trust_directory):
+        all_roots: Sequence[x509.Certificate]
         all_roots = [*held_roots(trust_directory), *unknown_roots(trust_directory, roots)]
+        history = bundle_rules.extend(bundle_files.read_bundles(trust_directory), bundles, all_roots)
+        if history:
+            all_roots = history[-1].roots
         all_crls = _merge(_held_crls(trust_directory), crls)
         material = TrustMaterial.assemble(
-            key, chain, all_roots, all_crls, host=host, federation=federation, now_ms=now_ms
+            key, chain, all_roots, all_crls, host=host, federation=federation, now_ms=now_ms, bundles=history
         )
         try:
             _write_all(trust_directory, material)
@@ -195,8 +205,48 @@ def import_crls(
     )
 
 
+def import_bundles(
+    trust_directory: Path, offered: Sequence[Bundle], *, federation: str, takes_forks: bool = False
+) -> tuple[Bundle, ...]:
+    """
+    Put the next trust bundles in force on a node, and the roots that the newest of them names.
+
+    Args:
+        trust_directory: the node's.
+        offered: bundles that nobody has checked, of any order.
+        federation: the node's.
+        takes_forks: let a rightly signed twin of the newest replace it.
+
+    Returns:
+        Those that were not held.
+
+    Raises:
+        TrustError: as ``bundle_rules.extend``; E-BUNDLE-FORM of another federation; E-FILE.
+    """
+    for one in offered:
+        if one.federation != federation:
+            raise TrustError("E-BUNDLE-FORM", f"it is of federation '{one.federation}', not '{federation}'")
+    with locked(trust_directory):
+        held = bundle_files.read_bundles(trust_directory)
+        roots = held_roots(trust_directory)
+        history = bundle_rules.extend(held, offered, roots, takes_forks=takes_forks)
+        try:
+            bundle_files.write_bundles(trust_directory, history)
+            if history and not bundle_files.same_roots(roots, history[-1].roots):
+                public_folder(trust_directory / ROOTS_FOLDER)
+                _write_roots(trust_directory / ROOTS_FOLDER, history[-1].roots, only=True)
+        except OSError as error:
+            raise TrustError(
+                "E-FILE", f"{error.filename or trust_directory} cannot be written: {error.strerror}"
+            ) from None
+    return tuple(one for one in history if one not in held)
+
+
 def _held_issuers(trust_directory: Path, now_ms: int) -> tuple[x509.Certificate, list[x509.Certificate]]:
     leaf, *others = read_chain(trust_directory / CHAIN_FILE)
+    history = bundle_files.read_bundles(trust_directory)
+    if history:
+        return leaf, list(named_by(history))
     roots = read_roots(trust_directory / ROOTS_FOLDER)
     bare = TrustAnchors(tuple(roots), CrlSet(()))
     for issuer in others:
@@ -241,14 +291,24 @@ def _held_crls(trust_directory: Path) -> list[x509.CertificateRevocationList]:
 def _write_all(trust_directory: Path, material: TrustMaterial) -> None:
     for name in (ROOTS_FOLDER, CRL_FOLDER):
         public_folder(trust_directory / name)
-    roots = {
-        _file_name(root.subject, pem.fingerprint(root), ".pem"): pem.certificate_pem(root)
-        for root in material.roots
-    }
+    # Bundles first: what is in the folder of roots follows them.
+    if material.bundles:
+        bundle_files.write_bundles(trust_directory, material.bundles)
     _write_crls(trust_directory / CRL_FOLDER, material.anchors.crls)
-    _write_folder(trust_directory / ROOTS_FOLDER, roots)
+    _write_roots(trust_directory / ROOTS_FOLDER, material.roots, only=bool(material.bundles))
     chain = b"".join(map(pem.certificate_pem, (material.leaf, *material.issuers)))
     replace_file(trust_directory / CHAIN_FILE, chain)
+
+
+def _write_roots(folder: Path, roots: Sequence[x509.Certificate], *, only: bool) -> None:
+    files = {
+        _file_name(root.subject, pem.fingerprint(root), ".pem"): pem.certificate_pem(root) for root in roots
+    }
+    _write_folder(folder, files)
+    if only:
+        for path in folder.iterdir():
+            if path.suffix in ROOT_SUFFIXES and path.name not in files and not path.name.startswith("."):
+                path.unlink()
 
 
 def _write_crls(folder: Path, crls: CrlSet) -> None:

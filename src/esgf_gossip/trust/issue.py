@@ -44,24 +44,32 @@ def serial_number() -> int:
     return secrets.randbits(158) | (1 << 158)
 
 
-def root(federation: str, key: ec.EllipticCurvePrivateKey, now_ms: int, days: int) -> x509.Certificate:
-    """Make a root certificate, first generation."""
-    name = _name(federation, "Root G1")
+def root(
+    federation: str, key: ec.EllipticCurvePrivateKey, now_ms: int, days: int, generation: int = 1
+) -> x509.Certificate:
+    """Make a root certificate; each generation has a name of its own."""
+    name = _name(federation, f"Root G{generation}")
     return _ca(name, key, name, key, now_ms, days, path_length=1)
 
 
 def issuing_ca(
-    federation: str, key: ec.EllipticCurvePrivateKey, parent: CertificateAuthority, now_ms: int, days: int
+    federation: str,
+    key: ec.EllipticCurvePrivateKey,
+    parent: CertificateAuthority,
+    now_ms: int,
+    days: int,
+    generation: int = 1,
 ) -> x509.Certificate:
-    """Make the certificate of an issuing CA, first generation."""
+    """Make the certificate of an issuing CA; it never outlives its root."""
     return _ca(
-        _name(federation, "Issuing G1"),
+        _name(federation, f"Issuing G{generation}"),
         key,
         parent.certificate.subject,
         parent.key,
         now_ms,
         days,
         path_length=0,
+        not_after=parent.certificate.not_valid_after_utc,
     )
 
 
@@ -185,7 +193,9 @@ def _ca(
     days: int,
     *,
     path_length: int,
+    not_after: datetime | None = None,
 ) -> x509.Certificate:
+    end = moment(now_ms) + timedelta(days=days)
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
     builder = (
         x509.CertificateBuilder()
@@ -194,7 +204,7 @@ def _ca(
         .public_key(key.public_key())
         .serial_number(serial_number())
         .not_valid_before(moment(now_ms) - BACKDATE)
-        .not_valid_after(moment(now_ms) + timedelta(days=days))
+        .not_valid_after(end if not_after is None else min(end, not_after))
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
         .add_extension(key_usage(ca=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)

@@ -21,8 +21,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from esgf_gossip.core.limits import CHAIN_BYTES, CHAIN_CERTIFICATES
 from esgf_gossip.trust import keys, pem, profile, revocation
+from esgf_gossip.trust.bounds import check_issued
+from esgf_gossip.trust.bundle import Bundle
+from esgf_gossip.trust.bundle_files import bundle_files, read_bundles, same_roots
 from esgf_gossip.trust.chain import NO_CRL, TrustAnchors, chain_error, without_root
 from esgf_gossip.trust.errors import TrustError, quoted
+from esgf_gossip.trust.findings import ATTENTION, CRITICAL, Finding, crl_age, end_of, expiry
 from esgf_gossip.trust.names import Names
 from esgf_gossip.trust.revocation import CrlSet
 from esgf_gossip.trust.signing import NodeSigner
@@ -37,26 +41,14 @@ SEALED_FOLDER: Final = "sealed"
 ROOT_SUFFIXES: Final = (".pem", ".crt")
 CRL_SUFFIXES: Final = (".pem", ".crl")
 
-_DAY_MS: Final = 24 * 3600 * 1000
-_EXPIRY_ATTENTION_DAYS: Final = 30
-_EXPIRY_SOON_DAYS: Final = 14
-_EXPIRY_CRITICAL_DAYS: Final = 7
-
-ATTENTION: Final = "attention"
-CRITICAL: Final = "critical"
-
-
-@attrs.frozen
-class Finding:
-    """Something an operator should know: ``level`` is "attention" or "critical"."""
-
-    level: str
-    text: str
-
 
 @attrs.frozen
 class TrustMaterial:
-    """Everything a node needs to speak and to judge who speaks; checked."""
+    """
+    Everything a node needs to speak and to judge who speaks; checked.
+
+    ``bundles`` are the versions of the trust bundle held, the last in force; none in a federation founded without.
+    """
 
     names: Names
     leaf: x509.Certificate
@@ -65,6 +57,7 @@ class TrustMaterial:
     signer: NodeSigner
     key: ec.EllipticCurvePrivateKey = attrs.field(eq=False, repr=False)
     notes: tuple[Finding, ...] = ()
+    bundles: tuple[Bundle, ...] = ()
 
     @classmethod
     def load(
@@ -93,6 +86,7 @@ class TrustMaterial:
         """
         try:
             key, chain, roots, crls = _read(directory)
+            bundles = read_bundles(directory)
         except OSError as error:
             raise TrustError(
                 "E-FILE", f"{error.filename or directory} cannot be read: {error.strerror}"
@@ -109,6 +103,7 @@ class TrustMaterial:
                 federation=federation,
                 now_ms=now_ms,
                 may_be_late=may_be_late,
+                bundles=bundles,
             )
             return attrs.evolve(material, notes=material.notes + notes)
         except TrustError as error:
@@ -126,12 +121,16 @@ class TrustMaterial:
         federation: str,
         now_ms: int,
         may_be_late: bool = False,
+        bundles: Sequence[Bundle] = (),
     ) -> TrustMaterial:
         """
-        Judge key, chain (leaf first), roots and CRLs as one.
+        Judge key, chain (leaf first), roots, CRLs and a history of bundles (``bundle_rules.walk``) as one.
 
-        With ``may_be_late`` a certificate that has expired and CRLs that have run out are no reason to fail: no
-        connection comes of them, but a daemon that runs finds newer ones by itself. ``findings`` says so.
+        The newest bundle says which roots and issuing CAs count; ``roots`` count where there is none.
+
+        With ``may_be_late`` a certificate that has expired or that only an older bundle carries, and CRLs that have
+        run out, are no reason to fail: no connection comes of them, but a daemon that runs finds newer ones by itself.
+        ``findings`` says so.
 
         Raises:
             TrustError: one precise reason.
@@ -147,23 +146,37 @@ class TrustMaterial:
             )
         for root in roots:
             profile.check_root(root)
-        bare = TrustAnchors(tuple(roots), CrlSet(()))
-        end_ms = revocation.milliseconds(leaf.not_valid_after_utc)
-        verified = bare.chain_to_root(leaf, others, min(now_ms, end_ms) if may_be_late else now_ms)
+        bundle = bundles[-1] if bundles else None
         notes = []
+        if bundle is not None:
+            notes.extend(_differences(bundle, roots, federation))
+            roots = bundle.roots
+        end_ms = revocation.milliseconds(leaf.not_valid_after_utc)
+        verified, objection = _own_chain(
+            leaf,
+            others,
+            roots,
+            bundles,
+            min(now_ms, end_ms) if may_be_late else now_ms,
+            may_be_late=may_be_late,
+        )
         checked = []
-        known = (*roots, *verified[1:-1])
-        for crl in crls:
+        known = (*roots, *(bundle.issuing_certificates if bundle else ()))
+        known = known if objection else (*known, *verified[1:-1])
+        for crl in (*crls, *_carried(bundle, crls, now_ms)):
             if any(issuer.subject == crl.issuer for issuer in known):
                 check = revocation.check_signed if may_be_late else revocation.check_crl
                 check(crl, known, "crl", now_ms)
                 checked.append(crl)
-            else:
+            elif not any(issuer.subject == crl.issuer for issuer in named_by(bundles)):
                 notes.append(
                     Finding(ATTENTION, f"the CRL of {revocation.issuer_name(crl)} has no issuer here: unused")
                 )
         anchors = TrustAnchors(tuple(roots), CrlSet.choose(checked))
-        anchors.check_not_revoked(verified)
+        if objection:
+            notes.append(Finding(CRITICAL, f"this node's certificate no longer counts: {objection}"))
+        else:
+            anchors.check_not_revoked(verified)
         if not may_be_late:
             anchors.check_fresh(verified, now_ms)
         notes.extend(
@@ -175,7 +188,12 @@ class TrustMaterial:
         if len(sent) > CHAIN_CERTIFICATES or sum(map(len, sent)) > CHAIN_BYTES:
             raise TrustError("E-CHAIN-22", "the certificate chain is too long for the protocol")
         signer = NodeSigner.make(key, leaf, names, sent)
-        return cls(names, leaf, verified[1:-1], anchors, signer, key, tuple(notes))
+        return cls(names, leaf, verified[1:-1], anchors, signer, key, tuple(notes), tuple(bundles))
+
+    @property
+    def bundle(self) -> Bundle | None:
+        """The trust bundle in force."""
+        return self.bundles[-1] if self.bundles else None
 
     @property
     def roots(self) -> tuple[x509.Certificate, ...]:
@@ -184,8 +202,8 @@ class TrustMaterial:
 
     @property
     def known_issuers(self) -> tuple[x509.Certificate, ...]:
-        """Every CA whose word counts here: the roots, and the issuing CAs that lead to them."""
-        return (*self.roots, *self.issuers)
+        """Every CA whose lists are kept: the roots, the issuing CAs of all bundles, and those of this node's chain."""
+        return tuple(dict.fromkeys((*self.roots, *named_by(self.bundles), *self.issuers)))
 
     @property
     def crls(self) -> tuple[x509.CertificateRevocationList, ...]:
@@ -203,6 +221,7 @@ class TrustMaterial:
         parts = [*self.signer.chain]
         parts.extend(sorted(pem.certificate_der(root) for root in self.roots))
         parts.extend(sorted(crl.public_bytes(Encoding.DER) for crl in self.crls))
+        parts.extend(bundle.body for bundle in self.bundles)
         return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).digest()
 
     def crl_age_s(self, now_ms: int) -> int:
@@ -217,13 +236,16 @@ class TrustMaterial:
     def findings(self, now_ms: int) -> list[Finding]:
         """Say what will need attention: expiry at 30, 14 and 7 days, CRLs past their nextUpdate."""
         found = list(self.notes)
-        found.extend(_expiry("this node's certificate", self.leaf, now_ms))
+        found.extend(expiry("this node's certificate", self.leaf, now_ms))
         for issuer in self.issuers:
-            found.extend(_expiry(f"the issuing CA {issuer.subject.rfc4514_string()}", issuer, now_ms))
+            found.extend(expiry(f"the issuing CA {issuer.subject.rfc4514_string()}", issuer, now_ms))
         for root in self.roots:
-            found.extend(_expiry(f"the root {root.subject.rfc4514_string()}", root, now_ms))
+            found.extend(expiry(f"the root {root.subject.rfc4514_string()}", root, now_ms))
+        if self.bundle is not None:
+            end = datetime.fromtimestamp(self.bundle.not_after_ms / 1000, UTC)
+            found.extend(end_of(f"trust bundle {self.bundle.version}", end, now_ms))
         for crl in self.crls:
-            found.extend(_crl_age(crl, now_ms))
+            found.extend(crl_age(crl, now_ms))
         return found
 
 
@@ -314,6 +336,7 @@ def trust_files(directory: Path) -> list[Path]:
             *_files(directory / CRL_FOLDER, CRL_SUFFIXES),
             *_files(directory / RENEWALS_FOLDER, (".pem",)),
             *_files(directory / SEALED_FOLDER, (".sealed",)),
+            *bundle_files(directory),
         ]
     except OSError:
         return []
@@ -342,35 +365,56 @@ def _check_pair(key: ec.EllipticCurvePrivateKey, leaf: x509.Certificate) -> None
         )
 
 
-def _expiry(what: str, certificate: x509.Certificate, now_ms: int) -> list[Finding]:
-    left_ms = revocation.milliseconds(certificate.not_valid_after_utc) - now_ms
-    when = f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
-    if left_ms < 0:
-        return [Finding(CRITICAL, f"{what} expired on {when}")]
-    days = left_ms // _DAY_MS
-    if days < _EXPIRY_CRITICAL_DAYS:
-        return [Finding(CRITICAL, f"{what} expires in {days} days, on {when}: renew it now")]
-    if days < _EXPIRY_SOON_DAYS:
-        return [Finding(ATTENTION, f"{what} expires in {days} days, on {when}: renew it this week")]
-    if days < _EXPIRY_ATTENTION_DAYS:
-        return [Finding(ATTENTION, f"{what} expires in {days} days, on {when}: time to renew it")]
-    return []
+def named_by(bundles: Sequence[Bundle]) -> tuple[x509.Certificate, ...]:
+    """Return every CA that any version of the bundle names: of those that are over the lists are still passed on."""
+    return tuple(
+        dict.fromkeys(one for bundle in bundles for one in (*bundle.roots, *bundle.issuing_certificates))
+    )
 
 
-def _crl_age(crl: x509.CertificateRevocationList, now_ms: int) -> list[Finding]:
-    name = f"CRL {revocation.number(crl)} of {revocation.issuer_name(crl)}"
-    due_ms = revocation.next_update_ms(crl)
-    end_ms = due_ms + revocation.STALE_GRACE_MS
-    if now_ms <= due_ms:
+def _own_chain(
+    leaf: x509.Certificate,
+    others: Sequence[x509.Certificate],
+    roots: Sequence[x509.Certificate],
+    bundles: Sequence[Bundle],
+    now_ms: int,
+    *,
+    may_be_late: bool,
+) -> tuple[tuple[x509.Certificate, ...], str]:
+    try:
+        chain = TrustAnchors(tuple(roots), CrlSet(())).chain_to_root(leaf, others, now_ms)
+        check_issued(bundles[-1] if bundles else None, leaf)
+    except TrustError as error:
+        older = dict.fromkeys(root for one in bundles for root in one.roots)
+        if not may_be_late or len(bundles) < 2:
+            raise
+        return TrustAnchors(tuple(older), CrlSet(())).chain_to_root(leaf, others, now_ms), error.text
+    return chain, ""
+
+
+def _differences(bundle: Bundle, roots: Sequence[x509.Certificate], federation: str) -> list[Finding]:
+    if bundle.federation != federation:
+        raise TrustError(
+            "E-BUNDLE-FORM",
+            f"the trust bundle is of federation {quoted(bundle.federation)}, not {quoted(federation)}",
+        )
+    if same_roots(bundle.roots, roots):
         return []
-    end = f"{datetime.fromtimestamp(end_ms / 1000, UTC):%Y-%m-%d}"
-    if now_ms > end_ms:
-        return [Finding(CRITICAL, f"{name} is too old: nothing of this issuer has passed since {end}")]
-    level = CRITICAL if end_ms - now_ms < _EXPIRY_CRITICAL_DAYS * _DAY_MS else ATTENTION
     return [
         Finding(
-            level,
-            f"{name} is past its nextUpdate; from {end} on nobody is let in: "
-            "get the newest, then trust-admin crl import",
+            ATTENTION, f"{ROOTS_FOLDER}/ is not what trust bundle {bundle.version} says: the bundle counts"
         )
     ]
+
+
+def _carried(
+    bundle: Bundle | None, held: Sequence[x509.CertificateRevocationList], now_ms: int
+) -> list[x509.CertificateRevocationList]:
+    """Return the CRLs a bundle brings that are better than nothing: of issuers of which none as new is held."""
+    found = []
+    for crl in bundle.crls if bundle else ():
+        numbers = [revocation.number_or_zero(one) for one in held if one.issuer == crl.issuer]
+        is_fresh = now_ms <= revocation.next_update_ms(crl) + revocation.STALE_GRACE_MS
+        if is_fresh and revocation.number(crl) > max(numbers, default=0):
+            found.append(crl)
+    return found

@@ -14,17 +14,22 @@ from esgf_gossip.core import packing
 from esgf_gossip.core.errors import ObjectRefused, WireError
 from esgf_gossip.core.model import TrustObject
 from esgf_gossip.core.trust_lines import CONFLICT
-from esgf_gossip.trust import certificate_object, crl_object, secret_object
+from esgf_gossip.trust import bundle_object, certificate_object, crl_object, secret_object
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.material import TrustMaterial
 from esgf_gossip.trust.object_kind import ObjectKind, Stand
 
-KINDS: Final[tuple[ObjectKind, ...]] = (crl_object.KIND, certificate_object.KIND, secret_object.KIND)
+KINDS: Final[tuple[ObjectKind, ...]] = (
+    crl_object.KIND,
+    bundle_object.KIND,
+    certificate_object.KIND,
+    secret_object.KIND,
+)
 
-# The clock alone decides: the same object may be good in an hour.
-_PASSING: Final = frozenset({"E-CRL-FUTURE", "E-CERT-FUTURE", "E-SEAL-FUTURE"})
+# The clock alone decides, or what has not come yet: the same object may be good in an hour.
+_PASSING: Final = frozenset({"E-CRL-FUTURE", "E-CERT-FUTURE", "E-SEAL-FUTURE", "E-BUNDLE", "E-BUNDLE-START"})
 # Rightly signed, and against what is held.
-_CONTRADICTING: Final = frozenset({"E-CRL-FORK"})
+_CONTRADICTING: Final = frozenset({"E-CRL-FORK", "E-BUNDLE-FORK"})
 
 
 class TrustObjects:

@@ -15,8 +15,8 @@ from typing import Final
 import attrs
 from cryptography import x509
 
-from esgf_gossip.trust import issue, pem, revocation
-from esgf_gossip.trust.authority import ISSUING_NAME, ROOT_NAME, Authority
+from esgf_gossip.trust import generations, issue, pem, revocation
+from esgf_gossip.trust.authority import Authority
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.folders import locked, write_public
 from esgf_gossip.trust.issue import CertificateAuthority
@@ -58,7 +58,9 @@ def publish(
     about: Mapping[str, object] | None = None,
 ) -> list[PublishedCrl]:
     """
-    Sign the CRL of the issuing CA anew, and the root's if its key is given.
+    Sign the CRLs of the issuing CAs anew, that of the one in use first, and the root's if its key is given.
+
+    When something is revoked, the CRLs that say so come first.
 
     Args:
         authority: the administration, unlocked.
@@ -76,11 +78,14 @@ def publish(
     """
     folder = authority.directory / CRL_FOLDER
     with locked(authority.directory):
-        made = _next(authority, authority.issuing, now_ms, days, min_number, revoking)
-        signed = [PublishedCrl(made, folder / f"{ISSUING_NAME}.crl.pem")]
+        names = {pem.fingerprint(one): name for name, one in _named(authority)}
+        signed = []
+        for ca, mine in _shares(authority, revoking):
+            made = _next(authority, ca, now_ms, days, min_number, mine)
+            signed.append(PublishedCrl(made, folder / f"{names[pem.fingerprint(ca.certificate)]}.crl.pem"))
         if root is not None:
             made = _next(authority, root, now_ms, root_days)
-            signed.append(PublishedCrl(made, folder / f"{ROOT_NAME}.crl.pem"))
+            signed.append(PublishedCrl(made, folder / f"{names[pem.fingerprint(root.certificate)]}.crl.pem"))
         if about is not None:
             authority.log.append(now_ms, "revoke", dict(about))
         for one in signed:
@@ -88,6 +93,31 @@ def publish(
         for one in signed:
             write_public(one.path, pem.crl_pem(one.crl))
     return signed
+
+
+def _named(authority: Authority) -> list[tuple[str, x509.Certificate]]:
+    directory = authority.directory
+    return [*generations.issuers(directory).items(), *generations.roots(directory).items()]
+
+
+def _shares(
+    authority: Authority, revoking: Mapping[int, x509.ReasonFlags]
+) -> list[tuple[CertificateAuthority, dict[int, x509.ReasonFlags]]]:
+    """Return each issuing CA with what it is to revoke of its own: the one in use first, then those that revoke."""
+    issuers = {one.serial_number: one.issuer for one in authority.issued()} if revoking else {}
+    default = authority.issuing.certificate.subject
+    left = dict(revoking)
+    shares = []
+    for ca in authority.signers:
+        mine = [serial for serial in left if issuers.get(serial, default) == ca.certificate.subject]
+        shares.append((ca, {serial: left.pop(serial) for serial in mine}))
+    if left:
+        raise TrustError(
+            "E-NOTFOUND",
+            f"the key of the issuing CA of certificate {min(left):x} is not in {authority.private}",
+            remedy="bring it back: only the CA that signed a certificate can revoke it",
+        )
+    return sorted(shares, key=lambda share: bool(revoking) and not share[1])
 
 
 def _next(

@@ -119,6 +119,7 @@ def take_certificate(
         federation=material.names.federation,
         now_ms=now_ms,
         may_be_late=True,
+        bundles=material.bundles,
     )
     with locked(directory):
         _replace(directory / CHAIN_FILE, b"".join(map(pem.certificate_pem, (made.leaf, *made.issuers))))

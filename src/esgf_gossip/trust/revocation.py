@@ -44,6 +44,14 @@ def number(crl: x509.CertificateRevocationList) -> int:
     return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
 
+def number_or_zero(crl: x509.CertificateRevocationList) -> int:
+    """Return the CRL number of a CRL that nobody has checked; 0 where it names none."""
+    try:
+        return number(crl)
+    except Exception:  # noqa: BLE001 - it will be refused by who checks it
+        return 0
+
+
 def next_update_ms(crl: x509.CertificateRevocationList) -> int:
     """Return when the next CRL is due, of a checked CRL."""
     due = crl.next_update_utc

@@ -40,12 +40,12 @@ _SERIAL: Final = re.compile(r"(0x)?[0-9a-f]{1,40}")
 
 @attrs.frozen
 class Revocation:
-    """What was revoked now, in which CRL; ``published`` is None where all of it had been revoked before."""
+    """What was revoked now, in which CRL; ``published`` is empty where all of it had been revoked before."""
 
     host: str
     serials: tuple[int, ...]
     number: int
-    published: PublishedCrl | None
+    published: tuple[PublishedCrl, ...]
 
 
 def find(authority: Authority, wanted: str, now_ms: int) -> list[x509.Certificate]:
@@ -93,10 +93,12 @@ def revoke(
     revoked = authority.revoked_serials()
     fresh = tuple(one.serial_number for one in found if one.serial_number not in revoked)
     if not fresh:
-        held = revocation.CrlSet.choose(authority.crls()).of_issuer(authority.issuing_certificate.subject)
+        held = revocation.CrlSet.choose(authority.crls()).of_issuer(found[0].issuer)
         serials = tuple(one.serial_number for one in found)
-        return Revocation(host, serials, 0 if held is None else revocation.number(held), None)
+        return Revocation(host, serials, 0 if held is None else revocation.number(held), ())
     about = {"node": host, "serials": [f"{serial:x}" for serial in fresh], "reason": reason.value}
     revoking = dict.fromkeys(fresh, reason)
-    published = publish.publish(authority, now_ms, days=days, revoking=revoking, about=about)[0]
-    return Revocation(host, fresh, revocation.number(published.crl), published)
+    published = publish.publish(authority, now_ms, days=days, revoking=revoking, about=about)
+    # A node on its way from one issuing CA to the next has certificates of both.
+    telling = tuple(one for one in published if not revocation.serials(one.crl).isdisjoint(fresh))
+    return Revocation(host, fresh, revocation.number(telling[0].crl), telling)

@@ -22,6 +22,7 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSS
 from zope.interface import implementer  # type: ignore[import-untyped]
 
 from esgf_gossip.trust import profile
+from esgf_gossip.trust.bounds import check_issued
 from esgf_gossip.trust.chain import STALE_CRL, chain_error, check_dates
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.material import TrustMaterial
@@ -106,6 +107,7 @@ class ConnectionCreator:
             leaf, *others = _chain(transport)
             profile.leaf_names(leaf, self._material.names.federation)
             self._material.anchors.judge(leaf, others, self._now_ms())
+            check_issued(self._material.bundle, leaf)
         except TrustError as error:
             return error.text
         return ""
@@ -238,6 +240,7 @@ class _Judge:
             if protocol != ALPN_GOSSIP:
                 raise _protocol_error(protocol)
             profile.leaf_names(judged, self._material.names.federation)
+            check_issued(self._material.bundle, judged)
 
 
 def _select_protocol(connection: SSL.Connection, offered: Sequence[bytes]) -> bytes:

@@ -26,6 +26,7 @@ from esgf_gossip.core.limits import (
 )
 from esgf_gossip.core.model import CertificateRank, Digest, Order, SignedDigest, VerifiedDigest
 from esgf_gossip.trust import profile, signing
+from esgf_gossip.trust.bounds import check_issued
 from esgf_gossip.trust.chain import without_root
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.material import TrustMaterial
@@ -142,6 +143,7 @@ class DigestVerifier:
         anchors = self._material.anchors
         verified = anchors.chain_to_root(leaf, others, issued_at_ms)
         anchors.check_not_revoked(verified)
+        check_issued(self._material.bundle, leaf)
         public_key = leaf.public_key()
         if not isinstance(public_key, ec.EllipticCurvePublicKey):
             raise TrustError("E-KEYTYPE", "the key is not a P-256 key")

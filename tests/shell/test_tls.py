@@ -22,16 +22,8 @@ from esgf_gossip.trust.chain import TrustAnchors
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.revocation import CrlSet
 from esgf_gossip.trust.tls import ConnectionCreator, refusal_reason
-from helpers.trust import (
-    BAD_LEAVES,
-    DAY_MS,
-    Recorder,
-    TestFederation,
-    a_federation,
-    bad_leaf,
-    handshake,
-    real_now_ms,
-)
+from helpers.handshakes import Recorder, handshake
+from helpers.trust import BAD_LEAVES, DAY_MS, TestFederation, a_federation, bad_leaf, real_now_ms
 
 SERVER = "server.example.org"
 CLIENT = "client.example.org"

@@ -71,7 +71,7 @@ class Host:
 
     def admit(self, address: str) -> bool:
         """Tell whether an address may come once more now."""
-        bucket = self._visits.setdefault(address, TokenBucket(VISITS_PER_MINUTE / 60, VISITS_PER_MINUTE))
+        bucket = self._visits.setdefault(address, TokenBucket(VISITS_PER_MINUTE / 60, VISITS_PER_MINUTE - 1))
         self._visits.move_to_end(address)
         if len(self._visits) > ADDRESSES_COUNTED:
             self._visits.popitem(last=False)

@@ -198,7 +198,9 @@ class TrustKeeper:
             TrustError: the seal key or the secrets cannot be read.
         """
         key = ensure_key(self.place.directory, self._now_ms())
+        bundle = self.material.bundle
         return TrustStatement(
+            bundle=0 if bundle is None else bundle.version,
             crls=tuple(
                 sorted(
                     (key.removeprefix(crl_object.PREFIX), revocation.number(crl))

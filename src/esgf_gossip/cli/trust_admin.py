@@ -22,6 +22,7 @@ from esgf_gossip.cli import (
     trust_node_side,
     trust_renewal,
     trust_revoke,
+    trust_roots,
     trust_secret,
 )
 from esgf_gossip.cli.trust_options import PROGRAM, options, printable
@@ -122,6 +123,7 @@ def log() -> None:
 
 program.add_command(trust_admin_side.init)
 program.add_command(trust_secret.secret)
+program.add_command(trust_roots.roots)
 for command in (
     trust_node_side.request,
     trust_admin_side.import_,

@@ -12,6 +12,7 @@ from typing import Any
 from esgf_gossip.core.errors import WireError
 from esgf_gossip.core.registry import Registry
 from esgf_gossip.trust.errors import TrustError
+from esgf_gossip.trust.readiness import issuer_of
 from esgf_gossip.trust.seal_key import with_chain
 from esgf_gossip.trust.statement import ENTRY, read_statement
 from esgf_gossip.views.node_json import utc_text
@@ -24,12 +25,17 @@ def nodes_report(registry: Registry) -> list[dict[str, Any]]:
         line, body = registry.table.line(origin), registry.entry(origin, ENTRY)
         told: dict[str, Any] = {
             "host": origin,
+            "issuer": "",
+            "leaving": False,
             "bundle": 0,
             "crls": {},
             "not_after": None,
             "receipts": [],
             "seal": None,
         }
+        if line is not None:
+            told["issuer"] = issuer_of(line.chain)
+            told["leaving"] = line.digest.leaving
         try:
             if line is not None and body is not None:
                 said = read_statement(body)

@@ -19,7 +19,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+    load_pem_public_key,
+)
 
 from esgf_gossip.core import packing
 from esgf_gossip.core.errors import WireError
@@ -260,6 +265,31 @@ def is_signed(key: bytes, payload: bytes, signature: bytes) -> bool:
 def public_bytes(key: AdminKey) -> bytes:
     """Return the public half of a key, as bundles name it."""
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def public_key_spki(content: bytes, where: str) -> bytes:
+    """
+    Read the public key (PEM) of an administrator.
+
+    Raises:
+        TrustError: E-TYPE: a private key; E-KEY, E-KEYTYPE.
+    """
+    if b"PRIVATE KEY" in content:
+        raise TrustError(
+            "E-TYPE", f"{where} holds a PRIVATE KEY, a PUBLIC KEY was expected", "nothing was read from it"
+        )
+    try:
+        key = load_pem_public_key(content)
+    except Exception:  # noqa: BLE001 - whatever the library says of it, it is none
+        raise TrustError(
+            "E-KEY",
+            f"{where} holds no public key",
+            remedy="make it with: openssl pkey -in admin-2.key -pubout",
+        ) from None
+    try:
+        return _admin_key(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    except WireError as error:
+        raise TrustError("E-KEYTYPE", f"{where}: {error}") from None
 
 
 def spki(certificate: x509.Certificate) -> bytes:

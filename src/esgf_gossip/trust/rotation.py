@@ -133,6 +133,8 @@ def prepare(
     _refuse_draft(authority)
     directory, private = authority.directory, authority.private
     federation = authority.policy.federation
+    # The cheap refusal before anything is made: a passphrase that does not fit.
+    generations.admin_keys(private, passphrase)
     roots = list(held.roots)
     files: list[tuple[str, bytes]] = []
     with locked(directory):

@@ -3,96 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import selectors
 import shutil
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
-import attrs
 import pytest
 
-from helpers.trust import FEDERATION, TestFederation, a_federation, bad_leaf
-
-HOST = "server.example.org"
-MEMBER = "client.example.org"
-DEADLINE_S = 20
+from esgf_gossip.trust import pem
+from helpers.openssl import (
+    DEADLINE_S,
+    HOST,
+    MEMBER,
+    Server,
+    as_member,
+    our_client,
+    our_server,
+    running,
+    s_client,
+    s_server,
+)
+from helpers.trust import FEDERATION, TestFederation, a_federation, bad_leaf, foreign_issuer
 
 pytestmark = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="the openssl program is not installed"
 )
-
-# A daemon's TLS alone, in a process of its own: prints its port, then one JSON line per connection that ended.
-END = """
-import json, sys, time
-from pathlib import Path
-from twisted.internet import reactor
-from twisted.internet.interfaces import IHandshakeListener
-from twisted.internet.protocol import Factory, Protocol
-from twisted.protocols.tls import TLSMemoryBIOFactory
-from zope.interface import implementer
-from esgf_gossip.trust.material import TrustMaterial
-from esgf_gossip.trust.tls import ConnectionCreator, peer_identity, refusal_reason
-
-directory, host, federation, dial = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
-
-def now_ms():
-    return int(time.time() * 1000)
-
-def load():
-    return TrustMaterial.load(directory, host=host, federation=federation, now_ms=now_ms())
-
-creator = ConnectionCreator(load(), now_ms)
-live = set()
-
-@implementer(IHandshakeListener)
-class End(Protocol):
-    peer, received = "", ""
-
-    def connectionMade(self):
-        self.deadline = reactor.callLater(10, self.transport.abortConnection)
-
-    def handshakeCompleted(self):
-        self.peer = peer_identity(self.transport).host
-        live.add(self)
-        self.transport.write(b"hello\\n")
-
-    def dataReceived(self, data):
-        self.received += data.decode("latin-1")
-        if "please reload" in self.received:
-            creator.replace(load())
-            for end in list(live):
-                reason = creator.still_trusted(end.transport)
-                if reason:
-                    end.closed = reason
-                    end.transport.abortConnection()
-            self.transport.write(b"reloaded\\n")
-        if dial and "olleh" in self.received:
-            self.transport.loseConnection()
-
-    def connectionLost(self, reason):
-        live.discard(self)
-        if self.deadline.active():
-            self.deadline.cancel()
-        said = getattr(self, "closed", "") or refusal_reason(reason.value)
-        print(json.dumps({"peer": self.peer, "reason": said, "received": self.received}), flush=True)
-        if dial:
-            reactor.stop()
-
-factory = TLSMemoryBIOFactory(creator, bool(dial), Factory.forProtocol(End))
-if dial:
-    from twisted.internet.protocol import ClientFactory
-    factory = TLSMemoryBIOFactory(creator, True, ClientFactory.forProtocol(End))
-    reactor.connectTCP("127.0.0.1", dial, factory)
-else:
-    print(json.dumps(reactor.listenTCP(0, factory, interface="127.0.0.1").getHost().port), flush=True)
-reactor.run()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -101,119 +37,11 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> TestFederation:
     return a_federation(tmp_path_factory.mktemp("federation"))
 
 
-@attrs.define
-class Lines:
-    """The lines of a process, each awaited with a deadline."""
-
-    process: subprocess.Popen[bytes]
-    rest: bytes = b""
-
-    def until(self, wanted: str) -> str:
-        """Return all that came until some text did."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            end = time.monotonic() + DEADLINE_S
-            while wanted.encode() not in self.rest:
-                if not selector.select(max(0.0, end - time.monotonic())):
-                    raise AssertionError(f"{wanted!r} did not come, only {self.rest!r}")
-                part = os.read(self.process.stdout.fileno(), 65536)
-                if not part:
-                    raise AssertionError(f"{wanted!r} did not come before the end: {self.rest!r}")
-                self.rest += part
-        before, _, self.rest = self.rest.partition(wanted.encode())
-        return (before + wanted.encode()).decode("latin-1")
-
-    def line(self) -> str:
-        """Return the next line."""
-        return self.until("\n")
-
-
-@contextlib.contextmanager
-def running(command: Sequence[object], **how: object) -> Iterator[Lines]:
-    """Run a program as long as the block lasts."""
-    process = subprocess.Popen(
-        [str(part) for part in command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        **how,
-    )
-    try:
-        yield Lines(process)
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@attrs.frozen
-class Server:
-    """Our server, listening."""
-
-    port: int
-    lines: Lines
-
-    def report(self) -> dict[str, str]:
-        """Return what it says of the next connection that ended."""
-        return json.loads(self.lines.line())
-
-
-@contextlib.contextmanager
-def our_server(federation: TestFederation) -> Iterator[Server]:
-    """Run our TLS as a server."""
-    directory = federation.node(HOST)
-    with running(
-        [
-            sys.executable,
-            "-W",
-            "error::DeprecationWarning",
-            "-c",
-            END,
-            directory,
-            HOST,
-            FEDERATION,
-            0,
-        ]
-    ) as lines:
-        yield Server(json.loads(lines.line()), lines)
-
-
 @pytest.fixture(scope="module")
 def server(federation: TestFederation) -> Iterator[Server]:
     """Run one server for all tests that change nothing of it."""
     with our_server(federation) as started:
         yield started
-
-
-def s_client(
-    federation: TestFederation,
-    server: Server,
-    *more: object,
-    alpn: str | None = "esgf-gossip/1",
-    stdin: bytes = b"",
-) -> subprocess.CompletedProcess[bytes]:
-    """Connect with openssl s_client; it ends when the server closes or its input does."""
-    command = [
-        *("openssl", "s_client", "-connect", f"127.0.0.1:{server.port}", "-verify_return_error"),
-        *("-CAfile", federation.authority.directory / "roots" / "root-g1.pem", "-servername", HOST),
-        *(() if alpn is None else ("-alpn", alpn)),
-        *more,
-    ]
-    return subprocess.run(
-        [str(part) for part in command], input=stdin, capture_output=True, timeout=DEADLINE_S, check=False
-    )
-
-
-def as_member(federation: TestFederation, host: str = MEMBER) -> Sequence[object]:
-    """Return the options of a member."""
-    directory = federation.node(host)
-    return (
-        "-cert",
-        directory / "chain.pem",
-        "-cert_chain",
-        directory / "chain.pem",
-        "-key",
-        directory / "node.key",
-    )
 
 
 def test_member_is_served(federation: TestFederation, server: Server) -> None:
@@ -263,6 +91,7 @@ BAD_LEAVES = {
     "two node URIs": "exactly one node URI is needed",
     "other federation": "is of federation 'other.example.org'",
     "wildcard": "has a forbidden character",
+    "address as DNS": "is an address, not a DNS name",
     "CA as leaf": "a CA certificate is not a node's",
     "version 1": "X.509 version v1",
     "no EKU": "the extension extended key usage is missing",
@@ -336,52 +165,6 @@ def test_sessions_are_new_and_revocation_bites(tmp_path: Path) -> None:
         assert reason.startswith("certificate revoked (serial ")
 
 
-def our_client(federation: TestFederation, port: int) -> dict[str, str]:
-    """Dial with our TLS, and return what it says of the connection."""
-    command = [sys.executable, "-c", END, federation.node(MEMBER), MEMBER, FEDERATION, port]
-    ran = subprocess.run([str(part) for part in command], capture_output=True, timeout=DEADLINE_S, check=True)
-    return json.loads(ran.stdout.splitlines()[-1])
-
-
-@contextlib.contextmanager
-def s_server(federation: TestFederation, chain: Path, key: Path, *more: object) -> Iterator[int]:
-    """Run openssl s_server that sends back each line reversed, and give its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        *(
-            "openssl",
-            "s_server",
-            "-accept",
-            f"127.0.0.1:{port}",
-            "-cert",
-            chain,
-            "-cert_chain",
-            chain,
-            "-key",
-            key,
-        ),
-        *("-CAfile", federation.authority.directory / "roots" / "root-g1.pem", "-rev"),
-        *(more or ("-Verify", 2, "-verify_return_error", "-tls1_3", "-alpn", "esgf-gossip/1")),
-    ]
-    with running(command):
-        wait_for(port)
-        yield port
-
-
-def wait_for(port: int) -> None:
-    """Wait until somebody listens."""
-    end = time.monotonic() + DEADLINE_S
-    while time.monotonic() < end:
-        with (
-            contextlib.suppress(ConnectionRefusedError),
-            socket.create_connection(("127.0.0.1", port), timeout=1),
-        ):
-            return
-    raise AssertionError(f"nobody listens on {port}")
-
-
 def test_our_client_talks_to_a_member(federation: TestFederation) -> None:
     """Our client knows the member that answers by its certificate, and gets its line back reversed."""
     directory = federation.node(HOST)
@@ -395,7 +178,11 @@ del BAD_SERVERS["serverAuth only"]
 
 
 @pytest.mark.parametrize(
-    "kind", ["no SAN", "urn URI", "port URI", "wildcard", "version 1", "clientAuth only", "expired"]
+    "kind",
+    [
+        *("no SAN", "urn URI", "port URI", "wildcard", "address as DNS", "two node URIs", "other federation"),
+        *("version 1", "CA as leaf", "no EKU", "clientAuth only", "expired", "not yet valid", "foreign root"),
+    ],
 )
 def test_bad_server_certificate_is_refused(federation: TestFederation, tmp_path: Path, kind: str) -> None:
     """Our client refuses each bad server and says nothing to it."""
@@ -421,3 +208,92 @@ def test_server_without_our_protocol_is_refused(federation: TestFederation) -> N
     with s_server(federation, directory / "chain.pem", directory / "node.key", "-tls1_3") as port:
         ended = our_client(federation, port)
     assert ended["reason"] == "the peer does not speak our protocol (ALPN): none, esgf-gossip/1 is needed"
+
+
+def test_a_revoked_server_is_refused(tmp_path: Path) -> None:
+    """Our client looks at the list too."""
+    federation = a_federation(tmp_path)
+    directory = federation.node(HOST)
+    federation.node(MEMBER)
+    federation.revoke([federation.serial(HOST)], MEMBER)
+    with s_server(federation, directory / "chain.pem", directory / "node.key") as port:
+        ended = our_client(federation, port)
+    assert (ended["peer"], ended["reason"].startswith("certificate revoked (serial ")) == ("", True)
+
+
+def test_a_server_that_does_not_trust_us_is_told_as_that(federation: TestFederation, tmp_path: Path) -> None:
+    """In TLS 1.3 our handshake is done before the server judges us: the end says that it refused, and nothing was heard."""
+    directory = federation.node(HOST)
+    stranger = tmp_path / "stranger.pem"
+    stranger.write_bytes(pem.certificate_pem(foreign_issuer(FEDERATION, federation.now_ms).certificate))
+    words = ("-Verify", 2, "-verify_return_error", "-tls1_3", "-alpn", "esgf-gossip/1", "-CAfile", stranger)
+    with s_server(federation, directory / "chain.pem", directory / "node.key", *words) as port:
+        ended = our_client(federation, port)
+    assert (ended["received"], ended["reason"].startswith("peer sent alert: ")) == ("", True)
+
+
+def test_a_server_that_dies_in_mid_handshake_is_an_end_with_a_reason(federation: TestFederation) -> None:
+    """Whoever goes away after our first words leaves no open connection and one line."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dying = threading.Thread(target=lambda: _die_after(listener, 16))
+        dying.start()
+        ended = our_client(federation, listener.getsockname()[1])
+        dying.join(DEADLINE_S)
+    assert (ended["peer"], ended["reason"] != "") == ("", True)
+
+
+def _die_after(listener: socket.socket, count: int) -> None:
+    with listener.accept()[0] as connection:
+        connection.recv(count)
+
+
+def test_half_a_client_hello_and_silence_end_with_the_deadline(server: Server) -> None:
+    """A connection that stops in the middle of its first record is closed by our side."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S) as connection:
+        connection.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+    assert server.report()["peer"] == ""
+
+
+def test_a_wrong_name_is_the_clients_refusal(federation: TestFederation, server: Server) -> None:
+    """A client that wants another name than ours goes away by itself, and we hear the alert."""
+    ran = s_client(federation, server, *as_member(federation), "-verify_hostname", "other.example.org")
+    assert (ran.returncode, b"ostname mismatch" in ran.stderr + ran.stdout) == (1, True)
+    assert server.report()["reason"].startswith("peer sent alert: ")
+
+
+def test_a_hundred_reloads_refuse_no_good_handshake(tmp_path: Path) -> None:
+    """While trust is replaced a hundred times members come and go, and every one is served."""
+    federation = a_federation(tmp_path)
+    member, other = as_member(federation), as_member(federation, "other.example.org")
+    stop, served, refused = threading.Event(), [], []
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            with running([*command(server), *member]) as visitor:
+                try:
+                    visitor.until("hello")
+                    served.append(1)
+                except AssertionError as error:
+                    refused.append(str(error))
+
+    def command(server: Server) -> list[object]:
+        at = f"127.0.0.1:{server.port}"
+        return ["openssl", "s_client", "-connect", at, "-alpn", "esgf-gossip/1", "-quiet"]
+
+    with our_server(federation) as server:
+        visitors = [threading.Thread(target=come_and_go) for _ in range(2)]
+        with running([*command(server), *other]) as reloader:
+            reloader.until("hello")
+            for visitor in visitors:
+                visitor.start()
+            for _ in range(100):
+                reloader.process.stdin.write(b"please reload\n")
+                reloader.process.stdin.flush()
+                reloader.until("reloaded")
+            stop.set()
+            for visitor in visitors:
+                visitor.join(DEADLINE_S)
+    assert refused == []
+    assert len(served) >= 4, "hardly a handshake fell into the reloads"

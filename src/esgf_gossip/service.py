@@ -179,7 +179,7 @@ class GossipService(Service):
         self._driver.perform(self._node.start(self._entries(site), at))
         self.trust.visit = self._connections.visit
         self.trust.on_statement = self._say_trust
-        self.trust.start(self._node, self._driver)
+        self.trust.start(self._node, self._driver, self._database)
         self._driver.on_fatal = self._end
 
     def _notice(self, notice: Notice) -> None:
@@ -272,6 +272,7 @@ class GossipService(Service):
             "error": keeper.failure,
             "hook_error": keeper.hook.failure,
             "alarms": list(keeper.alarms),
+            "clock_offset_ms": self._node.links.clock_offset_ms,
             "findings": [attrs.asdict(one) for one in keeper.material.findings(self._now_ms())],
         }
 

@@ -18,6 +18,7 @@ import click
 
 from esgf_gossip.cli import (
     trust_admin_side,
+    trust_check,
     trust_inspect,
     trust_node_side,
     trust_renewal,
@@ -30,7 +31,7 @@ from esgf_gossip.trust.errors import EXIT_FILES, EXIT_INTERNAL, EXIT_USAGE, Trus
 
 _EXITS: Final = (
     "Exit codes: 0 done or nothing to do; 1 internal error; 2 usage; 3 verification failed; 4 refused by policy; "
-    "5 not found; 6 conflict; 7 files or permissions; 8 passphrase."
+    "5 not found; 6 conflict; 7 files or permissions; 8 passphrase; check: 10 attention, 11 critical."
 )
 _INTERRUPTED: Final = 130
 _BROKEN_PIPE: Final = 141
@@ -123,6 +124,7 @@ def log() -> None:
 
 program.add_command(trust_admin_side.init)
 program.add_command(trust_secret.secret)
+program.add_command(trust_check.check)
 program.add_command(trust_roots.roots)
 for command in (
     trust_node_side.request,

@@ -23,6 +23,7 @@ import click
 from esgf_gossip import __version__
 from esgf_gossip.trust import names, pem
 from esgf_gossip.trust.authority import Authority
+from esgf_gossip.trust.checkup import CLOCK_BEHIND_MS, clock_behind_ms
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.issue import CertificateAuthority
 
@@ -234,7 +235,20 @@ def ask_passphrase(what: str, *, confirm: bool) -> bytes:
 
 
 def unlocked(authority: Authority) -> Authority:
-    """Unlock the issuing CA: by the passphrase given, without one, or asking for it on a terminal."""
+    """
+    Unlock the issuing CA: by the passphrase given, without one, or asking for it on a terminal.
+
+    Raises:
+        TrustError: E-CLOCK: what was signed last is dated after our clock; E-PASSPHRASE.
+    """
+    behind_ms = clock_behind_ms(authority, settings().now_ms)
+    if behind_ms > CLOCK_BEHIND_MS:
+        raise TrustError(
+            "E-CLOCK",
+            f"this host's clock is {behind_ms // 1000} s behind the last line of the audit log",
+            str(authority.log.path),
+            "set the clock; nothing is signed before",
+        )
     given = settings().passphrase()
     try:
         return authority.unlocked(given)

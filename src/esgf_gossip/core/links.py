@@ -111,10 +111,16 @@ class Links:
         Nothing expires while no peer is linked or our clock is more than five
         minutes off the median of theirs: a wrong clock never empties a list.
         """
-        offsets = [one.clock_offset_ms for one in self.sessions.open() if one.clock_offset_ms is not None]
-        if offsets and abs(median(offsets)) <= CLOCK_OFF_MS:
+        offset_ms = self.clock_offset_ms
+        if offset_ms is not None and abs(offset_ms) <= CLOCK_OFF_MS:
             self._confirmed_ms = max(self._confirmed_ms, at.wall_ms)
         return self._confirmed_ms
+
+    @property
+    def clock_offset_ms(self) -> float | None:
+        """How far the median of the linked peers' clocks is ahead of ours; None while none is linked."""
+        offsets = [one.clock_offset_ms for one in self.sessions.open() if one.clock_offset_ms is not None]
+        return median(offsets) if offsets else None
 
     # ------------------------------------------------------------- rings
 

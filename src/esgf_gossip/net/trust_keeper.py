@@ -23,6 +23,7 @@ from esgf_gossip.core.node import Node
 from esgf_gossip.net.driver import Driver
 from esgf_gossip.net.secret_hook import SecretHook
 from esgf_gossip.net.trust_door import claims
+from esgf_gossip.storage.database import Database, StorageError
 from esgf_gossip.trust import crl_object, revocation, secret_object
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.findings import CRITICAL
@@ -39,6 +40,9 @@ from esgf_gossip.trust.verifier import DigestVerifier
 JUDGE_LINKS_S: Final = 60.0
 # Files are looked at so often, and taken in when they have been the same twice: half a copy is no news.
 WATCH_FILES_S: Final = 1.0
+# The highest time this node has seen, in Unix seconds; a clock that is so far below has been set back.
+TIME_FACT: Final = "highest_time_s"
+CLOCK_BACK_S: Final = 300
 # Alarms kept for the status; the log has all of them.
 ALARMS_KEPT: Final = 20
 
@@ -83,6 +87,7 @@ class TrustKeeper:
         self._reactor: Final = reactor
         self._node: Node
         self._driver: Driver
+        self._database: Database
         self._known: Callable[[], Iterable[TrustObject]] = tuple
         self._seen = self._look()
         self._moved_to: _Seen | None = None
@@ -102,9 +107,9 @@ class TrustKeeper:
         self._visited_at_s: dict[Address, float] = {}
         self._found: list[tuple[str, bytes]] = []
 
-    def start(self, node: Node, driver: Driver) -> None:
+    def start(self, node: Node, driver: Driver, database: Database) -> None:
         """Apply what the node holds, show it what the files hold, and begin to watch; it has been started."""
-        self._node, self._driver = node, driver
+        self._node, self._driver, self._database = node, driver, database
         self._known = lambda: node.registry.trust
         for held in node.registry.trust:
             self._apply(held)
@@ -112,7 +117,13 @@ class TrustKeeper:
         self._load_quietly("this node knew of newer CRLs than its files")
         driver.on_refusal = self._visit
         self.hook.run()
-        for call, every_s in ((self._watch, WATCH_FILES_S), (self.judge_links, JUDGE_LINKS_S)):
+        self._remember_time()
+        loops = (
+            (self._watch, WATCH_FILES_S),
+            (self.judge_links, JUDGE_LINKS_S),
+            (self._remember_time, JUDGE_LINKS_S),
+        )
+        for call, every_s in loops:
             loop = LoopingCall(call)
             loop.clock = self._reactor
             loop.start(every_s, now=False)
@@ -186,6 +197,25 @@ class TrustKeeper:
             reason = self.creator.still_trusted(connection.transport)
             if reason:
                 connection.close(reason)
+
+    def _remember_time(self) -> None:
+        """
+        Keep the highest time seen; say it where the clock has been set back below that.
+
+        A clock set back would let expired certificates and old lists pass again; nothing else is refused for it,
+        since it may be the earlier time that was wrong.
+        """
+        now_s = self._now_ms() // 1000
+        try:
+            known_s = self._database.fact(TIME_FACT)
+            if now_s > known_s:
+                self._database.set_fact(TIME_FACT, now_s)
+            elif known_s - now_s > CLOCK_BACK_S:
+                self._alarm(
+                    "this host's clock has been set back below a time it has shown before: see that it is right"
+                )
+        except StorageError as error:
+            self.log.warn("the time is not remembered: {error}", error=str(error))
 
     def _offer(self) -> None:
         self._driver.perform(self._node.offer_trust(self.objects.offered(), self._driver.at()))

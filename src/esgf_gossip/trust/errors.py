@@ -27,6 +27,7 @@ _EXITS: Final[Mapping[str, int]] = {
     "E-CONFIG": EXIT_USAGE,
     "E-POLICY": EXIT_POLICY,
     "E-FPR": EXIT_POLICY,
+    "E-CLOCK": EXIT_POLICY,
     "E-ROOT": EXIT_POLICY,
     "E-GIT": EXIT_POLICY,
     "E-NOTFOUND": EXIT_NOT_FOUND,

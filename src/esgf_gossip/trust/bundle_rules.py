@@ -28,25 +28,32 @@ def check_sound(bundle: Bundle) -> None:
         TrustError: E-BUNDLE-FORM.
     """
     try:
-        for root in bundle.roots:
-            profile.check_root(root)
-        for issuer in bundle.issuing_certificates:
-            profile.check_issuer(issuer)
-            if not any(_is_issued_by(issuer, root) for root in bundle.roots):
-                raise TrustError("E-PROFILE", f"{issuer.subject.rfc4514_string()} is signed by no root of it")
-        known = (*bundle.roots, *bundle.issuing_certificates)
-        if len({one.subject.public_bytes() for one in known}) != len(known):
-            raise TrustError("E-PROFILE", "two CAs of one name")
-        for crl in bundle.crls:
-            # Its date cannot be judged here: all versions are walked through, however old, whatever the clock.
-            revocation.check_signed(crl, known, "its CRL", revocation.milliseconds(crl.last_update_utc))
-        listed = sorted(crl.issuer.public_bytes() for crl in bundle.crls)
-        if listed != sorted(one.subject.public_bytes() for one in known):
-            raise TrustError("E-CRL-MISSING", "not exactly one CRL of each root and issuing CA")
+        _check_parts(bundle)
     except TrustError as error:
         raise TrustError(
             "E-BUNDLE-FORM", f"version {bundle.version}: {error.text}", remedy="ask the trust administrator"
         ) from None
+    except Exception as error:
+        # Fail closed: certificates are read piece by piece, and each piece may raise something else.
+        raise TrustError("E-BUNDLE-FORM", f"it cannot be judged: {type(error).__name__}") from error
+
+
+def _check_parts(bundle: Bundle) -> None:
+    for root in bundle.roots:
+        profile.check_root(root)
+    for issuer in bundle.issuing_certificates:
+        profile.check_issuer(issuer)
+        if not any(_is_issued_by(issuer, root) for root in bundle.roots):
+            raise TrustError("E-PROFILE", f"{issuer.subject.rfc4514_string()} is signed by no root of it")
+    known = (*bundle.roots, *bundle.issuing_certificates)
+    if len({one.subject.public_bytes() for one in known}) != len(known):
+        raise TrustError("E-PROFILE", "two CAs of one name")
+    for crl in bundle.crls:
+        # Its date cannot be judged here: all versions are walked through, however old, whatever the clock.
+        revocation.check_signed(crl, known, "its CRL", revocation.milliseconds(crl.last_update_utc))
+    listed = sorted(crl.issuer.public_bytes() for crl in bundle.crls)
+    if listed != sorted(one.subject.public_bytes() for one in known):
+        raise TrustError("E-CRL-MISSING", "not exactly one CRL of each root and issuing CA")
 
 
 def check_start(bundle: Bundle, roots: Iterable[x509.Certificate]) -> None:
@@ -92,8 +99,9 @@ def check_next(held: Bundle, offered: Bundle) -> None:
             f"version {offered.version} after {held.version}; version {held.version + 1} is needed first",
             remedy="import the versions between; any node has them in its bundle/",
         )
-    check_sound(offered)
+    # Signatures of keys we know before anything is made of a stranger's certificates.
     _check_enough(offered, held)
+    check_sound(offered)
     _check_enough(offered, offered)
     new = [root for root in offered.roots if root not in held.roots]
     if len(offered.signed_by(map(spki, new))) < len(new):

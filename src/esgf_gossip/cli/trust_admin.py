@@ -20,6 +20,7 @@ from esgf_gossip.cli import (
     trust_admin_side,
     trust_check,
     trust_inspect,
+    trust_log,
     trust_node_side,
     trust_renewal,
     trust_revoke,
@@ -119,7 +120,7 @@ def crl() -> None:
 @program.group(epilog="Example: trust-admin log verify --dir trust")
 @options("dir", "config", "json", "yes", "passphrase")
 def log() -> None:
-    """Read and check the audit log."""
+    """Read and check the audit log, and show its head to the federation."""
 
 
 program.add_command(trust_admin_side.init)
@@ -147,6 +148,8 @@ crl.add_command(trust_node_side.crl_import)
 crl.add_command(trust_inspect.crl_show)
 log.add_command(trust_inspect.log_show)
 log.add_command(trust_inspect.log_verify)
+log.add_command(trust_log.log_publish)
+log.add_command(trust_log.log_import)
 
 
 def main() -> None:

@@ -147,7 +147,7 @@ class Bundle:
         signer = key_id(public_bytes(key))
         others = {one: signature for one, signature in self.signatures if one != signer}
         return attrs.evolve(
-            self, signatures=tuple(sorted({**others, signer: _sign(key, self.payload)}.items()))
+            self, signatures=tuple(sorted({**others, signer: sign(key, self.payload)}.items()))
         )
 
 
@@ -243,12 +243,20 @@ def _parse(body: bytes) -> Bundle:
     return found
 
 
-def is_signed(key: bytes, payload: bytes, signature: bytes) -> bool:
-    """Tell whether a signature over a bundle is that of a key (SPKI); of the two forms of ECDSA only one passes."""
+def is_signed(key: bytes, payload: bytes, signature: bytes, context: bytes = BUNDLE_CONTEXT) -> bool:
+    """
+    Tell whether a signature is that of an administrator's key (SPKI); of the two forms of ECDSA only one passes.
+
+    Args:
+        key: the public key.
+        payload: what was signed.
+        signature: ASN.1 for P-256, 64 bytes for Ed25519.
+        context: what the signature is for; a bundle.
+    """
     try:
         public = load_der_public_key(key)
         if isinstance(public, ed25519.Ed25519PublicKey):
-            public.verify(signature, BUNDLE_CONTEXT + payload)
+            public.verify(signature, context + payload)
             return True
         if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
             return False
@@ -256,7 +264,7 @@ def is_signed(key: bytes, payload: bytes, signature: bytes) -> bool:
         r, s = decode_dss_signature(signature)
         if s > _P256_ORDER // 2 or encode_dss_signature(r, s) != signature:
             return False
-        public.verify(signature, BUNDLE_CONTEXT + payload, ec.ECDSA(hashes.SHA256()))
+        public.verify(signature, context + payload, ec.ECDSA(hashes.SHA256()))
     except (InvalidSignature, ValueError):
         return False
     return True
@@ -302,10 +310,11 @@ def key_id(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def _sign(key: AdminKey, payload: bytes) -> bytes:
+def sign(key: AdminKey, payload: bytes, context: bytes = BUNDLE_CONTEXT) -> bytes:
+    """Sign as an administrator, in the one form that ``is_signed`` takes."""
     if isinstance(key, ed25519.Ed25519PrivateKey):
-        return key.sign(BUNDLE_CONTEXT + payload)
-    r, s = decode_dss_signature(key.sign(BUNDLE_CONTEXT + payload, _ECDSA))
+        return key.sign(context + payload)
+    r, s = decode_dss_signature(key.sign(context + payload, _ECDSA))
     return encode_dss_signature(r, min(s, _P256_ORDER - s))
 
 

@@ -37,6 +37,7 @@ ROOTS_FOLDER: Final = "roots"
 CRL_FOLDER: Final = "crl"
 RENEWALS_FOLDER: Final = "renewals"
 SEALED_FOLDER: Final = "sealed"
+AUDIT_FOLDER: Final = "audit"
 
 ROOT_SUFFIXES: Final = (".pem", ".crt")
 CRL_SUFFIXES: Final = (".pem", ".crl")
@@ -336,6 +337,7 @@ def trust_files(directory: Path) -> list[Path]:
             *_files(directory / CRL_FOLDER, CRL_SUFFIXES),
             *_files(directory / RENEWALS_FOLDER, (".pem",)),
             *_files(directory / SEALED_FOLDER, (".sealed",)),
+            *_files(directory / AUDIT_FOLDER, (".head",)),
             *bundle_files(directory),
         ]
     except OSError:

@@ -14,7 +14,7 @@ from esgf_gossip.core import packing
 from esgf_gossip.core.errors import ObjectRefused, WireError
 from esgf_gossip.core.model import TrustObject
 from esgf_gossip.core.trust_lines import CONFLICT
-from esgf_gossip.trust import bundle_object, certificate_object, crl_object, secret_object
+from esgf_gossip.trust import audit_object, bundle_object, certificate_object, crl_object, secret_object
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.material import TrustMaterial
 from esgf_gossip.trust.object_kind import ObjectKind, Stand
@@ -24,6 +24,7 @@ KINDS: Final[tuple[ObjectKind, ...]] = (
     bundle_object.KIND,
     certificate_object.KIND,
     secret_object.KIND,
+    audit_object.KIND,
 )
 
 # The clock alone decides, or what has not come yet: the same object may be good in an hour.

@@ -24,6 +24,7 @@ from esgf_gossip.trust.requests import make_request
 from esgf_gossip.trust.tls import ConnectionCreator
 from esgf_gossip.trust.verifier import DigestVerifier
 from helpers.bundles import admin_keys, bounded, next_bundle, put
+from helpers.handshakes import handshake
 from helpers.trust import (
     BAD_HOST,
     DAY_MS,
@@ -32,7 +33,6 @@ from helpers.trust import (
     TestFederation,
     a_draft,
     a_federation,
-    handshake,
     signed_draft,
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib
 import json
@@ -324,16 +325,31 @@ def test_the_goodbye_codes_are_those_of_the_code():
     assert {row[1]: int(row[0]) for row in rows} == {farewell.name: farewell.value for farewell in Farewell}
 
 
-def test_every_invariant_names_tests_that_exist():
-    """Fourteen invariants, in order, each with tests of this repository."""
-    rows = [row for row in _rows((ROOT / "docs" / "invariants.md").read_text()) if row[0].isdigit()]
-    assert [int(row[0]) for row in rows] == list(range(1, 15))
-    there = {
+@functools.cache
+def _tests() -> set[str]:
+    """Return the names of all tests of this repository."""
+    return {
         name
         for path in (ROOT / "tests").rglob("test_*.py")
         for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
     }
+
+
+def test_every_invariant_names_tests_that_exist():
+    """Fourteen invariants, in order, each with tests of this repository."""
+    rows = [row for row in _rows((ROOT / "docs" / "invariants.md").read_text()) if row[0].isdigit()]
+    assert [int(row[0]) for row in rows] == list(range(1, 15))
     for number, _, tests in rows:
         named = re.findall(r"test_\w+", tests)
         assert len(named) >= 2, f"invariant {number}"
-        assert set(named) <= there, f"invariant {number}: {set(named) - there}"
+        assert set(named) <= _tests(), f"invariant {number}: {set(named) - _tests()}"
+
+
+def test_every_threat_names_tests_that_exist():
+    """Each row of the threats says what shows that the defence holds."""
+    rows = [row for row in _rows((ROOT / "docs" / "threats.md").read_text()) if row[0] != "who"]
+    assert len(rows) == 14
+    for who, _, _, tests in rows:
+        named = set(re.findall(r"test_\w+", tests))
+        assert named, who
+        assert named <= _tests(), f"{who}: {named - _tests()}"

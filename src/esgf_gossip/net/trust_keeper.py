@@ -99,7 +99,8 @@ class TrustKeeper:
         self.hook: Final = SecretHook(self.secrets, place.secret_hook, reactor)
         self.failure = ""
         self.on_statement: Callable[[], None] = lambda: None
-        self.alarms: list[str] = []
+        self._raised: list[str] = []
+        self._told: set[str] = set()
         self._loops: list[LoopingCall] = []
         self._load_due: Any = None
         self.visit: Visits = lambda _address, _said, done: done([])
@@ -174,9 +175,7 @@ class TrustKeeper:
         if place.secret_hook != self.hook.command:
             self.hook.replace(place.secret_hook)
         self.on_statement()
-        for finding in material.findings(self._now_ms()):
-            if finding.level == CRITICAL:
-                self._alarm(finding.text)
+        self._tell_findings()
         return has_changed
 
     def _load(self, place: TrustPlace) -> TrustMaterial:
@@ -193,6 +192,7 @@ class TrustKeeper:
 
     def judge_links(self) -> None:
         """Close the links that trust no longer carries: TLS judged each when it began, time goes on."""
+        self._tell_findings()
         for connection in self._driver.connections:
             reason = self.creator.still_trusted(connection.transport)
             if reason:
@@ -309,9 +309,24 @@ class TrustKeeper:
 
     def _alarm(self, text: str) -> None:
         self.log.warn("trust: {text}", text=text)
-        if text not in self.alarms:
-            self.alarms.append(text)
-            del self.alarms[:-ALARMS_KEPT]
+        if text not in self._raised:
+            self._raised.append(text)
+            del self._raised[:-ALARMS_KEPT]
+
+    @property
+    def alarms(self) -> list[str]:
+        """What was raised since the start, then what is critical as long as it is."""
+        return [*self._raised, *self._critical()]
+
+    def _critical(self) -> list[str]:
+        found = self.material.findings(self._now_ms())
+        return [one.text for one in found if one.level == CRITICAL]
+
+    def _tell_findings(self) -> None:
+        critical = set(self._critical())
+        for text in sorted(critical - self._told):
+            self.log.critical("trust: {text}", text=text)
+        self._told = critical
 
     def _apply(self, held: TrustObject) -> None:
         try:

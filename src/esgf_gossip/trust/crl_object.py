@@ -43,7 +43,7 @@ def judge(key: str, body: bytes, held: bytes | None, material: TrustMaterial, no
 def apply(directory: Path, key: str, body: bytes, material: TrustMaterial, now_ms: int) -> bool:
     """Put a CRL into the trust directory; False where it held it, or a newer one."""
     del key, material
-    return bool(import_crls(directory, [_read(body)], now_ms=now_ms, takes_forks=True).taken)
+    return bool(import_crls(directory, [_read(body)], now_ms=now_ms, judged=True).taken)
 
 
 def offered(directory: Path, material: TrustMaterial) -> list[tuple[str, bytes]]:

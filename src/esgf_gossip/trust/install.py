@@ -154,7 +154,7 @@ def import_crls(
     offered: Sequence[x509.CertificateRevocationList],
     *,
     now_ms: int,
-    takes_forks: bool = False,
+    judged: bool = False,
 ) -> ImportedCrls:
     """
     Put newer CRLs in force on a node; of one issuer the newest of those offered.
@@ -166,7 +166,7 @@ def import_crls(
         trust_directory: the node's, with a certificate installed.
         offered: CRLs that nobody has checked.
         now_ms: now.
-        takes_forks: let one replace another of its number, if it revokes all that did.
+        judged: they were judged as trust objects: however old, and one may replace another of its number.
 
     Raises:
         TrustError: E-CRL-SIG, E-CRL-FORM, E-CRL-FUTURE, E-CRL-STALE, E-CRL-ROLLBACK, E-CRL-FORK,
@@ -175,8 +175,9 @@ def import_crls(
     """
     folder = trust_directory / CRL_FOLDER
     leaf, issuers = _held_issuers(trust_directory, now_ms)
+    check = revocation.check_signed if judged else revocation.check_crl
     for crl in offered:
-        revocation.check_crl(crl, issuers, "the offered CRL", now_ms)
+        check(crl, issuers, "the offered CRL", now_ms)
     with locked(trust_directory):
         held = CrlSet.choose(_signed_by(issuers, _held_crls(trust_directory), str(folder), now_ms))
         chosen = list(held.crls)
@@ -184,7 +185,7 @@ def import_crls(
             known = next((one for one in chosen if one.issuer == crl.issuer), None)
             if known is None:
                 chosen.append(crl)
-            elif takes_forks:
+            elif judged:
                 revocation.check_follows(known, crl)
                 chosen[chosen.index(known)] = crl
             else:

@@ -69,17 +69,22 @@ def test_all_nodes_are_renewed_by_one_delivery(federation: DemoFederation) -> No
     _nobody_was_missed(federation, marks)
 
 
-def test_a_new_key_is_approved_and_delivered_by_another_node(federation: DemoFederation) -> None:
-    """The old key serves until the certificate for the new one is here; then it is retired, and restarts go on with the new."""
+def test_a_new_key_is_collected_and_delivered_by_other_nodes(federation: DemoFederation) -> None:
+    """The old key vouches for the new one and serves until its certificate is here; then it is retired, over restarts too."""
     host, carrier, *_ = federation.hosts
     marks = _marks(federation)
     directory = federation.config_path(host).parent / "trust"
     before, old_key = _serial(federation, host), (directory / "node.key").read_bytes()
     made = json.loads(run("cert", "renew", "--rekey", "--config", federation.config_path(host), "--json").out)
+    assert made["fingerprint"]
     assert (directory / "node.key").read_bytes() == old_key
-    _admin(federation, "cert", "import", made["request"])
-    ran = _admin(federation, "cert", "approve", host, "--fingerprint", made["fingerprint"], "--replace")
-    bundle = Path(json.loads(ran.out)["bundle"])
+    asked = ("cert", "collect", "--config", federation.config_path(federation.hosts[-1]))
+    signed = eventually(
+        lambda: json.loads(_admin(federation, *asked).out)["signed"], "the request is with everybody"
+    )
+    assert [one["node"] for one in signed] == [host]
+    assert json.loads(_admin(federation, *asked).out) == {"signed": [], "refused": []}
+    bundle = Path(signed[0]["bundle"])
     assert run("cert", "deliver", bundle, "--config", federation.config_path(carrier)).code == 0
     eventually(lambda: _serial(federation, host) != before, "the new certificate is here")
     eventually(lambda: not (directory / "renewal.key").exists(), "the new key is in its place")

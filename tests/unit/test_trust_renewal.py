@@ -10,10 +10,12 @@ import pytest
 
 from esgf_gossip.core import packing
 from esgf_gossip.core.errors import ObjectRefused
-from esgf_gossip.trust import certificate_object, keys, renewal
+from esgf_gossip.trust import certificate_object, issue, keys, rekey, renewal
+from esgf_gossip.trust.chain import TrustAnchors
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.install import read_bundle
 from esgf_gossip.trust.objects import TrustObjects
+from esgf_gossip.trust.revocation import CrlSet
 from helpers.trust import DAY_MS, TestFederation, a_federation
 from helpers.trust_admin import admin, run
 
@@ -192,3 +194,74 @@ def test_a_crash_between_chain_and_key_is_mended(federation: TestFederation) -> 
     assert not renewal.finish(directory)
     assert (directory / "retired" / "replaced.key").read_bytes() == old
     assert federation.material(HOST, federation.now_ms + 2 * DAY_MS).leaf.serial_number == approved.serial
+
+
+def vouched(federation: TestFederation, host: str = HOST, **changes: object) -> bytes:
+    """Return what a node publishes when it asks for a new key."""
+    material = federation.material(host)
+    names = attrs.evolve(material.names, **changes)
+    return rekey.with_chain(
+        rekey.vouch(material, issue.request(names, keys.new_key())), material.signer.chain
+    )
+
+
+def checked(federation: TestFederation, content: bytes, days: int = 0) -> str:
+    """Let the administration check it; return whose it is."""
+    anchors = TrustAnchors(tuple(federation.authority.roots()), CrlSet.choose(federation.authority.crls()))
+    now_ms = federation.now_ms + days * DAY_MS
+    return rekey.check(content, anchors, federation.name, now_ms).names.host
+
+
+def test_the_old_key_vouches_for_the_new_one(federation: TestFederation) -> None:
+    """Same names, signed by the key in force: nobody has to compare anything."""
+    assert checked(federation, vouched(federation)) == HOST
+    request = rekey.check(
+        vouched(federation),
+        TrustAnchors(tuple(federation.authority.roots()), CrlSet.choose(federation.authority.crls())),
+        federation.name,
+        federation.now_ms,
+    )
+    assert not federation.authority.is_certified(request)
+    federation.authority.rekey(request, now_ms=federation.now_ms)
+    assert federation.authority.is_certified(request)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"roles": ("secret-admin",)}, {"groups": ("other",)}, {"dns": (HOST, "more.example.org")}],
+    ids=["role", "group", "DNS"],
+)
+def test_more_than_it_has_is_no_renewal(federation: TestFederation, changes: dict[str, object]) -> None:
+    """A name, a group or a role more needs a person who looks at it."""
+    with pytest.raises(TrustError, match="asks for other names than it has"):
+        checked(federation, vouched(federation, **changes))
+
+
+def test_nobody_vouches_for_another(federation: TestFederation) -> None:
+    """A member that asks in another's name, a turned byte, an end in the middle: refused."""
+    other = federation.material(OTHER)
+    posing = rekey.vouch(other, issue.request(federation.material(HOST).names, keys.new_key()))
+    for content in (
+        rekey.with_chain(posing, other.signer.chain),
+        rekey.with_chain(posing, federation.material(HOST).signer.chain),
+        b"",
+        packing.pack([b"x", b"y", []]),
+        vouched(federation)[:-1],
+    ):
+        with pytest.raises(TrustError):
+            checked(federation, content)
+    good = vouched(federation)
+    for place in range(0, len(good), 7):
+        with pytest.raises(TrustError):
+            checked(federation, good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+
+
+def test_an_expired_or_revoked_key_vouches_for_nothing(federation: TestFederation) -> None:
+    """Whoever took a key that ended cannot make itself a new one."""
+    content = vouched(federation)
+    federation.publish(federation.crl(2, days=300))
+    with pytest.raises(TrustError, match="E-CHAIN-10"):
+        checked(federation, content, days=91)
+    run("cert", "revoke", HOST, "--reason", "keyCompromise", *admin(federation))
+    with pytest.raises(TrustError, match="E-CHAIN-23"):
+        checked(federation, content)

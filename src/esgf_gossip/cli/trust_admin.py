@@ -139,6 +139,7 @@ for command in (
     trust_renewal.reissue,
     trust_renewal.deliver,
     trust_renewal.renew,
+    trust_renewal.collect,
     trust_node_side.install_,
     trust_inspect.verify,
 ):

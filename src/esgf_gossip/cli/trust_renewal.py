@@ -1,11 +1,12 @@
 """
-The commands of renewal: reissue on the administration's side, deliver and renew on a node's.
+The commands of renewal: reissue and collect on the administration's side, deliver and renew on a node's.
 
 What they do is done by esgf_gossip.trust.authority and esgf_gossip.trust.renewal.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,14 +22,15 @@ from esgf_gossip.cli.trust_options import (
     table,
     unlocked,
 )
-from esgf_gossip.cli.trust_telling import no_reload, tell_daemon
-from esgf_gossip.trust import pem, profile, renewal
+from esgf_gossip.cli.trust_telling import no_reload, nodes_report, tell_daemon
+from esgf_gossip.trust import pem, profile, rekey, renewal
 from esgf_gossip.trust.authority import Authority
-from esgf_gossip.trust.errors import TrustError
+from esgf_gossip.trust.chain import TrustAnchors
+from esgf_gossip.trust.errors import EXIT_POLICY, TrustError
 from esgf_gossip.trust.install import read_bundle
 from esgf_gossip.trust.material import TrustMaterial
 from esgf_gossip.trust.policy import DAYS_DEFAULT
-from esgf_gossip.trust.revocation import milliseconds
+from esgf_gossip.trust.revocation import CrlSet, milliseconds
 
 
 def _date(moment_ms: int) -> str:
@@ -162,3 +164,48 @@ def renew(*, if_needed: bool, rekey: bool) -> None:
             "words": made.words,
         },
     )
+
+
+@click.command(epilog="Example: trust-admin cert collect --config node.toml --dir trust --private keys")
+@click.option("--days", default=DAYS_DEFAULT, show_default=True, help="Life of the new certificates.")
+@options("dir", "config", "passphrase", "json")
+def collect(days: int) -> None:
+    """Sign for the new keys that nodes ask for with their old ones: same names, so nothing to compare."""
+    given = settings()
+    authority = given.authority()
+    anchors = TrustAnchors(tuple(authority.roots()), CrlSet.choose(authority.crls()))
+    federation = authority.policy.federation
+    asked = [base64.b64decode(one["request"]) for one in nodes_report() if one["request"] is not None]
+    requests, refused = [], []
+    for content in asked:
+        try:
+            request = rekey.check(content, anchors, federation, given.now_ms)
+        except TrustError as error:
+            refused.append(str(error))
+        else:
+            # One that was signed and not delivered yet is still asked for.
+            requests.extend([] if authority.is_certified(request) else [request])
+    done = []
+    if requests:
+        able = unlocked(authority)
+        for request in requests:
+            try:
+                done.append(able.rekey(request, now_ms=given.now_ms, days=days))
+            except TrustError as error:
+                refused.append(str(error))
+    lines = [
+        f"{one.names.host}  {one.serial:x}  until {_date(one.not_after_ms)}  {one.bundle_path}"
+        for one in done
+    ] or ["nothing to do: no node asks for a new key"]
+    lines.extend(f"refused  {text}" for text in refused)
+    if done:
+        names = " ".join(one.bundle_path.name for one in done)
+        lines.append(
+            f"next  bring the files to any one node; there: trust-admin cert deliver {names} --config node.toml"
+        )
+    data = [
+        {"node": one.names.host, "serial": f"{one.serial:x}", "bundle": str(one.bundle_path)} for one in done
+    ]
+    print_result(lines, {"signed": data, "refused": refused})
+    if refused:
+        click.get_current_context().exit(EXIT_POLICY)

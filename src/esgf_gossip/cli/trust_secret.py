@@ -14,8 +14,6 @@ from typing import Any, Final
 
 import click
 
-from esgf_gossip.cli.control_client import ControlClient
-from esgf_gossip.cli.failures import CommandError
 from esgf_gossip.cli.trust_options import (
     NodePlace,
     node_place,
@@ -25,8 +23,7 @@ from esgf_gossip.cli.trust_options import (
     settings,
     table,
 )
-from esgf_gossip.cli.trust_telling import no_reload, tell_daemon
-from esgf_gossip.config import ConfigError, load
+from esgf_gossip.cli.trust_telling import no_reload, nodes_report, tell_daemon
 from esgf_gossip.core.limits import TRUST_BODY_BYTES
 from esgf_gossip.files import create_file, read_file, replace_file
 from esgf_gossip.trust import issue, sealed_register, sealing
@@ -63,18 +60,8 @@ def _material(place: NodePlace, now_ms: int) -> TrustMaterial:
     )
 
 
-def _report() -> dict[str, Any]:
-    config = settings().config
-    if config is None:
-        raise TrustError("E-USAGE", "which node's daemon?", remedy="give --config node.toml of any node")
-    try:
-        return ControlClient(load(config).control_socket).ask("trust")
-    except (CommandError, ConfigError) as error:
-        raise TrustError("E-NOTFOUND", f"the daemon cannot be asked: {error}") from None
-
-
 def _said_of(host: str) -> dict[str, Any]:
-    found = next((one for one in _report()["nodes"] if one["host"] == host), None)
+    found = next((one for one in nodes_report() if one["host"] == host), None)
     if found is None:
         raise TrustError(
             "E-NOTFOUND", f"{quoted(host)} is not in the federation", remedy="see esgf-gossip nodes"
@@ -313,7 +300,7 @@ def status(name: str) -> None:
         raise TrustError("E-NOTFOUND", f"no secret {quoted(name)} was sealed here", remedy="see secret list")
     opened = {
         node["host"]: next((one["version"] for one in node["receipts"] if one["name"] == name), 0)
-        for node in _report()["nodes"]
+        for node in nodes_report()
     }
     data = [
         {

@@ -24,7 +24,7 @@ from esgf_gossip.net.driver import Driver
 from esgf_gossip.net.secret_hook import SecretHook
 from esgf_gossip.net.trust_door import claims
 from esgf_gossip.storage.database import Database, StorageError
-from esgf_gossip.trust import crl_object, revocation, secret_object
+from esgf_gossip.trust import crl_object, rekey, revocation, secret_object
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.findings import CRITICAL
 from esgf_gossip.trust.material import TrustMaterial, trust_files
@@ -240,6 +240,7 @@ class TrustKeeper:
             not_after_ms=self.material.not_after_ms,
             seal=certify(self.material, key),
             receipts=tuple(self.secrets.receipts()[:RECEIPTS_MOST]),
+            request=rekey.waiting(self.place.directory),
         ).to_body()
 
     # ----------------------------------------------------------------- files

@@ -11,6 +11,7 @@ from typing import Any
 
 from esgf_gossip.core.errors import WireError
 from esgf_gossip.core.registry import Registry
+from esgf_gossip.trust import rekey
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.readiness import issuer_of
 from esgf_gossip.trust.seal_key import with_chain
@@ -32,6 +33,7 @@ def nodes_report(registry: Registry) -> list[dict[str, Any]]:
             "not_after": None,
             "receipts": [],
             "seal": None,
+            "request": None,
         }
         if line is not None:
             told["issuer"] = issuer_of(line.chain)
@@ -47,6 +49,8 @@ def nodes_report(registry: Registry) -> list[dict[str, Any]]:
                 }
                 if said.seal:
                     told["seal"] = base64.b64encode(with_chain(said.seal, line.chain)).decode()
+                if said.request:
+                    told["request"] = base64.b64encode(rekey.with_chain(said.request, line.chain)).decode()
         except (WireError, TrustError):
             pass  # said by a newer version, or nonsense: shown as having said nothing
         found.append(told)

@@ -311,6 +311,24 @@ class Authority:
             assert isinstance(key, ec.EllipticCurvePublicKey)  # the profile allows no other
             return self._sign(granted, key, now_ms, days, "reissue", {"node": host})
 
+    def rekey(self, request: Request, *, now_ms: int, days: int = DAYS_DEFAULT) -> ApprovedCertificate:
+        """
+        Sign the certificate for a node's new key, of a request that passed ``rekey.check``.
+
+        Raises:
+            TrustError: E-POLICY: the key was revoked, or the names are not granted any longer; E-DUPLICATE: the
+                key is another node's; nothing was signed.
+        """
+        with self._locked():
+            granted = self.policy.grant(request.names, days)
+            self._refuse_key(request, granted, now_ms, replace=True)
+            return self._sign(granted, request.public_key, now_ms, days, "rekey", _about(request))
+
+    def is_certified(self, request: Request) -> bool:
+        """Tell whether a certificate for the key of a request was issued."""
+        ours = _spki(request.public_key)
+        return any(_spki(one.public_key()) == ours for one in self.issued())
+
     def _sign(
         self,
         granted: Names,

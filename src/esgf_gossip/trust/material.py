@@ -333,6 +333,7 @@ def trust_files(directory: Path) -> list[Path]:
         return [
             directory / KEY_FILE,
             directory / CHAIN_FILE,
+            *_files(directory, (".rekey",)),
             *_files(directory / ROOTS_FOLDER, ROOT_SUFFIXES),
             *_files(directory / CRL_FOLDER, CRL_SUFFIXES),
             *_files(directory / RENEWALS_FOLDER, (".pem",)),

@@ -21,6 +21,7 @@ from esgf_gossip.trust import issue, keys, pem, profile
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.folders import locked, public_folder
 from esgf_gossip.trust.material import CHAIN_FILE, KEY_FILE, RENEWALS_FOLDER, TrustMaterial, read_chain
+from esgf_gossip.trust.rekey import REKEY_SUFFIX, vouch
 from esgf_gossip.trust.requests import RequestFile, read_request
 from esgf_gossip.trust.revocation import milliseconds
 
@@ -67,7 +68,10 @@ def request_renewal(directory: Path, material: TrustMaterial, now_ms: int, *, re
     content = pem.request_pem(issue.request(material.names, key))
     path = directory / f"{material.names.host}.csr.pem"
     _replace(path, content)
-    return RequestFile(path, content, read_request(content, str(path)).fingerprint)
+    request = read_request(content, str(path))
+    if rekey:
+        _replace(directory / f"{material.names.host}{REKEY_SUFFIX}", vouch(material, request.csr))
+    return RequestFile(path, content, request.fingerprint)
 
 
 def deliver(directory: Path, chain: Sequence[x509.Certificate], federation: str) -> Path:
@@ -150,6 +154,8 @@ def finish(directory: Path, retired: x509.Certificate | None = None) -> bool:
         if key_path.exists() and not old.exists():
             os.link(key_path, old)
         waiting.replace(key_path)
+        for path in directory.glob("*" + REKEY_SUFFIX):
+            path.unlink()
     except OSError as error:
         raise TrustError(
             "E-FILE", f"{error.filename or folder} cannot be written: {error.strerror}"

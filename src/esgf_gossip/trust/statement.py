@@ -14,6 +14,7 @@ import attrs
 
 from esgf_gossip.core import packing
 from esgf_gossip.core.errors import WireError
+from esgf_gossip.trust.rekey import REKEY_BYTES
 
 ENTRY: Final = "trust"
 LISTS_MOST: Final = 64
@@ -30,7 +31,8 @@ class TrustStatement:
     One node's word on its trust.
 
     ``crls`` gives the CRL number by key id of the issuer (hex); ``bundle`` is 0 without one; ``seal`` the certified
-    seal key without its chain (``seal_key``), unchecked, empty for none; ``receipts`` name and version of secrets opened.
+    seal key without its chain (``seal_key``), unchecked, empty for none; ``receipts`` name and version of secrets opened; ``request`` one for a new
+    key without its chain (``rekey``), unchecked, empty for none.
     """
 
     bundle: int = 0
@@ -38,18 +40,20 @@ class TrustStatement:
     not_after_ms: int = 0
     seal: bytes = attrs.field(default=b"", repr=False)
     receipts: tuple[tuple[str, int], ...] = ()
+    request: bytes = attrs.field(default=b"", repr=False)
 
     def to_body(self) -> bytes:
         """Return the body of the entry: a map, so that later versions may say more."""
-        return packing.pack(
-            {
-                "bundle": self.bundle,
-                "crls": dict(self.crls),
-                "not_after_ms": self.not_after_ms,
-                "receipts": [list(one) for one in self.receipts],
-                "seal": self.seal,
-            }
-        )
+        said = {
+            "bundle": self.bundle,
+            "crls": dict(self.crls),
+            "not_after_ms": self.not_after_ms,
+            "receipts": [list(one) for one in self.receipts],
+            "seal": self.seal,
+        }
+        if self.request:
+            said["request"] = self.request
+        return packing.pack(said)
 
 
 def read_statement(body: bytes) -> TrustStatement:
@@ -71,6 +75,7 @@ def read_statement(body: bytes) -> TrustStatement:
         ),
         not_after_ms=packing.number(fields.get("not_after_ms", 0)),
         seal=packing.blob(fields.get("seal", b""), 0, SEAL_BYTES),
+        request=packing.blob(fields.get("request", b""), 0, REKEY_BYTES),
         receipts=packing.items(fields.get("receipts", []), _receipt, RECEIPTS_MOST, "receipts"),
     )
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from esgf_gossip.demo.processes import DemoFederation
-from esgf_gossip.trust import issue, keys, pem
+from esgf_gossip.trust import issue, keys, pem, profile
 from esgf_gossip.trust.issue import CertificateAuthority
 from helpers.daemons import all_equal, eventually, status_of
 from helpers.trust import DAY_MS, real_now_ms
@@ -66,3 +69,45 @@ def test_halves_of_a_federation_that_were_parted_for_forty_days_find_each_other(
         for host in fresh:
             federation.start(host)
         eventually(lambda: all_equal(federation, federation.hosts, 6), "six converge")
+
+
+def _leaf(federation: DemoFederation, host: str, age_days: int) -> bytes:
+    """Return the chain of a certificate that was issued so many days ago for 90 days, for the node's own key."""
+    ca = _issuing(federation)
+    own = pem.certificates(pem.read(federation.config_path(host).parent / "trust" / "chain.pem"), host)[0]
+    key = own.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    made = issue.leaf(profile.leaf_names(own), key, ca, real_now_ms() - age_days * DAY_MS, 90)
+    return pem.certificate_pem(made) + pem.certificate_pem(ca.certificate)
+
+
+def test_a_node_whose_certificate_ended_while_it_was_off_fetches_its_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was issued again in time, and delivered to the others: the node starts with what has expired, and is linked with the new."""
+    with DemoFederation(tmp_path / "federation", 3) as federation:
+        then_ms = real_now_ms() - 120 * DAY_MS
+        with monkeypatch.context() as patched:
+            patched.setattr("esgf_gossip.demo.plan.time.time_ns", lambda: then_ms * 1_000_000)
+            federation.prepare()
+        *others, away = federation.hosts
+        for host in others:
+            (federation.config_path(host).parent / "trust" / "chain.pem").write_bytes(
+                _leaf(federation, host, 1)
+            )
+        for host in federation.hosts:
+            _give(federation, host, 6, 1)
+        (federation.config_path(away).parent / "trust" / "chain.pem").write_bytes(
+            _leaf(federation, away, 100)
+        )
+        folder = federation.config_path(others[0]).parent / "trust" / "renewals"
+        folder.mkdir()
+        (folder / f"{away}.chain.pem").write_bytes(_leaf(federation, away, 20))
+        for host in others:
+            federation.start(host)
+        eventually(lambda: all_equal(federation, others, 2), "two converge")
+        federation.start(away)
+        log = federation.node(away).log_path
+        eventually(lambda: "expired on" in log.read_text(), "it says that its certificate has expired")
+        eventually(lambda: all_equal(federation, federation.hosts, 3), "three converge")
+        assert "Traceback" not in log.read_text()

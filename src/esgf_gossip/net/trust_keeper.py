@@ -22,6 +22,7 @@ from esgf_gossip.core.model import Address, TrustObject
 from esgf_gossip.core.node import Node
 from esgf_gossip.net.driver import Driver
 from esgf_gossip.net.secret_hook import SecretHook
+from esgf_gossip.net.trust_alarms import TrustAlarms
 from esgf_gossip.net.trust_door import claims
 from esgf_gossip.storage.database import Database, StorageError
 from esgf_gossip.trust import crl_object, rekey, revocation, secret_object
@@ -43,8 +44,6 @@ WATCH_FILES_S: Final = 1.0
 # The highest time this node has seen, in Unix seconds; a clock that is so far below has been set back.
 TIME_FACT: Final = "highest_time_s"
 CLOCK_BACK_S: Final = 300
-# Alarms kept for the status; the log has all of them.
-ALARMS_KEPT: Final = 20
 
 # An address is visited for trust no sooner again, and so many are remembered.
 VISIT_AGAIN_S: Final = 20.0
@@ -99,7 +98,7 @@ class TrustKeeper:
         self.hook: Final = SecretHook(self.secrets, place.secret_hook, reactor)
         self.failure = ""
         self.on_statement: Callable[[], None] = lambda: None
-        self._raised: list[str] = []
+        self._alarms: Final = TrustAlarms(reactor)
         self._told: set[str] = set()
         self._loops: list[LoopingCall] = []
         self._load_due: Any = None
@@ -133,6 +132,7 @@ class TrustKeeper:
     def stop(self) -> None:
         """Watch no more."""
         self.hook.stop()
+        self._alarms.stop()
         for loop in self._loops:
             if loop.running:
                 loop.stop()
@@ -171,7 +171,7 @@ class TrustKeeper:
         if has_changed or self._node.origin.publication.stopped:
             self._driver.perform(self._node.trust_changed(material.signer, self._driver.at()))
         if has_changed and self._found:
-            self._driver.perform(self._node.offer_trust(self._found, self._driver.at()))
+            self._offer_found()
         if place.secret_hook != self.hook.command:
             self.hook.replace(place.secret_hook)
         self.on_statement()
@@ -211,7 +211,7 @@ class TrustKeeper:
             if now_s > known_s:
                 self._database.set_fact(TIME_FACT, now_s)
             elif known_s - now_s > CLOCK_BACK_S:
-                self._alarm(
+                self._alarms.grave(
                     "this host's clock has been set back below a time it has shown before: see that it is right"
                 )
         except StorageError as error:
@@ -290,7 +290,15 @@ class TrustKeeper:
         self._is_visiting = False
         # What comes too early, a bundle before its predecessor is in force, is offered again after that.
         self._found = found
-        self._driver.perform(self._node.offer_trust(found, self._driver.at()))
+        self._offer_found()
+
+    def _offer_found(self) -> None:
+        offered = self._found
+        self._driver.perform(self._node.offer_trust(offered, self._driver.at()))
+        held = {one.key: one.body for one in self._node.registry.trust}
+        left = [(key, body) for key, body in offered if held.get(key) != body]
+        # Of what was all refused nothing will be better later.
+        self._found = left if len(left) < len(offered) else []
 
     # ----------------------------------------------------------------- objects
 
@@ -301,23 +309,18 @@ class TrustKeeper:
                 self._apply(notice.held)
             case fx.TrustTurnedAway():
                 source = f", sent by {notice.peer}" if notice.peer else ""
-                self._alarm(f"refused {notice.key}{source}: {notice.reason}")
+                text = f"refused {notice.key}{source}: {notice.reason}"
+                self._alarms.common(text, f"trust objects{source or ' of this node'}")
             case fx.TrustConflict():
-                self._alarm(
+                self._alarms.grave(
                     f"two different {notice.key} of number {notice.number} are signed: a stolen key, or an "
                     "administration that runs twice; ask the trust administrator"
                 )
 
-    def _alarm(self, text: str) -> None:
-        self.log.warn("trust: {text}", text=text)
-        if text not in self._raised:
-            self._raised.append(text)
-            del self._raised[:-ALARMS_KEPT]
-
     @property
     def alarms(self) -> list[str]:
         """What was raised since the start, then what is critical as long as it is."""
-        return [*self._raised, *self._critical()]
+        return [*self._alarms.raised, *self._critical()]
 
     def _critical(self) -> list[str]:
         found = self.material.findings(self._now_ms())
@@ -333,7 +336,7 @@ class TrustKeeper:
         try:
             must_load = self.objects.apply(held, self._now_ms())
         except TrustError as error:
-            self._alarm(f"{held.key} cannot be put into force: {error}")
+            self._alarms.common(f"{held.key} cannot be put into force: {error}", held.key)
             return
         if held.key.startswith(secret_object.PREFIX + self.place.host):
             self.hook.run()

@@ -46,7 +46,9 @@ def key_of(federation: TestFederation, host: str) -> SealKey:
     material = federation.material(host)
     private = seal_key.ensure_key(federation.node(host), federation.now_ms)
     content = seal_key.with_chain(seal_key.certify(material, private), material.signer.chain)
-    return seal_key.read_certified(content, material.anchors, federation.name, federation.now_ms)
+    return seal_key.read_certified(
+        content, material.anchors, material.bundle, federation.name, federation.now_ms
+    )
 
 
 def sealed(federation: TestFederation, host: str = A, version: int = 1, **changes: object) -> bytes:
@@ -61,7 +63,7 @@ def opened(federation: TestFederation, body: bytes, host: str = A, now_ms: int |
     """Open an envelope as a node would."""
     now_ms = federation.now_ms if now_ms is None else now_ms
     material = federation.material(host)
-    found = sealing.read(body, material.anchors, federation.name, now_ms)
+    found = sealing.read(body, material, now_ms)
     return sealing.open_sealed(found, federation.node(host), host, now_ms)
 
 
@@ -85,7 +87,7 @@ def test_b_opens_nothing_of_it(federation: TestFederation) -> None:
     body = sealed(federation)
     assert code_of(lambda: opened(federation, body, B)) == "E-SEAL"
     material = federation.material(B)
-    found = attrs.evolve(sealing.read(body, material.anchors, federation.name, federation.now_ms), host=B)
+    found = attrs.evolve(sealing.read(body, material, federation.now_ms), host=B)
     seal_key.ensure_key(federation.node(B), federation.now_ms)
     assert (
         code_of(lambda: sealing.open_sealed(found, federation.node(B), B, federation.now_ms)) == "E-SEAL-OPEN"
@@ -124,7 +126,7 @@ def test_the_encryption_is_bound_to_what_the_envelope_says(
 ) -> None:
     """A signer that moves a ciphertext to another name, version or date opens nothing by it."""
     material = federation.material(A)
-    found = sealing.read(sealed(federation), material.anchors, federation.name, federation.now_ms)
+    found = sealing.read(sealed(federation), material, federation.now_ms)
     moved = attrs.evolve(found, **change)
     assert (
         code_of(lambda: sealing.open_sealed(moved, federation.node(A), A, federation.now_ms)) == "E-SEAL-OPEN"
@@ -239,7 +241,7 @@ def test_a_seal_key_of_somebody_else_is_refused(federation: TestFederation) -> N
     forged = seal_key.with_chain(seal_key.certify(posing, private), posing.signer.chain)
     for content in (forged, b"", b"x", good[:-1], packing.pack([1, 2, 3])):
         read = lambda content=content: seal_key.read_certified(
-            content, material.anchors, federation.name, federation.now_ms
+            content, material.anchors, material.bundle, federation.name, federation.now_ms
         )
         assert code_of(read) == "E-SEAL"
 

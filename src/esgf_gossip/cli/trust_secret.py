@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import sys
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,15 +27,19 @@ from esgf_gossip.cli.trust_options import (
 from esgf_gossip.cli.trust_telling import no_reload, nodes_report, tell_daemon
 from esgf_gossip.core.limits import TRUST_BODY_BYTES
 from esgf_gossip.files import create_file, read_file, replace_file
-from esgf_gossip.trust import issue, sealed_register, sealing
+from esgf_gossip.trust import issue, keys, sealed_register, sealing
+from esgf_gossip.trust.authority import Authority
+from esgf_gossip.trust.bounds import check_issued
+from esgf_gossip.trust.bundle import Bundle
 from esgf_gossip.trust.chain import TrustAnchors
 from esgf_gossip.trust.errors import TrustError, quoted
-from esgf_gossip.trust.folders import public_folder
+from esgf_gossip.trust.folders import locked, public_folder
 from esgf_gossip.trust.material import SEALED_FOLDER, TrustMaterial
 from esgf_gossip.trust.revocation import CrlSet
 from esgf_gossip.trust.seal_key import SealKey, certify, ensure_key, read_certified, with_chain
 from esgf_gossip.trust.sealed_register import SealedEntry
-from esgf_gossip.trust.secret_object import SEALED_SUFFIX
+from esgf_gossip.trust.sealing import SealedSecret
+from esgf_gossip.trust.secret_object import SEALED_SUFFIX, handed_over
 from esgf_gossip.trust.secret_store import SecretStore
 
 _PATH: Final = click.Path(path_type=Path)
@@ -80,7 +85,10 @@ def _said_of(host: str) -> dict[str, Any]:
 )
 @click.option("--out", type=_PATH, metavar="F", help="The envelope. Default: NODE.NAME.VERSION.sealed.")
 @click.option(
-    "--expires", type=click.DateTime(["%Y-%m-%d"]), metavar="DAY", help="It opens no more after this day."
+    "--expires",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DAY",
+    help="The last day on which it opens, in UTC.",
 )
 @click.option(
     "--seal-key",
@@ -109,18 +117,14 @@ def seal(
     given = settings()
     authority = given.authority()
     sealing.check_secret_name(name)
-    signing = TrustMaterial.load(
-        signer or given.private_directory / "secret-admin",
-        host=None,
-        federation=authority.policy.federation,
-        now_ms=given.now_ms,
-    )
-    anchors = TrustAnchors(tuple(authority.roots()), CrlSet.choose(authority.crls()))
-    key = _seal_key(host, key_file, anchors, authority.policy.federation, given.now_ms)
+    expires_at_s = 0 if expires is None else _end_of_day_s(expires)
+    if expires is not None and expires_at_s * 1000 <= given.now_ms:
+        raise TrustError("E-USAGE", f"{expires:%Y-%m-%d} is over", remedy="give a later day with --expires")
+    signing = _signer(authority, signer or given.private_directory / "secret-admin", given.now_ms)
+    key = _seal_key(host, key_file, authority, given.now_ms)
     if key.host != host:
         raise TrustError("E-SEAL", f"the seal key is of {quoted(key.host)}, not of {quoted(host)}")
     version = sealed_register.next_version(authority.directory, host, name)
-    expires_at_s = 0 if expires is None else int(expires.timestamp())
     envelope = sealing.seal(
         _plaintext(source), key, name, version, signing, now_ms=given.now_ms, expires_at_s=expires_at_s
     )
@@ -140,9 +144,28 @@ def seal(
     )
 
 
-def _seal_key(
-    host: str, key_file: Path | None, anchors: TrustAnchors, federation: str, now_ms: int
-) -> SealKey:
+def _end_of_day_s(day: datetime) -> int:
+    return int((day.replace(tzinfo=UTC) + timedelta(days=1)).timestamp())
+
+
+def _trust(authority: Authority) -> tuple[TrustAnchors, Bundle | None]:
+    bundles = authority.bundles()
+    anchors = TrustAnchors(tuple(authority.roots()), CrlSet.choose(authority.crls()))
+    return anchors, bundles[-1] if bundles else None
+
+
+def _signer(authority: Authority, directory: Path, now_ms: int) -> TrustMaterial:
+    """Load a secret-admin, judged by the administration: nobody brings new lists to an operator's folder."""
+    signing = TrustMaterial.load(
+        directory, host=None, federation=authority.policy.federation, now_ms=now_ms, may_be_late=True
+    )
+    anchors, bundle = _trust(authority)
+    anchors.judge(signing.leaf, signing.issuers, now_ms)
+    check_issued(bundle, signing.leaf)
+    return signing
+
+
+def _seal_key(host: str, key_file: Path | None, authority: Authority, now_ms: int) -> SealKey:
     if key_file is not None:
         content = _read(key_file, TRUST_BODY_BYTES)
     else:
@@ -152,7 +175,7 @@ def _seal_key(
                 "E-NOTFOUND", f"{quoted(host)} publishes no seal key", remedy="is it a newer daemon, and up?"
             )
         content = base64.b64decode(said)
-    return read_certified(content, anchors, federation, now_ms)
+    return read_certified(content, *_trust(authority), authority.policy.federation, now_ms)
 
 
 def _plaintext(source: str) -> bytes:
@@ -189,25 +212,44 @@ def import_(files: tuple[Path, ...], *, no_reload: bool) -> None:
     place, now_ms = _place(), settings().now_ms
     material = _material(place, now_ms)
     bodies = [_read(file, TRUST_BODY_BYTES + 1) for file in files]
-    checked = [sealing.read(body, material.anchors, place.federation, now_ms) for body in bodies]
-    folder = place.trust_directory / SEALED_FOLDER
-    try:
-        public_folder(folder)
-    except OSError as error:
-        raise TrustError("E-FILE", f"{folder} cannot be written: {error.strerror}") from None
-    for one, body in zip(checked, bodies, strict=True):
-        path = folder / f"{one.host}.{one.name}{SEALED_SUFFIX}"
-        if path.exists():
-            held = sealing.read(_read(path, TRUST_BODY_BYTES), material.anchors, place.federation, now_ms)
-            if held.version > one.version:
-                raise TrustError("E-SEAL-OLD", f"version {one.version}, already at {held.version}", str(path))
-        _write(path, body)
+    checked = [sealing.read(body, material, now_ms) for body in bodies]
+    _hand_over(place, list(zip(checked, bodies, strict=True)))
     config = settings().config
     word, told = ("", "") if no_reload or config is None else tell_daemon(config)
     lines = [f"imported  {one.name}, version {one.version}, for {one.host}" for one in checked]
     lines.append(f"daemon    {told}" if told else f"next      esgf-gossip reload --config {config}")
     data = [{"node": one.host, "name": one.name, "version": one.version} for one in checked]
     print_result(lines, {"imported": data, "daemon": word or None})
+
+
+def _hand_over(place: NodePlace, envelopes: Sequence[tuple[SealedSecret, bytes]]) -> None:
+    folder = place.trust_directory / SEALED_FOLDER
+    try:
+        public_folder(folder)
+    except OSError as error:
+        raise TrustError("E-FILE", f"{folder} cannot be written: {error.strerror}") from None
+    with locked(place.trust_directory):
+        for one, body in envelopes:
+            _check_above(handed_over(place.trust_directory, one), one, body)
+        for one, body in envelopes:
+            _write(handed_over(place.trust_directory, one), body)
+
+
+def _check_above(path: Path, offered: SealedSecret, body: bytes) -> None:
+    if not path.exists():
+        return
+    content = _read(path, TRUST_BODY_BYTES)
+    # Only its version counts: its signer may have been revoked since.
+    held = sealing.parse(content, offered.federation).version
+    if held > offered.version:
+        raise TrustError("E-SEAL-OLD", f"version {offered.version}, already at {held}", str(path))
+    if held == offered.version and content != body:
+        raise TrustError(
+            "E-SEAL-OLD",
+            f"another envelope of version {held} is here",
+            str(path),
+            "only one administration may seal: have it sealed again there",
+        )
 
 
 @secret.command(
@@ -233,7 +275,7 @@ def open_(name: str, source: Path | None, out: str) -> None:
         plaintext = _read(store.path(name), sealing.SECRET_BYTES)
     else:
         material = _material(place, now_ms)
-        sealed = sealing.read(_read(source, TRUST_BODY_BYTES + 1), material.anchors, place.federation, now_ms)
+        sealed = sealing.read(_read(source, TRUST_BODY_BYTES + 1), material, now_ms)
         if sealed.name != name:
             raise TrustError("E-SEAL", f"the envelope holds {quoted(sealed.name)}, not {quoted(name)}")
         held = SecretStore(place.trust_directory).version(name)
@@ -245,6 +287,7 @@ def open_(name: str, source: Path | None, out: str) -> None:
         sys.stdout.buffer.write(plaintext)
         sys.stdout.buffer.flush()
         return
+    keys.refuse_git(Path(out))
     try:
         create_file(Path(out), plaintext)
     except FileExistsError:
@@ -281,6 +324,7 @@ def list_(host: str | None) -> None:
             "name": one.name,
             "version": one.version,
             "sealed": rfc3339(issue.moment(one.sealed_at_s * 1000)),
+            "expires": rfc3339(issue.moment(one.expires_at_s * 1000)) if one.expires_at_s else None,
         }
         for one in found
     ]
@@ -326,7 +370,8 @@ def key(out: Path | None, *, rotate: bool) -> None:
     """Write this node's public seal key, certified by the node; the running daemon publishes it anyway."""
     place, now_ms = _place(), settings().now_ms
     material = _material(place, now_ms)
-    held = ensure_key(place.trust_directory, now_ms, rotate=rotate)
+    needed = SecretStore(place.trust_directory).key_ids()
+    held = ensure_key(place.trust_directory, now_ms, rotate=rotate, needed=needed)
     path = out or Path(f"{place.host}.sealkey")
     _write(path, with_chain(certify(material, held), material.signer.chain))
     print_result([f"seal key  {path}"], {"node": place.host, "file": str(path), "rotated": rotate})

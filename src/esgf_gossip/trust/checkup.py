@@ -18,9 +18,8 @@ from esgf_gossip.trust import pem, profile, revocation
 from esgf_gossip.trust.authority import Authority
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.findings import ATTENTION, CRITICAL, Finding
-from esgf_gossip.trust.material import KEY_FILE, TrustMaterial
+from esgf_gossip.trust.material import KEY_FILE, SEAL_FOLDER, TrustMaterial
 from esgf_gossip.trust.renewal import RENEWAL_KEY_FILE, RETIRED_FOLDER, is_due
-from esgf_gossip.trust.seal_key import SEAL_FOLDER
 from esgf_gossip.trust.secret_store import SECRETS_FOLDER
 
 # Signing with a clock that is further behind than what was signed last would date new things before old ones.

@@ -38,6 +38,7 @@ CRL_FOLDER: Final = "crl"
 RENEWALS_FOLDER: Final = "renewals"
 SEALED_FOLDER: Final = "sealed"
 AUDIT_FOLDER: Final = "audit"
+SEAL_FOLDER: Final = "seal"
 
 ROOT_SUFFIXES: Final = (".pem", ".crt")
 CRL_SUFFIXES: Final = (".pem", ".crl")
@@ -339,6 +340,7 @@ def trust_files(directory: Path) -> list[Path]:
             *_files(directory / RENEWALS_FOLDER, (".pem",)),
             *_files(directory / SEALED_FOLDER, (".sealed",)),
             *_files(directory / AUDIT_FOLDER, (".head",)),
+            *_files(directory / SEAL_FOLDER, (".key",)),
             *bundle_files(directory),
         ]
     except OSError:

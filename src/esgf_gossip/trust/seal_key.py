@@ -8,7 +8,7 @@ Source: docs/trust.md, "Secrets"; RFC 9180.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,12 +23,15 @@ from esgf_gossip.core.errors import WireError
 from esgf_gossip.core.limits import CHAIN_BYTES, CHAIN_CERTIFICATES, SIGNATURE_BYTES
 from esgf_gossip.files import create_file
 from esgf_gossip.trust import keys, profile
+from esgf_gossip.trust.bounds import check_issued
+from esgf_gossip.trust.bundle import Bundle
 from esgf_gossip.trust.chain import TrustAnchors
 from esgf_gossip.trust.errors import TrustError
-from esgf_gossip.trust.material import TrustMaterial
+from esgf_gossip.trust.folders import locked
+from esgf_gossip.trust.material import SEAL_FOLDER, TrustMaterial
 
-SEAL_FOLDER: Final = "seal"
 KEY_BYTES: Final = 32
+SEAL_SUFFIX: Final = ".key"
 # The key in use and the one before: what was sealed in between still opens.
 KEYS_KEPT: Final = 2
 
@@ -57,32 +60,58 @@ def private_keys(directory: Path) -> dict[bytes, x25519.X25519PrivateKey]:
     Raises:
         TrustError: as ``keys.read_private``; E-KEY of what is none.
     """
-    found = {}
-    for path in sorted((directory / SEAL_FOLDER).glob("*.key")):
+    return {_key_id(key): key for _, key in _held(directory)}
+
+
+def _held(directory: Path) -> list[tuple[Path, x25519.X25519PrivateKey]]:
+    found = []
+    for path in sorted((directory / SEAL_FOLDER).glob("*" + SEAL_SUFFIX)):
         try:
             key = serialization.load_pem_private_key(keys.read_private(path), None)
         except (ValueError, TypeError):
             raise TrustError("E-KEY", f"{path} holds no complete private key") from None
         if not isinstance(key, x25519.X25519PrivateKey):
             raise TrustError("E-KEYTYPE", f"{path} is not an X25519 key")
-        found[_key_id(key)] = key
+        found.append((path, key))
     return found
 
 
-def ensure_key(directory: Path, now_ms: int, *, rotate: bool = False) -> x25519.X25519PrivateKey:
+def ensure_key(
+    directory: Path, now_ms: int, *, rotate: bool = False, needed: Collection[bytes] = ()
+) -> x25519.X25519PrivateKey:
     """
     Return the seal key in use; make the first, or with ``rotate`` the next one.
+
+    Args:
+        directory: the trust directory of the node.
+        now_ms: now.
+        rotate: make a new key even where there is one; of the old ones KEYS_KEPT stay, and
+        needed: those with these ids.
 
     Raises:
         TrustError: as ``private_keys``; E-GIT, E-FILE.
     """
-    held = list(private_keys(directory).values())
+    held = _held(directory)
     if held and not rotate:
-        return held[-1]
+        return held[-1][1]
+    with locked(directory):
+        held = _held(directory)
+        # The daemon and a command may both have found none.
+        return held[-1][1] if held and not rotate else _next_key(directory, held, now_ms, needed)
+
+
+def _next_key(
+    directory: Path,
+    held: Sequence[tuple[Path, x25519.X25519PrivateKey]],
+    now_ms: int,
+    needed: Collection[bytes],
+) -> x25519.X25519PrivateKey:
     key = x25519.X25519PrivateKey.generate()
     folder = directory / SEAL_FOLDER
-    # Sorted by name is sorted by age.
-    path = folder / f"{now_ms:015}-{_key_id(key).hex()[:8]}.key"
+    # Sorted by name is sorted by age, of which a clock that was set back knows nothing.
+    stamps = [path.name.partition("-")[0] for path, _ in held]
+    stamp = max([now_ms, *(int(one) + 1 for one in stamps if one.isdecimal())])
+    path = folder / f"{stamp:015}-{_key_id(key).hex()[:8]}{SEAL_SUFFIX}"
     content = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -90,8 +119,9 @@ def ensure_key(directory: Path, now_ms: int, *, rotate: bool = False) -> x25519.
     try:
         keys.private_folder(folder)
         create_file(path, content)
-        for old in sorted(folder.glob("*.key"))[:-KEYS_KEPT]:
-            old.unlink()
+        for old, retired in held[: 1 - KEYS_KEPT]:
+            if _key_id(retired) not in needed:
+                old.unlink()
     except OSError as error:
         raise TrustError("E-FILE", f"{error.filename or path} cannot be written: {error.strerror}") from None
     return key
@@ -118,12 +148,14 @@ def with_chain(certified: bytes, chain: Sequence[bytes]) -> bytes:
         raise TrustError("E-SEAL", f"no seal key: {error}") from None
 
 
-def read_certified(content: bytes, anchors: TrustAnchors, federation: str, now_ms: int) -> SealKey:
+def read_certified(
+    content: bytes, anchors: TrustAnchors, bundle: Bundle | None, federation: str, now_ms: int
+) -> SealKey:
     """
     Check a certified seal key against the trust of today.
 
     Raises:
-        TrustError: E-SEAL for what is none or not signed by its node; as ``TrustAnchors.judge``.
+        TrustError: E-SEAL for what is none or not signed by its node; as ``TrustAnchors.judge``, ``check_issued``.
     """
     try:
         payload, signature, parts = packing.array(packing.unpack(content), 3, "a seal key")[:3]
@@ -141,6 +173,7 @@ def read_certified(content: bytes, anchors: TrustAnchors, federation: str, now_m
     leaf, others = load_chain(chain)
     names = profile.leaf_names(leaf, federation)
     anchors.judge(leaf, others, now_ms)
+    check_issued(bundle, leaf)
     if names.host != host:
         raise TrustError("E-SEAL", f"the seal key of {host} is signed by {names.host}")
     if not is_signed_by(leaf, signature, _CONTEXT + payload):

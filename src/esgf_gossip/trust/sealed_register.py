@@ -63,11 +63,18 @@ def note(directory: Path, entry: SealedEntry) -> None:
     Add a line; on the disk when this returns.
 
     Raises:
-        TrustError: E-FILE.
+        TrustError: E-SEAL-OLD: that version has been given, to somebody who sealed at the same time; E-FILE.
     """
     path = directory / REGISTER_FILE
     try:
         with locked(directory), path.open("a") as file:
+            following = next_version(directory, entry.node, entry.name)
+            if entry.version < following:
+                raise TrustError(
+                    "E-SEAL-OLD",
+                    f"version {entry.version} of {entry.name} was sealed meanwhile",
+                    remedy="seal again",
+                )
             file.write(json.dumps(attrs.asdict(entry), sort_keys=True) + "\n")
             file.flush()
             os.fsync(file.fileno())

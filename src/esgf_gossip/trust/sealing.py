@@ -20,7 +20,7 @@ from esgf_gossip.core.errors import WireError
 from esgf_gossip.core.limits import CHAIN_BYTES, CHAIN_CERTIFICATES, CLOCK_AHEAD_MS, SIGNATURE_BYTES
 from esgf_gossip.trust import names as naming
 from esgf_gossip.trust import profile
-from esgf_gossip.trust.chain import TrustAnchors
+from esgf_gossip.trust.bounds import check_issued
 from esgf_gossip.trust.errors import TrustError, quoted
 from esgf_gossip.trust.material import TrustMaterial
 from esgf_gossip.trust.seal_key import SealKey, is_signed_by, load_chain, private_keys
@@ -115,13 +115,47 @@ def seal(
     return packing.pack([payload, signature, list(signer.signer.chain)])
 
 
-def read(content: bytes, anchors: TrustAnchors, federation: str, now_ms: int) -> SealedSecret:
+def read(content: bytes, trust: TrustMaterial, now_ms: int) -> SealedSecret:
     """
     Check an envelope without opening it: form, who signed it, that it may. Its expiry does not count.
 
     Raises:
         TrustError: E-SEAL; E-SEAL-FUTURE: dated ahead of our clock; E-CHAIN-*, E-PROFILE, E-POLICY of the signer.
     """
+    federation = trust.names.federation
+    apart = _take_apart(content, federation)
+    sealed = apart.sealed
+    if sealed.sealed_at_s * 1000 > now_ms + CLOCK_AHEAD_MS:
+        raise TrustError("E-SEAL-FUTURE", f"{sealed.name} is dated ahead of this host's clock")
+    leaf, others = load_chain(apart.chain)
+    signer = profile.leaf_names(leaf, federation)
+    trust.anchors.check_not_revoked(trust.anchors.chain_to_root(leaf, others, sealed.sealed_at_s * 1000))
+    _check_role(signer)
+    check_issued(trust.bundle, leaf)
+    if not is_signed_by(leaf, apart.signature, _CONTEXT + apart.payload):
+        raise TrustError("E-SEAL", f"not signed by {signer.host}: damaged or forged")
+    return sealed
+
+
+def parse(content: bytes, federation: str) -> SealedSecret:
+    """
+    Return what an envelope says of itself, proven by nothing: for one that was judged when it came.
+
+    Raises:
+        TrustError: E-SEAL.
+    """
+    return _take_apart(content, federation).sealed
+
+
+@attrs.frozen
+class _Apart:
+    sealed: SealedSecret
+    payload: bytes
+    signature: bytes
+    chain: tuple[bytes, ...]
+
+
+def _take_apart(content: bytes, federation: str) -> _Apart:
     try:
         payload, signature, parts = packing.array(packing.unpack(content), 3, "a sealed secret")[:3]
         payload = packing.blob(payload, 1, len(content))
@@ -146,16 +180,7 @@ def read(content: bytes, anchors: TrustAnchors, federation: str, now_ms: int) ->
         raise TrustError("E-SEAL", f"no sealed secret: {error}") from None
     if fields[0] != _FORMAT or sealed.federation != federation:
         raise TrustError("E-SEAL", "the secret is of another format or federation")
-    if sealed.sealed_at_s * 1000 > now_ms + CLOCK_AHEAD_MS:
-        raise TrustError("E-SEAL-FUTURE", f"{sealed.name} is dated ahead of this host's clock")
-    leaf, others = load_chain(chain)
-    signer = profile.leaf_names(leaf, federation)
-    chain_found = anchors.chain_to_root(leaf, others, sealed.sealed_at_s * 1000)
-    anchors.check_not_revoked(chain_found)
-    _check_role(signer)
-    if not is_signed_by(leaf, signature, _CONTEXT + payload):
-        raise TrustError("E-SEAL", f"not signed by {signer.host}: damaged or forged")
-    return sealed
+    return _Apart(sealed, payload, signature, chain)
 
 
 def open_sealed(sealed: SealedSecret, directory: Path, host: str, now_ms: int) -> bytes:

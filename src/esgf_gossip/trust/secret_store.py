@@ -8,10 +8,11 @@ Source: docs/trust.md, "Secrets".
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Final
 
-from esgf_gossip.files import replace_file
+from esgf_gossip.files import read_file, replace_file
 from esgf_gossip.trust import keys
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.folders import locked
@@ -20,6 +21,9 @@ from esgf_gossip.trust.sealing import check_secret_name
 SECRETS_FOLDER: Final = "secrets"
 # No secret has a name that begins like this.
 STATE_FILE: Final = ".opened.json"
+
+_STATE_BYTES: Final = 4 * 1024 * 1024
+_KEY_ID: Final = re.compile(r"([0-9a-f]{64})?")
 
 
 class SecretStore:
@@ -47,9 +51,19 @@ class SecretStore:
             (name, int(one["version"])) for name, one in self._state().items() if one["told"] < one["version"]
         )
 
-    def keep(self, name: str, version: int, plaintext: bytes) -> bool:
+    def key_ids(self) -> frozenset[bytes]:
+        """Return the ids of the seal keys that the envelopes in force were sealed to."""
+        return frozenset(bytes.fromhex(one["key"]) for one in self._state().values() if one.get("key"))
+
+    def keep(self, name: str, version: int, plaintext: bytes, key_id: bytes = b"") -> bool:
         """
         Write a secret and its version, the secret first; False where that version or a higher one is here.
+
+        Args:
+            name: of the secret.
+            version: of the envelope it came in.
+            plaintext: the secret.
+            key_id: the seal key it was sealed to.
 
         Raises:
             TrustError: E-NAME, E-FILE: the version before is still there.
@@ -61,9 +75,9 @@ class SecretStore:
             if version <= known["version"]:
                 return False
             try:
-                keys.private_folder(self.folder)
+                self._make_private()
                 replace_file(self.path(name), plaintext, 0o600)
-                self._write({**state, name: {**known, "version": version}})
+                self._write({**state, name: {**known, "version": version, "key": key_id.hex()}})
             except OSError as error:
                 raise TrustError(
                     "E-FILE", f"{error.filename or self.folder} cannot be written: {error.strerror}"
@@ -85,16 +99,38 @@ class SecretStore:
                 except OSError as error:
                     raise TrustError("E-FILE", f"{self.folder} cannot be written: {error.strerror}") from None
 
+    def _make_private(self) -> None:
+        keys.private_folder(self.folder)
+        if self.folder.stat().st_mode & 0o077:
+            self.folder.chmod(keys.FOLDER_MODE)
+        # Under the lock nobody else writes: these are of a run that was ended in the middle.
+        for left in self.folder.glob(".*.tmp"):
+            left.unlink()
+
     def _state(self) -> dict[str, Any]:
+        path = self.folder / STATE_FILE
         try:
-            content = json.loads((self.folder / STATE_FILE).read_text())
+            content = json.loads(read_file(path, _STATE_BYTES))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
+            raise TrustError("E-FILE", f"{path} cannot be read: {type(error).__name__}") from None
+        if type(content) is not dict or not all(_is_known(one) for one in content.values()):
             raise TrustError(
-                "E-FILE", f"{self.folder / STATE_FILE} cannot be read: {type(error).__name__}"
-            ) from None
-        return content if isinstance(content, dict) else {}
+                "E-FILE",
+                f"{path} is damaged",
+                remedy="move it away: what the federation holds is opened again",
+            )
+        return content
 
     def _write(self, state: dict[str, Any]) -> None:
         replace_file(self.folder / STATE_FILE, json.dumps(state, sort_keys=True).encode(), 0o600)
+
+
+def _is_known(one: object) -> bool:
+    return (
+        type(one) is dict
+        and all(type(one.get(key)) is int for key in ("version", "told"))
+        and type(one.get("key", "")) is str
+        and _KEY_ID.fullmatch(one.get("key", "")) is not None
+    )

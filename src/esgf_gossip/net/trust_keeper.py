@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, Final
 
 import attrs
@@ -41,6 +42,9 @@ from esgf_gossip.trust.verifier import DigestVerifier
 JUDGE_LINKS_S: Final = 60.0
 # Files are looked at so often, and taken in when they have been the same twice: half a copy is no news.
 WATCH_FILES_S: Final = 1.0
+# New trust reaches all nodes within a second; if each said at once that it has it, N digests would go to N nodes.
+SAY_EACH_S: Final = 0.1
+SAY_MOST_S: Final = 30.0
 # The highest time this node has seen, in Unix seconds; a clock that is so far below has been set back.
 TIME_FACT: Final = "highest_time_s"
 CLOCK_BACK_S: Final = 300
@@ -102,6 +106,8 @@ class TrustKeeper:
         self._told: set[str] = set()
         self._loops: list[LoopingCall] = []
         self._load_due: Any = None
+        self._say_due: Any = None
+        self._random: Final = SystemRandom()
         self.visit: Visits = lambda _address, _said, done: done([])
         self._is_visiting = False
         self._visited_at_s: dict[Address, float] = {}
@@ -136,9 +142,10 @@ class TrustKeeper:
         for loop in self._loops:
             if loop.running:
                 loop.stop()
-        if self._load_due is not None:
-            self._load_due.cancel()
-            self._load_due = None
+        for due in (self._load_due, self._say_due):
+            if due is not None and due.active():
+                due.cancel()
+        self._load_due = self._say_due = None
 
     # ----------------------------------------------------------------- loading
 
@@ -174,7 +181,11 @@ class TrustKeeper:
             self._offer_found()
         if place.secret_hook != self.hook.command:
             self.hook.replace(place.secret_hook)
-        self.on_statement()
+        if not has_changed:
+            self.on_statement()  # of what is this node's alone: a request, a receipt
+        elif self._say_due is None:
+            spread_s = min(SAY_MOST_S, SAY_EACH_S * len(self._node.registry.table))
+            self._say_due = self._reactor.callLater(self._random.uniform(0.0, spread_s), self._say)
         self._tell_findings()
         return has_changed
 
@@ -219,6 +230,10 @@ class TrustKeeper:
 
     def _offer(self) -> None:
         self._driver.perform(self._node.offer_trust(self.objects.offered(), self._driver.at()))
+
+    def _say(self) -> None:
+        self._say_due = None
+        self.on_statement()
 
     def statement(self) -> bytes:
         """

@@ -143,13 +143,18 @@ def test_ed25519_keys_sign_too(federation: TestFederation) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["no CRL", "two CRLs", "foreign CRL", "strange issuer", "leaf as root", "no root"]
+    "kind",
+    ["issuing CA as root", "no CRL", "two CRLs", "foreign CRL", "strange issuer", "leaf as root", "no root"],
 )
 def test_parts_that_do_not_fit_are_refused(federation: TestFederation, kind: str) -> None:
     """Well signed, and still no bundle: each part must be what it says, and each CA has one CRL."""
     (first,) = federation.authority.bundles()
     stranger = a_generation(federation, 9)
     changes = {
+        "issuing CA as root": {
+            "roots": [*first.roots, federation.issuing.certificate],
+            "issuers": [],
+        },
         "no CRL": {"crls": first.crls[:1]},
         "two CRLs": {"crls": [*first.crls, federation.crl(2)]},
         "foreign CRL": {"crls": [*first.crls, stranger.crls[0]]},
@@ -164,7 +169,9 @@ def test_parts_that_do_not_fit_are_refused(federation: TestFederation, kind: str
         "no root": {"roots": []},
     }[kind]
     with pytest.raises(TrustError) as caught:
-        bundle_rules.check_next(first, next_bundle(first, admin_keys(federation)[:2], **changes))
+        bundle_rules.check_next(
+            first, next_bundle(first, [*admin_keys(federation)[:2], federation.issuing.key], **changes)
+        )
     assert caught.value.code == "E-BUNDLE-FORM"
 
 
@@ -188,6 +195,30 @@ def test_other_forms_of_the_same_bundle_are_refused(federation: TestFederation) 
         assert caught.value.code == "E-BUNDLE-FORM"
     with pytest.raises(TrustError):
         bundle.parse(packing.pack([first.payload, list(reversed(signatures))]), "test")
+    assert first.body[:1] == b"\x92"
+    longer = first.payload.replace(
+        packing.pack(first.federation) + b"\x01", packing.pack(first.federation) + b"\xcc\x01"
+    )
+    assert len(longer) == len(first.payload) + 1
+    for body in (b"\xdc\x00\x02" + first.body[1:], packing.pack([longer, signatures])):
+        with pytest.raises(TrustError, match="shortest form"):
+            bundle.parse(body, "test")
+
+
+def test_every_root_signs_the_first_version(federation: TestFederation) -> None:
+    """One root alone brings in no other with version 1."""
+    (first,) = federation.authority.bundles()
+    more = a_generation(federation, 4)
+    offered = next_bundle(
+        first,
+        [*admin_keys(federation)[:2], federation.root.key],
+        version=1,
+        roots=[*first.roots, more.root.certificate],
+        crls=[*first.crls, more.crls[0]],
+    )
+    with pytest.raises(TrustError, match="E-BUNDLE-SIG: version 1: a root has not signed it"):
+        bundle_rules.check_start(offered, first.roots)
+    bundle_rules.check_start(offered.with_signature(more.root.key), first.roots)
 
 
 _SAMPLE: list[tuple[Bundle, Bundle]] = []

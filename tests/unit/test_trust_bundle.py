@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import attrs
@@ -272,6 +273,29 @@ def test_a_history_grows_at_both_ends_and_has_no_twins(federation: TestFederatio
     forged = next_bundle(versions[3], signers[:1], not_after_ms=FAR_MS + 78)
     with pytest.raises(TrustError, match="E-BUNDLE-SIG"):
         bundle_rules.extend(versions, [forged], (), takes_forks=True)
+
+
+_HISTORY: list[tuple[Bundle, ...]] = []
+
+
+@given(st.integers(0, 5), st.lists(st.integers(0, 5), max_size=40))
+def test_in_any_order_a_history_only_grows_and_ends_whole(
+    federation: TestFederation, start: int, order: list[int]
+) -> None:
+    """Versions that come one at a time, in any order, however often: never fewer, never a hole, and all in the end."""
+    if not _HISTORY:
+        _HISTORY.append(history(federation, 6))
+    versions = _HISTORY[0]
+    held: tuple[Bundle, ...] = versions[start : start + 1]
+    # Whoever refuses what comes too early is offered it again: as many rounds as there are versions are enough.
+    for place in [*order, *list(range(6)) * 6]:
+        before = held
+        with contextlib.suppress(TrustError):
+            held = bundle_rules.extend(held, [versions[place]], ())
+        assert all(one in held for one in before)
+        numbers = [one.version for one in held]
+        assert numbers == list(range(numbers[0], numbers[-1] + 1))
+    assert held == versions
 
 
 def test_bundles_travel_as_blocks_beside_other_things(federation: TestFederation, tmp_path: Path) -> None:

@@ -439,3 +439,30 @@ def test_a_bundle_is_dated(federation: TestFederation) -> None:
     """Two years, as every node shows."""
     (first,) = federation.authority.bundles()
     assert first.not_after_ms == federation.now_ms + 730 * DAY_MS
+
+
+def test_check_says_what_a_rotation_leaves_open(federation: TestFederation, tmp_path: Path) -> None:
+    """A draft that waits, files that are not what the bundle says, a bundle about to end, none at all."""
+
+    def found() -> tuple[int, str]:
+        ran = run("check", *admin(federation), *later)
+        return ran.code, ran.out
+
+    later: tuple[str, ...] = ()
+    directory = federation.authority.directory
+    assert found() == (0, "OK\n")
+    (directory / "bundle" / "000002.draft").write_bytes(b"waits")
+    assert (found()[0], "000002.draft waits for signatures" in found()[1]) == (10, True)
+    (directory / "bundle" / "000002.draft").unlink()
+    done(roots(federation, "prepare", "--no-passphrase", "--from", report(tmp_path, 1)))
+    assert found() == (0, "OK\n")
+    (directory / "issuers" / "issuing-g2.pem").rename(tmp_path / "away.pem")
+    assert (found()[0], "are not what trust bundle 2 says" in found()[1]) == (11, True)
+    (tmp_path / "away.pem").rename(directory / "issuers" / "issuing-g2.pem")
+    later = ("--now", issue.moment(federation.now_ms + 725 * DAY_MS).strftime("%Y-%m-%dT%H:%M:%S+0000"))
+    assert (
+        "trust bundle 2 expires in 4 days" in found()[1] or "trust bundle 2 expires in 5 days" in found()[1]
+    )
+    later = ()
+    shutil.rmtree(directory / "bundle")
+    assert (found()[0], "roots adopt" in found()[1]) == (10, True)

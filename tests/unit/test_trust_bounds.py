@@ -176,6 +176,17 @@ def test_one_function_says_so_everywhere(federation: TestFederation, kind: str) 
     assert "trust bundle 2" in caught.value.text
 
 
+def test_a_ca_of_the_same_name_is_another(federation: TestFederation) -> None:
+    """A CA that whoever has the root's key made, with the name of a listed one, signs nothing that counts."""
+    key = keys.new_key()
+    impostor = issue.issuing_ca(federation.name, key, federation.root, federation.now_ms, 90)
+    assert impostor.subject == federation.issuing.certificate.subject
+    draft = a_draft(federation)
+    draft.issuer = CertificateAuthority(impostor, key)
+    with pytest.raises(TrustError, match="E-POLICY: trust bundle 2 holds no issuing CA"):
+        check_issued(bundle_of(federation), draft.sign())
+
+
 @pytest.mark.parametrize("kind", [kind for kind in BEYOND if kind != "unlisted CA"])
 def test_a_link_ends_when_bounds_come(federation: TestFederation, kind: str) -> None:
     """Links that stood before the bundle came are judged by it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import attrs
@@ -143,13 +144,18 @@ def test_ed25519_keys_sign_too(federation: TestFederation) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["no CRL", "two CRLs", "foreign CRL", "strange issuer", "leaf as root", "no root"]
+    "kind",
+    ["issuing CA as root", "no CRL", "two CRLs", "foreign CRL", "strange issuer", "leaf as root", "no root"],
 )
 def test_parts_that_do_not_fit_are_refused(federation: TestFederation, kind: str) -> None:
     """Well signed, and still no bundle: each part must be what it says, and each CA has one CRL."""
     (first,) = federation.authority.bundles()
     stranger = a_generation(federation, 9)
     changes = {
+        "issuing CA as root": {
+            "roots": [*first.roots, federation.issuing.certificate],
+            "issuers": [],
+        },
         "no CRL": {"crls": first.crls[:1]},
         "two CRLs": {"crls": [*first.crls, federation.crl(2)]},
         "foreign CRL": {"crls": [*first.crls, stranger.crls[0]]},
@@ -164,7 +170,9 @@ def test_parts_that_do_not_fit_are_refused(federation: TestFederation, kind: str
         "no root": {"roots": []},
     }[kind]
     with pytest.raises(TrustError) as caught:
-        bundle_rules.check_next(first, next_bundle(first, admin_keys(federation)[:2], **changes))
+        bundle_rules.check_next(
+            first, next_bundle(first, [*admin_keys(federation)[:2], federation.issuing.key], **changes)
+        )
     assert caught.value.code == "E-BUNDLE-FORM"
 
 
@@ -188,6 +196,30 @@ def test_other_forms_of_the_same_bundle_are_refused(federation: TestFederation) 
         assert caught.value.code == "E-BUNDLE-FORM"
     with pytest.raises(TrustError):
         bundle.parse(packing.pack([first.payload, list(reversed(signatures))]), "test")
+    assert first.body[:1] == b"\x92"
+    longer = first.payload.replace(
+        packing.pack(first.federation) + b"\x01", packing.pack(first.federation) + b"\xcc\x01"
+    )
+    assert len(longer) == len(first.payload) + 1
+    for body in (b"\xdc\x00\x02" + first.body[1:], packing.pack([longer, signatures])):
+        with pytest.raises(TrustError, match="shortest form"):
+            bundle.parse(body, "test")
+
+
+def test_every_root_signs_the_first_version(federation: TestFederation) -> None:
+    """One root alone brings in no other with version 1."""
+    (first,) = federation.authority.bundles()
+    more = a_generation(federation, 4)
+    offered = next_bundle(
+        first,
+        [*admin_keys(federation)[:2], federation.root.key],
+        version=1,
+        roots=[*first.roots, more.root.certificate],
+        crls=[*first.crls, more.crls[0]],
+    )
+    with pytest.raises(TrustError, match="E-BUNDLE-SIG: version 1: a root has not signed it"):
+        bundle_rules.check_start(offered, first.roots)
+    bundle_rules.check_start(offered.with_signature(more.root.key), first.roots)
 
 
 _SAMPLE: list[tuple[Bundle, Bundle]] = []
@@ -241,6 +273,29 @@ def test_a_history_grows_at_both_ends_and_has_no_twins(federation: TestFederatio
     forged = next_bundle(versions[3], signers[:1], not_after_ms=FAR_MS + 78)
     with pytest.raises(TrustError, match="E-BUNDLE-SIG"):
         bundle_rules.extend(versions, [forged], (), takes_forks=True)
+
+
+_HISTORY: list[tuple[Bundle, ...]] = []
+
+
+@given(st.integers(0, 5), st.lists(st.integers(0, 5), max_size=40))
+def test_in_any_order_a_history_only_grows_and_ends_whole(
+    federation: TestFederation, start: int, order: list[int]
+) -> None:
+    """Versions that come one at a time, in any order, however often: never fewer, never a hole, and all in the end."""
+    if not _HISTORY:
+        _HISTORY.append(history(federation, 6))
+    versions = _HISTORY[0]
+    held: tuple[Bundle, ...] = versions[start : start + 1]
+    # Whoever refuses what comes too early is offered it again: as many rounds as there are versions are enough.
+    for place in [*order, *list(range(6)) * 6]:
+        before = held
+        with contextlib.suppress(TrustError):
+            held = bundle_rules.extend(held, [versions[place]], ())
+        assert all(one in held for one in before)
+        numbers = [one.version for one in held]
+        assert numbers == list(range(numbers[0], numbers[-1] + 1))
+    assert held == versions
 
 
 def test_bundles_travel_as_blocks_beside_other_things(federation: TestFederation, tmp_path: Path) -> None:

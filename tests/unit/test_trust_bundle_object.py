@@ -176,6 +176,11 @@ def test_a_node_without_a_bundle_begins_with_a_root_it_holds(federation: TestFed
     ]
     with pytest.raises(ObjectRefused, match="E-BUNDLE-START"):
         judge(federation, stranger)
+    elsewhere = next_bundle(
+        first, [*admin_keys(federation), federation.root.key], version=1, federation="other.example.org"
+    )
+    with pytest.raises(ObjectRefused, match="it is of federation"):
+        judge(federation, elsewhere)
     assert judge(federation, first) == 1
     assert bundle_object.apply(directory, "roots/000001", first.body, load(federation), federation.now_ms)
     assert load(federation).bundle == first

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from esgf_gossip.trust import bundle_files, generations, keys, pem, revocation
+from esgf_gossip.trust import bundle_files, generations, issue, keys, pem, revocation
 from esgf_gossip.trust.authority import Authority
 from esgf_gossip.trust.founding import create_authority
 from esgf_gossip.trust.policy import TEMPLATE
+from esgf_gossip.trust.requests import make_request
+from helpers.bundles import history, next_bundle
 from helpers.trust import DAY_MS, FEDERATION, TestFederation, a_federation, real_now_ms
 from helpers.trust_admin import Ran, admin, run
 
@@ -342,6 +344,72 @@ def test_crls_of_all_issuing_cas_are_renewed(federation: TestFederation, tmp_pat
     assert {one["number"] for one in published} == {2}
 
 
+def test_the_list_of_the_old_root_is_renewed_too(federation: TestFederation, tmp_path: Path) -> None:
+    """In a long rotation each root's list is due by itself; a root whose key is not here is a note, not a stop."""
+    done(roots(federation, "prepare", "--no-passphrase", "--from", report(tmp_path, 1)))
+    later = ("--now", issue.moment(federation.now_ms + 100 * DAY_MS).strftime("%Y-%m-%dT%H:%M:%S+0000"))
+    told = done(run("crl", "publish", *admin(federation), *later, "--json"))
+    names = sorted(Path(one["file"]).name for one in told["published"])
+    assert names == [f"{kind}-g{number}.crl.pem" for kind in ("issuing", "root") for number in (1, 2)]
+    (federation.authority.private / "root-g2.key").rename(tmp_path / "away.key")
+    later = ("--now", issue.moment(federation.now_ms + 250 * DAY_MS).strftime("%Y-%m-%dT%H:%M:%S+0000"))
+    told = done(run("crl", "publish", *admin(federation), *later, "--json"))
+    assert "root-g2" in told["notes"][0]
+    assert "root-g1.crl.pem" in {Path(one["file"]).name for one in told["published"]}
+
+
+def test_a_crash_between_a_bundle_and_its_files_is_mended(federation: TestFederation, tmp_path: Path) -> None:
+    """The bundle is written first; to import it again puts the rest in its place."""
+    made = done(roots(federation, "prepare", "--no-passphrase", "--from", report(tmp_path, 1)))
+    directory = federation.authority.directory
+    for name, folder in (("root-g2", "roots"), ("issuing-g2", "issuers")):
+        (directory / folder / f"{name}.pem").rename(directory / "prepared" / f"{name}.pem")
+        (directory / "crl" / f"{name}.crl.pem").rename(directory / "prepared" / f"{name}.crl.pem")
+    assert list(generations.roots(directory)) == ["root-g1"]
+    done(run("roots", "import", made["file"], "--dir", directory, "--json"))
+    assert list(generations.roots(directory)) == ["root-g1", "root-g2"]
+    assert (directory / "crl" / "root-g2.crl.pem").exists()
+
+
+def test_verify_says_what_is_out_of_bounds(federation: TestFederation, tmp_path: Path) -> None:
+    """Cert verify judges as a peer does: a certificate that the bundle does not carry is named with the reason."""
+    bundle = tmp_path / "node.pem"
+    request = make_request(tmp_path / "third", "x.example.org", FEDERATION, ["x.example.org"], ["member"], [])
+    approved = federation.authority.approve(
+        request.pem, fingerprint=request.fingerprint, now_ms=federation.now_ms
+    )
+    bundle.write_bytes(approved.bundle_pem)
+    assert run("cert", "verify", bundle, *admin(federation)[:2]).out == "OK\n"
+    policy = federation.authority.directory / "policy.toml"
+    policy.write_text(
+        TEMPLATE.format(federation=FEDERATION).replace("suffixes = []", 'suffixes = [".site.org"]')
+    )
+    done(roots(federation, "renew", "--limit"))
+    ran = run("cert", "verify", bundle, *admin(federation)[:2])
+    assert ran.code == 3
+    assert "'x.example.org' is outside issuer suffix .site.org" in ran.out + ran.err
+
+
+def test_a_gap_and_too_few_signatures_by_command(federation: TestFederation, tmp_path: Path) -> None:
+    """Bad input 14 at a node and at the administration: exits 6 and 3, and nothing is written."""
+    versions = history(federation, 3)
+    directory = federation.node(HOST)
+    config = tmp_path / "node.toml"
+    config.write_text(
+        f'[node]\nhost = "{HOST}"\nfederation = "{FEDERATION}"\n[trust]\ndirectory = "{directory}"\n'
+    )
+    gap, bare = tmp_path / "gap", tmp_path / "bare"
+    gap.write_bytes(versions[2].body)
+    bare.write_bytes(next_bundle(versions[0]).body)
+    node = ("--config", config, "--no-reload")
+    found = [(ran.code, ran.error) for ran in (run("roots", "import", one, *node) for one in (gap, bare))]
+    assert found == [(6, "E-BUNDLE"), (3, "E-BUNDLE-SIG")]
+    ran = run("roots", "import", gap, "--dir", federation.authority.directory)
+    assert (ran.code, ran.error) == (6, "E-BUNDLE")
+    assert "version 3 after 1; version 2 is needed first" in ran.err
+    assert len(bundle_files.read_bundles(directory)) == len(federation.authority.bundles()) == 1
+
+
 def test_bundles_are_exported_for_a_node_that_reaches_nobody(
     federation: TestFederation, tmp_path: Path
 ) -> None:
@@ -371,3 +439,30 @@ def test_a_bundle_is_dated(federation: TestFederation) -> None:
     """Two years, as every node shows."""
     (first,) = federation.authority.bundles()
     assert first.not_after_ms == federation.now_ms + 730 * DAY_MS
+
+
+def test_check_says_what_a_rotation_leaves_open(federation: TestFederation, tmp_path: Path) -> None:
+    """A draft that waits, files that are not what the bundle says, a bundle about to end, none at all."""
+
+    def found() -> tuple[int, str]:
+        ran = run("check", *admin(federation), *later)
+        return ran.code, ran.out
+
+    later: tuple[str, ...] = ()
+    directory = federation.authority.directory
+    assert found() == (0, "OK\n")
+    (directory / "bundle" / "000002.draft").write_bytes(b"waits")
+    assert (found()[0], "000002.draft waits for signatures" in found()[1]) == (10, True)
+    (directory / "bundle" / "000002.draft").unlink()
+    done(roots(federation, "prepare", "--no-passphrase", "--from", report(tmp_path, 1)))
+    assert found() == (0, "OK\n")
+    (directory / "issuers" / "issuing-g2.pem").rename(tmp_path / "away.pem")
+    assert (found()[0], "are not what trust bundle 2 says" in found()[1]) == (11, True)
+    (tmp_path / "away.pem").rename(directory / "issuers" / "issuing-g2.pem")
+    later = ("--now", issue.moment(federation.now_ms + 725 * DAY_MS).strftime("%Y-%m-%dT%H:%M:%S+0000"))
+    assert (
+        "trust bundle 2 expires in 4 days" in found()[1] or "trust bundle 2 expires in 5 days" in found()[1]
+    )
+    later = ()
+    shutil.rmtree(directory / "bundle")
+    assert (found()[0], "roots adopt" in found()[1]) == (10, True)

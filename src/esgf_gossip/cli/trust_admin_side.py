@@ -29,7 +29,7 @@ from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.founding import ISSUER_DAYS, ROOT_DAYS, create_authority
 from esgf_gossip.trust.issue import CertificateAuthority
 from esgf_gossip.trust.policy import DAYS_DEFAULT
-from esgf_gossip.trust.publish import DAYS_MAX, publish, root_is_due
+from esgf_gossip.trust.publish import DAYS_MAX, publish, roots_due
 
 _CRL_DAYS: Final = click.IntRange(1, DAYS_MAX)
 
@@ -239,9 +239,9 @@ def crl_publish(days: int, root_days: int, min_number: int, *, with_root: bool) 
     """Sign the CRLs anew: the issuing CA's, and the root's past half of its life; every week at least."""
     given = settings()
     authority = given.authority()
-    root, notes = _root_if_due(authority, forced=with_root)
+    roots, notes = _roots_if_due(authority, forced=with_root)
     published = publish(
-        unlocked(authority), given.now_ms, days=days, root=root, root_days=root_days, min_number=min_number
+        unlocked(authority), given.now_ms, days=days, roots=roots, root_days=root_days, min_number=min_number
     )
     data: list[dict[str, Any]] = [
         {
@@ -269,15 +269,18 @@ def crl_publish(days: int, root_days: int, min_number: int, *, with_root: bool) 
     )
 
 
-def _root_if_due(authority: Authority, *, forced: bool) -> tuple[CertificateAuthority | None, list[str]]:
-    if not forced and not root_is_due(authority, settings().now_ms):
-        return None, []
-    try:
-        return unlocked_root(authority), []
-    except TrustError as error:
-        # The root's key is meant to be offline: the weekly CRL must not wait for it.
-        if forced or error.code != "E-NOTFOUND":
-            raise
-        return None, [
-            "the root's CRL is past half of its life and its key is not here: bring it, then crl publish --root"
-        ]
+def _roots_if_due(authority: Authority, *, forced: bool) -> tuple[list[CertificateAuthority], list[str]]:
+    due = roots_due(authority, settings().now_ms)
+    wanted = list(dict.fromkeys([authority.root_name, *due])) if forced else due
+    found, notes = [], []
+    for name in wanted:
+        try:
+            found.append(unlocked_root(authority, name))
+        except TrustError as error:
+            # The root's key is meant to be offline: the weekly CRL must not wait for it.
+            if (forced and name == authority.root_name) or error.code != "E-NOTFOUND":
+                raise
+            notes.append(
+                f"the CRL of {name} is past half of its life and its key is not here: bring it, then crl publish --root"
+            )
+    return found, notes

@@ -258,15 +258,15 @@ def unlocked(authority: Authority) -> Authority:
     return authority.unlocked(ask_passphrase("the issuing CA's key", confirm=False))
 
 
-def unlocked_root(authority: Authority) -> CertificateAuthority:
-    """Unlock the root in the same way; on a terminal its passphrase may be another than the issuing CA's."""
+def unlocked_root(authority: Authority, name: str = "") -> CertificateAuthority:
+    """Unlock a root in the same way; on a terminal its passphrase may be another than the issuing CA's."""
     given = settings().passphrase()
     try:
-        return authority.root(given)
+        return authority.root(given, name)
     except TrustError as error:
         if error.code != "E-PASSPHRASE" or given is not None or not sys.stdin.isatty():
             raise
-    return authority.root(ask_passphrase("the root's key", confirm=False))
+    return authority.root(ask_passphrase("the root's key", confirm=False), name)
 
 
 def print_result(lines: Sequence[str], data: Any) -> None:

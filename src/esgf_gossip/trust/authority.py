@@ -121,14 +121,14 @@ class Authority:
         """
         return (self.issuing, *self._others)
 
-    def root(self, passphrase: bytes | None) -> CertificateAuthority:
+    def root(self, passphrase: bytes | None, name: str = "") -> CertificateAuthority:
         """
-        Return the root of the issuing CA in use, with its key.
+        Return a root with its key; without a name that of the issuing CA in use.
 
         Raises:
             TrustError: as ``unlocked``; E-NOTFOUND where its key is kept offline.
         """
-        return self._read_ca(ROOTS_FOLDER, self.root_name, passphrase)
+        return self._read_ca(ROOTS_FOLDER, name or self.root_name, passphrase)
 
     @property
     def issuing_name(self) -> str:

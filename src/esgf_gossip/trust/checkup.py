@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from esgf_gossip.trust import bundle_files, generations, issue, pem, profile, revocation, rotation
 from esgf_gossip.trust import findings as words
-from esgf_gossip.trust import pem, profile, revocation
 from esgf_gossip.trust.authority import Authority
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.findings import ATTENTION, CRITICAL, Finding
@@ -66,8 +66,9 @@ def check_administration(authority: Authority, now_ms: int, expires_in_days: int
     try:
         for root in authority.roots():
             yield from words.expiry(f"the root {root.subject.rfc4514_string()}", root, now_ms)
-        issuing = authority.issuing_certificate
-        yield from words.expiry(f"the issuing CA {issuing.subject.rfc4514_string()}", issuing, now_ms)
+        for issuing in generations.issuers(authority.directory).values():
+            yield from words.expiry(f"the issuing CA {issuing.subject.rfc4514_string()}", issuing, now_ms)
+        yield from _bundles(authority, now_ms)
         for crl in revocation.CrlSet.choose(authority.crls()).crls:
             yield from words.crl_age(crl, now_ms)
         yield from _issued(authority, now_ms, expires_in_days)
@@ -75,6 +76,29 @@ def check_administration(authority: Authority, now_ms: int, expires_in_days: int
             yield Finding(ATTENTION, f"a request waits: {path.name}; see cert pending")
     except TrustError as error:
         yield Finding(CRITICAL, str(error))
+
+
+def _bundles(authority: Authority, now_ms: int) -> Iterator[Finding]:
+    bundles = authority.bundles()
+    if not bundles:
+        yield Finding(ATTENTION, "this federation has no trust bundle; make one: roots adopt")
+        return
+    newest = bundles[-1]
+    yield from words.end_of(f"trust bundle {newest.version}", issue.moment(newest.not_after_ms), now_ms)
+    draft = rotation.draft_of(authority)
+    if draft is not None:
+        yield Finding(ATTENTION, f"{draft.name} waits for signatures: roots sign, then roots import")
+    named = set(newest.roots) | set(newest.issuing_certificates)
+    held = {
+        *generations.roots(authority.directory).values(),
+        *generations.issuers(authority.directory).values(),
+    }
+    if named != held:
+        path = authority.directory / bundle_files.BUNDLE_FOLDER / bundle_files.file_name(newest.version)
+        yield Finding(
+            CRITICAL,
+            f"roots/ and issuers/ are not what trust bundle {newest.version} says; roots import {path}",
+        )
 
 
 def clock_behind_ms(authority: Authority, now_ms: int) -> int:

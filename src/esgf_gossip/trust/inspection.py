@@ -15,6 +15,8 @@ from cryptography import x509
 
 from esgf_gossip.trust import names as naming
 from esgf_gossip.trust import pem, profile, revocation
+from esgf_gossip.trust.bounds import check_issued
+from esgf_gossip.trust.bundle_files import read_bundles
 from esgf_gossip.trust.chain import TrustAnchors
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.install import read_bundle
@@ -85,7 +87,10 @@ def find_faults(
         TrustError: nothing can be judged: no PEM, no roots, unreadable files.
     """
     chain = pem.certificates(content, where) if kind == "issuer" else list(read_bundle(content, where).chain)
-    roots = read_roots(folder / ROOTS_FOLDER)
+    roots: Sequence[x509.Certificate] = read_roots(folder / ROOTS_FOLDER)
+    bundles = read_bundles(folder)
+    if bundles:
+        roots = bundles[-1].roots
     faults: list[str] = []
 
     def passes(check: Callable[[], object]) -> bool:
@@ -104,8 +109,10 @@ def find_faults(
     passes(lambda: anchors.judge(chain[0], chain[1:], now_ms))
     if kind == "issuer":
         passes(lambda: profile.check_issuer(chain[0]))
-    elif passes(lambda: profile.leaf_names(chain[0], federation)) and host is not None:
-        passes(lambda: _check_host(chain[0], host))
+    elif passes(lambda: profile.leaf_names(chain[0], federation)):
+        passes(lambda: check_issued(bundles[-1] if bundles else None, chain[0]))
+        if host is not None:
+            passes(lambda: _check_host(chain[0], host))
     return faults
 
 

@@ -8,7 +8,7 @@ node install.py's. Source: docs/trust.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -34,16 +34,21 @@ class PublishedCrl:
     path: Path
 
 
-def root_is_due(authority: Authority, now_ms: int) -> bool:
+def roots_due(authority: Authority, now_ms: int) -> list[str]:
     """
-    Tell whether the root's CRL is past half of its life.
+    Name the roots, that of the issuing CA in use first, whose CRLs are past half of their lives.
 
     Raises:
         TrustError: E-CRL-MISSING.
     """
-    held = _held(authority, authority.roots()[0])
-    start_ms = revocation.milliseconds(held.last_update_utc)
-    return now_ms >= (start_ms + revocation.next_update_ms(held)) // 2
+    found = []
+    named = generations.roots(authority.directory)
+    for name in sorted(named, key=lambda name: name != authority.root_name):
+        held = _held(authority, named[name])
+        start_ms = revocation.milliseconds(held.last_update_utc)
+        if now_ms >= (start_ms + revocation.next_update_ms(held)) // 2:
+            found.append(name)
+    return found
 
 
 def publish(
@@ -51,14 +56,14 @@ def publish(
     now_ms: int,
     *,
     days: int = issue.CRL_DAYS,
-    root: CertificateAuthority | None = None,
+    roots: Sequence[CertificateAuthority] = (),
     root_days: int = issue.ROOT_CRL_DAYS,
     min_number: int = 1,
     revoking: Mapping[int, x509.ReasonFlags] = {},
     about: Mapping[str, object] | None = None,
 ) -> list[PublishedCrl]:
     """
-    Sign the CRLs of the issuing CAs anew, that of the one in use first, and the root's if its key is given.
+    Sign the CRLs of the issuing CAs anew, that of the one in use first, and those of the roots whose keys are given.
 
     When something is revoked, the CRLs that say so come first.
 
@@ -66,8 +71,8 @@ def publish(
         authority: the administration, unlocked.
         now_ms: now.
         days: from now to nextUpdate of the issuing CA's CRL, up to DAYS_MAX.
-        root: the root with its key; None leaves its CRL as it is.
-        root_days: from now to nextUpdate of the root's CRL.
+        roots: roots with their keys; the CRLs of others stay as they are.
+        root_days: from now to nextUpdate of the roots' CRLs.
         min_number: the least number of the issuing CA's CRL: above what the nodes hold, on a restored administration.
         revoking: serial numbers to revoke from now on, and why.
         about: what the audit log is to say of these, before anything is written.
@@ -83,7 +88,7 @@ def publish(
         for ca, mine in _shares(authority, revoking):
             made = _next(authority, ca, now_ms, days, min_number, mine)
             signed.append(PublishedCrl(made, folder / f"{names[pem.fingerprint(ca.certificate)]}.crl.pem"))
-        if root is not None:
+        for root in roots:
             made = _next(authority, root, now_ms, root_days)
             signed.append(PublishedCrl(made, folder / f"{names[pem.fingerprint(root.certificate)]}.crl.pem"))
         if about is not None:

@@ -275,6 +275,9 @@ def take(authority: Authority, offered: Bundle, now_ms: int) -> Step:
         if twin is not None:
             if twin.payload != offered.payload:
                 raise bundle_rules.forked(offered)
+            if twin is history[-1]:
+                # A crash may have come between the bundle and its files.
+                generations.settle(authority.directory, twin)
             return Step(twin, _path(authority, twin, bundle_files.SUFFIX), ())
         held = _held(authority)
         if offered.version != held.version + 1:

@@ -10,10 +10,8 @@ it in the file. The keys are public: /docs/operations.md names them all.
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import json
 import os
-import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -22,6 +20,15 @@ from typing import Any, Final, NewType, get_args, get_origin
 import attrs
 import cattrs
 
+from esgf_gossip.addresses import (
+    EVERY_ADDRESS,
+    check_host,
+    format_address,
+    parse_accepted,
+    parse_dial,
+    parse_listen,
+    shown,
+)
 from esgf_gossip.files import read_file
 
 DEFAULT_PATH: Final = Path("/etc/esgf-gossip/node.toml")
@@ -32,8 +39,6 @@ OUTPUT_FILES: Final = ("registration.xml",)
 FILE_BYTES: Final = 1024 * 1024
 
 _KINDS: Final = {str: "a text in quotes", int: "a number", bool: "true or false", list: "a list"}
-_EVERY_ADDRESS: Final = frozenset({"::", "0.0.0.0"})  # noqa: S104 - to refuse it
-_LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 # What a text in the file stands for; PropertyName is a key of esgf.properties, AcceptedHost what a Host header
 # may say, without port or brackets. DialAddress has a port to connect to, ContactAddress may have 0: cannot be.
@@ -41,7 +46,7 @@ HostName = NewType("HostName", str)
 AcceptedHost = NewType("AcceptedHost", str)
 PropertyName = NewType("PropertyName", str)
 OutputName = NewType("OutputName", str)
-CommandWord = NewType("CommandWord", str)
+CommandLine = NewType("CommandLine", tuple[str, ...])
 ListenAddress = NewType("ListenAddress", tuple[str, int])
 DialAddress = NewType("DialAddress", tuple[str, int])
 ContactAddress = NewType("ContactAddress", tuple[str, int])
@@ -80,7 +85,7 @@ class TrustTable:
     """``[trust]``: the folder of node.key and all that goes with it; the program to run when a secret has arrived."""
 
     directory: Path = attrs.field(metadata={"default": "trust"})
-    secret_hook: tuple[CommandWord, ...] = attrs.field(metadata={"default": []})
+    secret_hook: CommandLine = attrs.field(metadata={"default": []})
 
 
 @attrs.frozen
@@ -218,89 +223,9 @@ def toml_string(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def check_host(text: str) -> str:
-    """
-    Return a DNS name unchanged if it is strictly one: lower-case, no dot at its end, not an address.
-
-    Raises:
-        ValueError: with the reason; the name is quoted in it.
-    """
-    shown = _shown(text)
-    if text != text.lower() and text.isascii():
-        raise ValueError(f"{shown} has capital letters: write {_shown(text.lower())}")
-    labels = text.split(".")
-    if len(text) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        raise ValueError(f"{shown} is not a DNS name: write a-z, 0-9, '-' and '.' only, as node.example.org")
-    if labels[-1].isdigit():
-        raise ValueError(f"{shown} is an address, not a DNS name: write a name, as node.example.org")
-    return text
-
-
-def parse_address(text: str, port_min: int = 1) -> tuple[str, int]:
-    """
-    Split ``host:port``, ``192.0.2.1:port`` or ``[2001:db8::1]:port``.
-
-    Raises:
-        ValueError: with the reason and the form expected.
-    """
-    host, colon, port = text.rpartition(":")
-    if not colon or not host:
-        raise ValueError(f"{_shown(text)} is not an address: write host:port, as node.example.org:8951")
-    if not (port.isascii() and port.isdigit() and len(port) <= 5 and port_min <= int(port) <= 65535):
-        raise ValueError(f"{_shown(text)} has no good port: write {port_min} to 65535 after the last ':'")
-    if host.startswith("[") and host.endswith("]"):
-        return _ip_text(host[1:-1], 6, text), int(port)
-    if ":" in host:
-        raise ValueError(f"{_shown(text)} holds an IPv6 address without brackets: write [2001:db8::1]:8951")
-    if host.rpartition(".")[2].isdigit():
-        return _ip_text(host, 4, text), int(port)
-    return check_host(host.lower()), int(port)
-
-
-def format_address(address: tuple[str, int]) -> str:
-    """Print an address as ``host:port``, an IPv6 address in brackets."""
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _ip_text(text: str, version: int, whole: str) -> str:
-    try:
-        # A zone ("%eth0") means something on one host only.
-        address = None if "%" in text else ipaddress.ip_address(text)
-    except ValueError:
-        address = None
-    if address is None or address.version != version:
-        example = "[2001:db8::1]:8951" if version == 6 else "192.0.2.1:8951"
-        raise ValueError(f"{_shown(whole)} holds no IPv{version} address: write it as {example}")
-    return str(address)
-
-
-def _parse_listen(text: str) -> tuple[str, int]:
-    host, port = parse_address(text)
-    if host == "localhost":
-        return "127.0.0.1", port
-    if ":" not in host and not host.rpartition(".")[2].isdigit():
-        raise ValueError(f"{_shown(text)} has no IP address: write [::] for all, 127.0.0.1 for local only")
-    return host, port
-
-
-def _parse_dial(text: str, port_min: int) -> tuple[str, int]:
-    host, port = parse_address(text, port_min)
-    if host in _EVERY_ADDRESS:
-        raise ValueError(f"{_shown(text)} cannot be dialled: write the name or address that others reach")
-    return host, port
-
-
-def _parse_accepted(text: str) -> str:
-    try:
-        return str(ipaddress.ip_address(text.strip("[]")))
-    except ValueError:
-        return check_host(text.lower())
-
-
 def _parse_output(text: str) -> str:
     if text not in OUTPUT_FILES:
-        raise ValueError(f"this version writes no {_shown(text)}: choose among {', '.join(OUTPUT_FILES)}")
+        raise ValueError(f"this version writes no {shown(text)}: choose among {', '.join(OUTPUT_FILES)}")
     return text
 
 
@@ -340,18 +265,28 @@ def _converter(folder: Path) -> cattrs.Converter:
             raise ValueError("has an empty text in it: write the name of a property")
         return value
 
+    def a_command(value: Any, _: Any) -> tuple[str, ...]:
+        words = tuple(strictly(str, word) for word in strictly(list, value))
+        if any("\0" in word for word in words):
+            raise ValueError("has a NUL character in it: write program and arguments, each in quotes")
+        if words and not words[0].startswith("/"):
+            raise ValueError(
+                f"{shown(words[0])} is no absolute path: write that of a program, then its arguments"
+            )
+        return words
+
     converter.register_structure_hook(bool, lambda value, _: strictly(bool, value))
     converter.register_structure_hook(Path, text(a_path))
     converter.register_structure_hook(Path | None, or_none(a_path))
     converter.register_structure_hook(HostName, text(check_host))
-    converter.register_structure_hook(ListenAddress, text(_parse_listen))
-    converter.register_structure_hook(ListenAddress | None, or_none(_parse_listen))
-    converter.register_structure_hook(ContactAddress, text(lambda value: _parse_dial(value, 0)))
-    converter.register_structure_hook(DialAddress, text(lambda value: _parse_dial(value, 1)))
+    converter.register_structure_hook(ListenAddress, text(parse_listen))
+    converter.register_structure_hook(ListenAddress | None, or_none(parse_listen))
+    converter.register_structure_hook(ContactAddress, text(lambda value: parse_dial(value, 0)))
+    converter.register_structure_hook(DialAddress, text(lambda value: parse_dial(value, 1)))
     converter.register_structure_hook(OutputName, text(_parse_output))
-    converter.register_structure_hook(AcceptedHost, text(_parse_accepted))
+    converter.register_structure_hook(AcceptedHost, text(parse_accepted))
     converter.register_structure_hook(PropertyName, text(a_property))
-    converter.register_structure_hook(CommandWord, text(str))
+    converter.register_structure_hook(CommandLine, a_command)
     converter.register_structure_hook_factory(lambda kind: get_origin(kind) is tuple, many)
     return converter
 
@@ -406,7 +341,7 @@ def _refuse_unknown(document: Mapping[str, Any], path: Path) -> None:
 def _refuse_one_port(config: Config, path: Path) -> None:
     gossip, http = config.gossip.listen, config.http.listen
     overlap = http is not None and (
-        gossip[0] == http[0] or not _EVERY_ADDRESS.isdisjoint((gossip[0], http[0]))
+        gossip[0] == http[0] or not EVERY_ADDRESS.isdisjoint((gossip[0], http[0]))
     )
     if http is not None and overlap and gossip[1] == http[1]:
         what = f"'listen' takes port {http[1]}, which [gossip] listen takes too"
@@ -441,8 +376,3 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], int):
         return toml_string(format_address(value))
     return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-
-
-def _shown(text: str) -> str:
-    """Quote a text for one line of an error, cut where it is long."""
-    return repr(text if len(text) <= 80 else text[:77] + "...")

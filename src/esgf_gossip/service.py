@@ -23,7 +23,8 @@ from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.logger import Logger
 
 from esgf_gossip import __version__
-from esgf_gossip.config import Config, ConfigError, format_address, load
+from esgf_gossip.addresses import format_address
+from esgf_gossip.config import Config, ConfigError, load
 from esgf_gossip.core.effects import Notice
 from esgf_gossip.core.node import Node
 from esgf_gossip.core.publication import PublicationError

@@ -10,16 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from esgf_gossip.addresses import check_host, format_address, parse_address
 from esgf_gossip.config import (
     FILE_BYTES,
     OUTPUT_FILES,
     Config,
     ConfigError,
-    check_host,
-    format_address,
     from_document,
     load,
-    parse_address,
     to_toml,
     toml_string,
 )
@@ -334,3 +332,28 @@ def test_the_configuration_is_immutable():
     """Nobody changes a configuration that others hold."""
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         a_config(FOLDER).node.host = "x"
+
+
+def test_a_hook_keeps_every_word(tmp_path: Path) -> None:
+    """Program and arguments stay as they are written, repeated ones too, and are printed so."""
+    words = ["/usr/bin/env", "-u", "A", "-u", "A"]
+    config = from_document(a_document(trust={"secret_hook": words}), tmp_path / "node.toml")
+    assert list(config.trust.secret_hook) == words
+    assert from_document(tomllib.loads(to_toml(config)), tmp_path / "node.toml") == config
+
+
+@pytest.mark.parametrize(
+    ("hook", "says"),
+    [
+        (["hook.sh"], "is no absolute path"),
+        ([""], "is no absolute path"),
+        (["/x", "a\0b"], "has a NUL character in it"),
+        (["/x", 3], "has a number where a text in quotes belongs"),
+        ("/x", "has a text in quotes where a list belongs"),
+    ],
+)
+def test_a_hook_is_a_program_and_its_arguments(tmp_path: Path, hook: object, says: str) -> None:
+    """What could not be run, or would be looked for anywhere, is refused with the key."""
+    with pytest.raises(ConfigError, match=says) as caught:
+        from_document(a_document(trust={"secret_hook": hook}), tmp_path / "node.toml")
+    assert "'secret_hook'" in str(caught.value)

@@ -20,8 +20,9 @@ from typing import Any
 
 import attrs
 
+from esgf_gossip.addresses import format_address
 from esgf_gossip.cli.control_client import ControlClient
-from esgf_gossip.config import Config, format_address
+from esgf_gossip.config import Config
 
 
 class Level(IntEnum):

@@ -16,10 +16,11 @@ from typing import Any, Final
 
 import click
 
+from esgf_gossip.addresses import check_host, format_address, parse_address
 from esgf_gossip.cli.failures import CommandError, ExitCode
 from esgf_gossip.cli.options import common_options, json_option
 from esgf_gossip.cli.tables import print_json
-from esgf_gossip.config import check_host, format_address, from_document, parse_address, toml_string
+from esgf_gossip.config import from_document, toml_string
 from esgf_gossip.files import create_file
 
 _SITE_FILES: Final = ("esgf.properties", "config_type")

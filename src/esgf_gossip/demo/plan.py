@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from esgf_gossip.config import format_address, toml_string
+from esgf_gossip.addresses import format_address
+from esgf_gossip.config import toml_string
 from esgf_gossip.demo.site_data import site_hosts, write_site
 from esgf_gossip.files import create_file
 

@@ -2,7 +2,7 @@
 What a node says of its own trust, in its entry ``trust``: bundle, lists, end of its certificate, seal key, receipts.
 
 Signed with everything else it says, so nobody can say it for the node. Written and read here; what follows from it
-is the view's. Source: docs/trust.md, docs/formats.md.
+is the view's. Source: docs/trust.md, docs/protocol.md.
 """
 
 from __future__ import annotations

@@ -223,7 +223,10 @@ def crl_show(file: Path | None) -> None:
 def log_show() -> None:
     """Show the audit log: who did what, when."""
     records = settings().authority().log.records()
-    about = ("node", "serial", "fingerprint", "reason", "root_sha256", "issuer", "crl", "next_update")
+    about = (
+        *("node", "serial", "serials", "secret", "version", "fingerprint", "reason", "root_sha256"),
+        *("issuer", "crl", "next_update"),
+    )
     lines = [
         " ".join(
             [

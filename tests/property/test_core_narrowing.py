@@ -82,7 +82,7 @@ def test_any_two_tables_end_with_the_maximum_of_both_at_a_cost_by_their_differen
     )
     ends.compare()
     assert ends.round_trips <= 3
-    assert ends.payload_bytes <= (1300 + 140 * count if count else 200)
+    assert ends.payload_bytes <= (1340 + 140 * count if count else 200)
     assert len(
         [head for message in ends.heard if isinstance(message, Heads | Announce) for head in message.heads]
     ) == (count), "a head that differs was told twice, or one that does not"

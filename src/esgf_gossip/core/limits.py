@@ -78,10 +78,11 @@ MESSAGE_TRUST: Final = 256
 TRUST_PER_LINK: Final = 4
 TRUST_CLAIMS_PER_LINK: Final = 4096
 TRUST_REFUSALS_PER_LINK: Final = 64
-# One visit by esgf-trust/1: pages a visitor may say, objects and bytes it gets at a time; visits of one address a minute.
+# One visit by esgf-trust/1: pages a visitor may say, objects and bytes it gets at a time (of 64 that never read: 32 MiB);
+# visits of one address a minute.
 VISIT_PAGES: Final = 16
 VISIT_OBJECTS: Final = 256
-VISIT_BYTES: Final = 2 * 1024 * 1024
+VISIT_BYTES: Final = 512 * 1024
 VISITS_PER_MINUTE: Final = 30
 # A peer may claim heads of so many origins beyond those we hold lines of.
 UNKNOWN_CLAIMS_PER_PEER: Final = 4096

@@ -28,7 +28,7 @@ from esgf_gossip.cli.trust_options import (
 )
 from esgf_gossip.cli.trust_telling import no_reload, tell_daemon
 from esgf_gossip.config import ConfigError, load
-from esgf_gossip.trust import bundle_files, generations, issue, keys, pem, readiness, rotation
+from esgf_gossip.trust import bundle_files, bundle_rules, generations, issue, keys, pem, readiness, rotation
 from esgf_gossip.trust.bundle import Bundle, public_key_spki
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.folders import write_public
@@ -238,7 +238,7 @@ def sign(file: Path) -> None:
     signers = list(generations.admin_keys(given.private_directory, _passphrase()).values())
     signed = rotation.sign(offered, held, signers)
     write_public(file, signed.body)
-    _print_step(Step(signed, file, tuple(rotation.bundle_rules.missing(signed, held))), {}, held)
+    _print_step(Step(signed, file, tuple(bundle_rules.missing(signed, held))), {}, held)
 
 
 @roots.command(

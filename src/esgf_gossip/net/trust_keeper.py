@@ -26,9 +26,10 @@ from esgf_gossip.net.secret_hook import SecretHook
 from esgf_gossip.net.trust_alarms import TrustAlarms
 from esgf_gossip.net.trust_door import claims
 from esgf_gossip.storage.database import Database, StorageError
-from esgf_gossip.trust import crl_object, rekey, revocation, secret_object
+from esgf_gossip.trust import bundle_object, crl_object, rekey, revocation, secret_object
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.findings import CRITICAL
+from esgf_gossip.trust.install import import_bundles
 from esgf_gossip.trust.material import TrustMaterial, trust_files
 from esgf_gossip.trust.objects import TrustObjects
 from esgf_gossip.trust.renewal import finish
@@ -192,6 +193,7 @@ class TrustKeeper:
     def _load(self, place: TrustPlace) -> TrustMaterial:
         if finish(place.directory):
             self.log.info("the new key of this node is in force")
+        self._keep_bundles(place)
         return TrustMaterial.load(
             place.directory,
             host=place.host,
@@ -200,6 +202,27 @@ class TrustKeeper:
             floor=crl_object.among(self._known()),
             may_be_late=True,
         )
+
+    def _keep_bundles(self, place: TrustPlace) -> None:
+        """See that the files hold every bundle this node knows: what was put back from a backup lowers nothing."""
+        try:
+            self._take_bundles(place, takes_forks=False)
+        except TrustError as error:
+            if error.code != "E-BUNDLE-FORK":
+                return  # the load says what is wrong with the files
+            try:
+                # Proof first, then the one of the two that counts.
+                self._driver.perform(
+                    self._node.offer_trust(bundle_object.on_disk(place.directory), self._driver.at())
+                )
+                self._take_bundles(place, takes_forks=True)
+            except TrustError as second:
+                self._alarms.grave(str(second))
+
+    def _take_bundles(self, place: TrustPlace, *, takes_forks: bool) -> None:
+        known = bundle_object.among(self._known())
+        if known:
+            import_bundles(place.directory, known, federation=place.federation, takes_forks=takes_forks)
 
     def judge_links(self) -> None:
         """Close the links that trust no longer carries: TLS judged each when it began, time goes on."""

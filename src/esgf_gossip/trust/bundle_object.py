@@ -7,10 +7,12 @@ bundle_rules.py's, how one gets into a trust directory install.py's. Source: doc
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from esgf_gossip.trust import bundle_rules
+from esgf_gossip.core.model import TrustObject
+from esgf_gossip.trust import bundle_files, bundle_rules
 from esgf_gossip.trust.bundle import Bundle, parse
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.install import import_bundles
@@ -69,6 +71,21 @@ def offered(directory: Path, material: TrustMaterial) -> list[tuple[str, bytes]]
     """Return all versions held."""
     del directory
     return [(object_key(one.version), one.body) for one in material.bundles]
+
+
+def among(objects: Iterable[TrustObject]) -> list[Bundle]:
+    """Return the bundles among trust objects that were judged."""
+    return [parse(one.body, one.key) for one in objects if one.key.startswith(PREFIX)]
+
+
+def on_disk(directory: Path) -> list[tuple[str, bytes]]:
+    """
+    Return (key, body) of the bundles a trust directory holds, in force or not.
+
+    Raises:
+        TrustError: as ``bundle_files.read_bundles``.
+    """
+    return [(object_key(one.version), one.body) for one in bundle_files.read_bundles(directory)]
 
 
 def _payload(body: bytes) -> bytes:

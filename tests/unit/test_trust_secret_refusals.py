@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.logger import globalLogPublisher
 
+from esgf_gossip.core import packing
 from esgf_gossip.core.errors import ObjectRefused
 from esgf_gossip.trust import seal_key, sealed_register, sealing, secret_object
 from esgf_gossip.trust.errors import TrustError
@@ -30,6 +32,7 @@ FIRST, SECOND = "first.example.org", "second.example.org"
 PLAIN = b"Correct-Horse-Battery-Staple-7f"
 NAME = "esgcet"
 KEY = f"secret/{A}/{NAME}"
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 def _founded(directory: Path) -> TestFederation:
@@ -51,21 +54,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> TestFederation:
 def own(tmp_path: Path) -> TestFederation:
     """Found a federation for one test to change."""
     return _founded(tmp_path / "federation")
-
-
-@pytest.fixture
-def everything_said(
-    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> Iterator[Callable[[], str]]:
-    """Catch both kinds of log and both outputs."""
-    events: list[str] = []
-    caplog.set_level(logging.DEBUG)
-    globalLogPublisher.addObserver(lambda event: events.append(repr(event)))
-    observer = globalLogPublisher._observers[-1]
-    try:
-        yield lambda: "".join((*events, caplog.text, *capfd.readouterr()))
-    finally:
-        globalLogPublisher.removeObserver(observer)
 
 
 def certified(federation: TestFederation, host: str) -> bytes:
@@ -172,21 +160,64 @@ def test_nothing_is_sealed_to_a_revoked_node(own: TestFederation, tmp_path: Path
 def test_a_role_beyond_the_bounds_of_its_issuing_ca_seals_nothing(shared: TestFederation) -> None:
     """An issuing CA that hands out the role against the bundle makes no secret-admin."""
     body = sealed(shared)
-    tight = _bounded_without_roles(shared, B)
+    tight = _bounded(shared, B, roles=())
     assert code_of(lambda: sealing.read(body, tight, shared.now_ms)) == "E-POLICY"
     assert sealing.read(body, shared.material(B), shared.now_ms).version == 1
 
 
-def _bounded_without_roles(federation: TestFederation, host: str) -> TrustMaterial:
+def _bounded(federation: TestFederation, host: str, **bounds: tuple[str, ...]) -> TrustMaterial:
     material = federation.material(host)
     assert material.bundle is not None
     issuers = tuple(
-        attrs.evolve(one, policy=attrs.evolve(one.policy, roles=())) for one in material.bundle.issuers
+        attrs.evolve(one, policy=attrs.evolve(one.policy, **bounds)) for one in material.bundle.issuers
     )
     return attrs.evolve(material, bundles=(attrs.evolve(material.bundle, issuers=issuers),))
 
 
+def test_nothing_is_sealed_to_a_node_beyond_the_bounds_of_its_issuing_ca(shared: TestFederation) -> None:
+    """A seal key counts no more than the certificate it hangs on."""
+    material, tight = shared.material(A), _bounded(shared, B, groups=("elsewhere",)).bundle
+    for bundle, code in ((material.bundle, ""), (tight, "E-POLICY")):
+        read = lambda bundle=bundle: seal_key.read_certified(
+            certified(shared, A), material.anchors, bundle, shared.name, shared.now_ms
+        )
+        assert (code_of(read) if code else read().host) == (code or A)
+
+
 # --------------------------------------------------------------------- envelopes
+
+
+def test_nobody_else_can_dress_a_secret_differently(shared: TestFederation) -> None:
+    """The other form of the signature, and another chain, are refused: they would pass for a contradiction of the signer."""
+    body, material = sealed(shared), shared.material(B)
+    payload, signature = packing.array(packing.unpack(body), 2, "")
+    r, s = decode_dss_signature(signature)
+    twin = encode_dss_signature(r, P256_ORDER - s)
+    key = shared.material(FIRST).leaf.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    key.verify(twin, b"esgf-gossip/secret/1\0" + payload, ec.ECDSA(hashes.SHA256()))
+    fields = packing.array(packing.unpack(payload), 10, "")
+    longer = packing.pack([*fields[:9], [*fields[9], material.signer.chain[0]]])
+    for other in (packing.pack([payload, twin]), packing.pack([longer, signature])):
+        assert code_of(lambda other=other: sealing.read(other, material, shared.now_ms)) == "E-SEAL"
+
+
+def test_no_part_and_no_byte_of_it_can_differ(
+    own: TestFederation, everything_said: Callable[[], str]
+) -> None:
+    """Cut anywhere, or any byte replaced, another node refuses to carry it, for good, and says nothing of the secret."""
+    body = sealed(own)
+    objects = TrustObjects(own.node(B), own.material(B))
+    for place in range(len(body)):
+        turned = body[:place] + bytes([body[place] ^ 0xFF]) + body[place + 1 :]
+        for other in (turned, body[:place]):
+            with pytest.raises(ObjectRefused) as caught:
+                objects.judge_object(KEY, other, None, own.now_ms)
+            assert PLAIN.decode() not in str(caught.value)
+    with pytest.raises(ObjectRefused):
+        objects.judge_object(KEY, body + b"\0", None, own.now_ms)
+    assert objects.judge_object(KEY, body, None, own.now_ms).number == 1
+    assert PLAIN.decode() not in everything_said()
 
 
 @given(

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from esgf_gossip.core import packing
@@ -21,11 +19,12 @@ from esgf_gossip.core.errors import WireError
 from esgf_gossip.core.limits import CHAIN_BYTES, CHAIN_CERTIFICATES, SIGNATURE_BYTES
 from esgf_gossip.files import read_file
 from esgf_gossip.trust import pem, profile
+from esgf_gossip.trust.bundle import is_signed, sign, spki
 from esgf_gossip.trust.chain import TrustAnchors
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.material import TrustMaterial
 from esgf_gossip.trust.requests import Request, read_request
-from esgf_gossip.trust.seal_key import is_signed_by, load_chain
+from esgf_gossip.trust.seal_key import load_chain
 
 REKEY_CONTEXT: Final = b"esgf-gossip/rekey/1\0"
 REKEY_SUFFIX: Final = ".rekey"
@@ -33,13 +32,11 @@ REKEY_SUFFIX: Final = ".rekey"
 REQUEST_BYTES: Final = 8 * 1024
 REKEY_BYTES: Final = REQUEST_BYTES + 256
 
-_SIGNING: Final = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
-
 
 def vouch(material: TrustMaterial, request: x509.CertificateSigningRequest) -> bytes:
     """Return the request with the signature of this node's key in force."""
     content = request.public_bytes(Encoding.DER)
-    return packing.pack([content, material.key.sign(REKEY_CONTEXT + content, _SIGNING)])
+    return packing.pack([content, sign(material.key, content, REKEY_CONTEXT)])
 
 
 def with_chain(vouched: bytes, chain: Sequence[bytes]) -> bytes:
@@ -85,7 +82,7 @@ def check(content: bytes, anchors: TrustAnchors, federation: str, now_ms: int) -
     leaf, others = load_chain(chain)
     names = profile.leaf_names(leaf, federation)
     anchors.judge(leaf, others, now_ms)
-    if not is_signed_by(leaf, signature, REKEY_CONTEXT + csr):
+    if not is_signed(spki(leaf), csr, signature, REKEY_CONTEXT):
         raise TrustError(
             "E-REKEY", f"the key of {names.host} does not vouch for the request: damaged or forged"
         )

@@ -14,9 +14,8 @@ from typing import Final
 
 import attrs
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, x25519
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import x25519
 
 from esgf_gossip.core import packing
 from esgf_gossip.core.errors import WireError
@@ -24,7 +23,7 @@ from esgf_gossip.core.limits import CHAIN_BYTES, CHAIN_CERTIFICATES, SIGNATURE_B
 from esgf_gossip.files import create_file
 from esgf_gossip.trust import keys, profile
 from esgf_gossip.trust.bounds import check_issued
-from esgf_gossip.trust.bundle import Bundle
+from esgf_gossip.trust.bundle import Bundle, is_signed, sign, spki
 from esgf_gossip.trust.chain import TrustAnchors
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.folders import locked
@@ -37,7 +36,6 @@ KEYS_KEPT: Final = 2
 
 _CONTEXT: Final = b"esgf-gossip/seal-key/1\0"
 _FORMAT: Final = 1
-_SIGNING: Final = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
 
 
 @attrs.frozen
@@ -131,8 +129,7 @@ def certify(material: TrustMaterial, key: x25519.X25519PrivateKey) -> bytes:
     """Return the public half with the node's signature, always the same; ``with_chain`` makes it what others seal to."""
     public = key.public_key().public_bytes_raw()
     payload = packing.pack([_FORMAT, material.names.federation, material.names.host, public])
-    signature = material.key.sign(_CONTEXT + payload, _SIGNING)
-    return packing.pack([payload, signature])
+    return packing.pack([payload, sign(material.key, payload, _CONTEXT)])
 
 
 def with_chain(certified: bytes, chain: Sequence[bytes]) -> bytes:
@@ -176,7 +173,7 @@ def read_certified(
     check_issued(bundle, leaf)
     if names.host != host:
         raise TrustError("E-SEAL", f"the seal key of {host} is signed by {names.host}")
-    if not is_signed_by(leaf, signature, _CONTEXT + payload):
+    if not is_signed(spki(leaf), payload, signature, _CONTEXT):
         raise TrustError("E-SEAL", f"the seal key is not signed by {host}: damaged or forged")
     return SealKey(host, public)
 
@@ -194,18 +191,6 @@ def load_chain(parts: Sequence[bytes]) -> tuple[x509.Certificate, list[x509.Cert
         # Bytes of a stranger: whatever the library makes of them, they are no certificates.
         raise TrustError("E-SEAL", f"no chain of certificates: {type(error).__name__}") from error
     return leaf, others
-
-
-def is_signed_by(leaf: x509.Certificate, signature: bytes, content: bytes) -> bool:
-    """Tell whether a P-256 certificate's key made a signature."""
-    key = leaf.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        return False
-    try:
-        key.verify(signature, content, ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature:
-        return False
-    return True
 
 
 def _key_id(key: x25519.X25519PrivateKey) -> bytes:

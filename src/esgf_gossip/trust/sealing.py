@@ -12,8 +12,8 @@ from typing import Final
 
 import attrs
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes, hpke
-from cryptography.hazmat.primitives.asymmetric import ec, x25519
+from cryptography.hazmat.primitives import hpke
+from cryptography.hazmat.primitives.asymmetric import x25519
 
 from esgf_gossip.core import packing
 from esgf_gossip.core.errors import WireError
@@ -21,9 +21,10 @@ from esgf_gossip.core.limits import CHAIN_BYTES, CHAIN_CERTIFICATES, CLOCK_AHEAD
 from esgf_gossip.trust import names as naming
 from esgf_gossip.trust import profile
 from esgf_gossip.trust.bounds import check_issued
+from esgf_gossip.trust.bundle import is_signed, sign, spki
 from esgf_gossip.trust.errors import TrustError, quoted
 from esgf_gossip.trust.material import TrustMaterial
-from esgf_gossip.trust.seal_key import SealKey, is_signed_by, load_chain, private_keys
+from esgf_gossip.trust.seal_key import SealKey, load_chain, private_keys
 
 SECRET_ADMIN: Final = "secret-admin"  # noqa: S105 - the name of a role
 SECRET_BYTES: Final = 32 * 1024
@@ -32,7 +33,6 @@ _CONTEXT: Final = b"esgf-gossip/secret/1\0"
 _FORMAT: Final = 1
 _SUITE: Final = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.CHACHA20_POLY1305)
 _OVERHEAD_BYTES: Final = 48
-_SIGNING: Final = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
 
 
 @attrs.frozen
@@ -109,10 +109,11 @@ def seal(
             expires_at_s,
             to.key_id,
             ciphertext,
+            # Signed too: another member could dress the same secret differently, which would look like a contradiction.
+            list(signer.signer.chain),
         ]
     )
-    signature = signer.key.sign(_CONTEXT + payload, _SIGNING)
-    return packing.pack([payload, signature, list(signer.signer.chain)])
+    return packing.pack([payload, sign(signer.key, payload, _CONTEXT)])
 
 
 def read(content: bytes, trust: TrustMaterial, now_ms: int) -> SealedSecret:
@@ -132,7 +133,7 @@ def read(content: bytes, trust: TrustMaterial, now_ms: int) -> SealedSecret:
     trust.anchors.check_not_revoked(trust.anchors.chain_to_root(leaf, others, sealed.sealed_at_s * 1000))
     _check_role(signer)
     check_issued(trust.bundle, leaf)
-    if not is_signed_by(leaf, apart.signature, _CONTEXT + apart.payload):
+    if not is_signed(spki(leaf), apart.payload, apart.signature, _CONTEXT):
         raise TrustError("E-SEAL", f"not signed by {signer.host}: damaged or forged")
     return sealed
 
@@ -157,15 +158,15 @@ class _Apart:
 
 def _take_apart(content: bytes, federation: str) -> _Apart:
     try:
-        payload, signature, parts = packing.array(packing.unpack(content), 3, "a sealed secret")[:3]
+        payload, signature = packing.array(packing.unpack(content), 2, "a sealed secret")[:2]
         payload = packing.blob(payload, 1, len(content))
         signature = packing.blob(signature, 1, SIGNATURE_BYTES)
-        chain = packing.items(
-            parts, lambda one: packing.blob(one, 1, CHAIN_BYTES), CHAIN_CERTIFICATES, "a chain"
-        )
-        fields = packing.array(packing.unpack(payload), 9, "a sealed secret")
-        if packing.pack([payload, signature, list(chain)]) != content or packing.pack(fields) != payload:
+        fields = packing.array(packing.unpack(payload), 10, "a sealed secret")
+        if packing.pack([payload, signature]) != content or packing.pack(fields) != payload:
             raise WireError("not in canonical form")
+        chain = packing.items(
+            fields[9], lambda one: packing.blob(one, 1, CHAIN_BYTES), CHAIN_CERTIFICATES, "a chain"
+        )
         sealed = SealedSecret(
             federation=packing.host(fields[1]),
             host=packing.host(fields[2]),

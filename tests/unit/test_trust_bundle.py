@@ -320,3 +320,17 @@ def test_a_federation_may_be_founded_without(tmp_path: Path) -> None:
         create_authority(tmp_path / "two", tmp_path / "keys", FEDERATION, 0, None, admin_keys=2, threshold=3)
     assert not (tmp_path / "two").exists()
     assert a_federation(tmp_path / "three").authority.bundles()[0].threshold == 1
+
+
+def test_the_bytes_of_a_bundle_stay_what_they_are() -> None:
+    """Two bundles written once are read, judged and written again to the byte: the form is a promise to other programs."""
+    folder = Path(__file__).parents[1] / "golden" / "bundles"
+    bodies = [bytes.fromhex(path.read_text().replace("\n", "")) for path in sorted(folder.glob("*.hex"))]
+    first, second = (bundle.parse(body, "golden") for body in bodies)
+    assert [first.body, second.body] == bodies
+    bundle_rules.check_start(first, first.roots)
+    bundle_rules.check_next(first, second)
+    made = next_bundle(first, issuers=second.issuers, not_after_ms=second.not_after_ms)
+    assert made.payload == second.payload
+    assert second.issuers[0].policy == bundle.IssuerPolicy((".example.org",), ("member",), (), 90)
+    assert first.issuers[0].policy == bundle.IssuerPolicy()

@@ -203,6 +203,10 @@ def test_other_administrators_and_bounds_come_with_a_renewed_bundle(
     assert (made["complete"], made["admin_keys"], made["threshold"]) == (True, 2, 2)
     (issuer,) = made["issuers"]
     assert (issuer["groups"], issuer["roles"], issuer["max_days"]) == (["member"], ["secret-admin"], 90)
+    (admins,) = {tuple(made["admin_key_sha256"])}
+    told = run("roots", "sign", made["file"], *admin(federation))
+    assert "DNS any; groups member; roles secret-admin; 90 days" in told.out, told.err
+    assert all(f"key      {one}" in told.out for one in admins)
     wrong = roots(federation, "renew", "--admin-key", private / "admin-2.key")
     assert (wrong.code, wrong.error) == (3, "E-TYPE")
     many = roots(federation, "renew", "--threshold", "3")
@@ -268,7 +272,7 @@ def test_new_keys_are_encrypted_unless_that_is_spelled_out(tmp_path: Path) -> No
         assert (ran.code, ran.error) == (8, "E-PASSPHRASE"), options
         assert not list(authority.private.glob("*-g2.key"))
     done(roots(federation, "prepare", "--from", ready, "--passphrase-file", tmp_path / "right"))
-    for name in ("root-g2", "issuing-g2"):
+    for name in ("root-g1", "issuing-g1", "admin-1", "root-g2", "issuing-g2"):
         path = authority.private / f"{name}.key"
         assert b"ENCRYPTED" in path.read_bytes()
         assert path.stat().st_mode & 0o777 == 0o600

@@ -29,7 +29,7 @@ from esgf_gossip.cli.trust_options import (
 from esgf_gossip.cli.trust_telling import no_reload, tell_daemon
 from esgf_gossip.config import ConfigError, load
 from esgf_gossip.trust import bundle_files, bundle_rules, generations, issue, keys, pem, readiness, rotation
-from esgf_gossip.trust.bundle import Bundle, public_key_spki
+from esgf_gossip.trust.bundle import Bundle, BundleIssuer, key_id, public_key_spki
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.folders import write_public
 from esgf_gossip.trust.founding import ISSUER_DAYS, ROOT_DAYS
@@ -379,8 +379,12 @@ def _print_step(step: Step, late: dict[str, str], held: Bundle | None = None) ->
         f"bundle   {one.version}",
         f"SHA-256  {one.fingerprint}",
         *(f"root     {root.subject.rfc4514_string()}, {pem.fingerprint(root)}" for root in one.roots),
-        *(f"issuer   {issuer.subject.rfc4514_string()}" for issuer in one.issuing_certificates),
+        *(
+            f"issuer   {issuer.certificate.subject.rfc4514_string()}, {_bounds(issuer)}"
+            for issuer in one.issuers
+        ),
         f"changes  signed by {one.threshold} of {len(one.admin_keys)} administrators' keys",
+        *(f"key      {key_id(key).hex()}" for key in one.admin_keys),
         f"file     {step.path}",
         *(f"missing  {text}" for text in step.missing),
         *_lag_lines(late),
@@ -405,6 +409,15 @@ def _print_step(step: Step, late: dict[str, str], held: Bundle | None = None) ->
     print_result(lines, data)
 
 
+def _bounds(issuer: BundleIssuer) -> str:
+    policy = issuer.policy
+    parts = [
+        f"{name} {'any' if values is None else ', '.join(values) or 'none'}"
+        for name, values in (("groups", policy.groups), ("roles", policy.roles))
+    ]
+    return f"DNS {', '.join(policy.dns_suffixes) or 'any'}; {'; '.join(parts)}; {policy.max_days} days"
+
+
 def _described(one: Bundle) -> dict[str, Any]:
     return {
         "version": one.version,
@@ -423,6 +436,7 @@ def _described(one: Bundle) -> dict[str, Any]:
             for issuer in one.issuers
         ],
         "admin_keys": len(one.admin_keys),
+        "admin_key_sha256": [key_id(key).hex() for key in one.admin_keys],
         "threshold": one.threshold,
         "not_after": rfc3339(issue.moment(one.not_after_ms)),
     }

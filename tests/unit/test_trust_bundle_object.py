@@ -13,7 +13,7 @@ from esgf_gossip.core.trust_lines import contradiction
 from esgf_gossip.trust import bundle_files, bundle_object, bundle_rules, issue, pem
 from esgf_gossip.trust.bundle import Bundle
 from esgf_gossip.trust.errors import TrustError
-from esgf_gossip.trust.install import import_bundles, install
+from esgf_gossip.trust.install import import_bundles, import_crls, install
 from esgf_gossip.trust.issue import CertificateAuthority
 from esgf_gossip.trust.material import TrustMaterial, trust_files
 from esgf_gossip.trust.objects import TrustObjects
@@ -112,6 +112,10 @@ def test_the_crls_of_a_new_ca_come_with_the_bundle_and_later_ones_after_it(
     import_bundles(directory, [second], federation=federation.name)
     names = {crl.issuer for crl in federation.material(HOST).crls}
     assert {fresh.root.certificate.subject, fresh.issuing.certificate.subject} <= names
+    newer = issue.crl(fresh.issuing, 2, {}, federation.now_ms, 14)
+    (taken,) = import_crls(directory, [newer], now_ms=federation.now_ms).taken
+    assert taken[0] == newer
+    assert newer in federation.material(HOST).crls
     import_bundles(directory, [third], federation=federation.name)
     old = federation.crl(2)
     found = objects(federation, late=True)
@@ -121,6 +125,18 @@ def test_the_crls_of_a_new_ca_come_with_the_bundle_and_later_ones_after_it(
     assert not [
         one for one in load(federation, late=True).findings(federation.now_ms) if "unused" in one.text
     ]
+
+
+def test_the_list_a_bundle_brought_may_run_out(federation: TestFederation) -> None:
+    """Of a CA that signed nothing here yet: the node goes on; what it brought for our own CA never lowers a newer one."""
+    _, (_, second, _) = rotated(federation)
+    import_bundles(federation.node(HOST), [second], federation=federation.name)
+    later = federation.now_ms + 40 * DAY_MS
+    federation.publish(federation.crl(4, at_ms=later), HOST)
+    material = federation.material(HOST, later)
+    numbers = material.crl_numbers()
+    assert numbers[f"CN=Issuing G1,O={federation.name}"] == 4
+    assert f"CN=Issuing G2,O={federation.name}" not in numbers
 
 
 def test_a_twin_is_proof_of_a_contradiction(federation: TestFederation) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from pathlib import Path
 
+from esgf_gossip.cli.control_client import ControlClient
+from esgf_gossip.config import load
 from esgf_gossip.demo.processes import DemoFederation
 from helpers.daemons import all_equal, eventually, status_of
 from helpers.trust_admin import Ran, run
@@ -86,3 +89,50 @@ def test_a_secret_arrives_and_the_hook_is_told_once(tmp_path: Path) -> None:
             log = federation.node(host).log_path.read_text()
             assert PLAIN not in log
             assert "Traceback" not in log
+
+
+def test_who_was_off_gets_it_later_and_a_failing_hook_is_seen_by_its_code_alone(tmp_path: Path) -> None:
+    """Sealed to a node that is off, after a change of its seal key; there the hook fails, is told again after a restart, and nothing is said."""
+    told, hook = tmp_path / "told", tmp_path / "hook.sh"
+    hook.write_text(HOOK.format(out=told) + "exit 7\n")
+    hook.chmod(0o755)
+    with DemoFederation(tmp_path / "federation", 3) as federation:
+        federation.prepare()
+        first, receiver, third = federation.hosts
+        config = federation.config_path(receiver)
+        config.write_text(config.read_text().replace("[trust]", f'[trust]\nsecret_hook = ["{hook}"]', 1))
+        federation.start_all()
+        eventually(lambda: all_equal(federation, federation.hosts, 3), "three converge")
+        key = tmp_path / "receiver.sealkey"
+        _good("secret", "key", "--rotate", "--out", key, "--config", config)
+        report = federation.config_path(first)
+        wanted = base64.b64encode(key.read_bytes()).decode()
+        eventually(lambda: _seal_of(report, receiver) == wanted, "the new seal key is with everybody")
+        federation.terminate(receiver)
+        trust = federation.directory / "trust"
+        admin = ("--dir", trust, "--private", trust / "private")
+        envelope = tmp_path / "x.sealed"
+        words = ("--to", receiver, "--name", "esgcet", "--in", "-", "--out", envelope)
+        signer = ("--signer", _operator(federation, tmp_path / "operator"))
+        _good("secret", "seal", *words, *signer, *admin, "--config", report, stdin=PLAIN)
+        _good("secret", "import", envelope, "--config", federation.config_path(third))
+        federation.start(receiver)
+        failure = "the hook for secret esgcet 1 failed: exit code 7"
+        for runs in (1, 2):
+            eventually(
+                lambda: failure in str(status_of(federation, receiver).get("trust")), "the failure is shown"
+            )
+            assert told.read_text().splitlines() == ["esgcet 1"] * runs
+            ran = run("check", "--config", config)
+            assert failure in ran.out
+            if runs == 1:
+                federation.terminate(receiver)
+                federation.start(receiver)
+        for host in federation.hosts:
+            assert PLAIN not in federation.node(host).log_path.read_text()
+        assert PLAIN not in json.dumps(status_of(federation, receiver))
+
+
+def _seal_of(config: Path, host: str) -> str | None:
+    nodes = ControlClient(load(config).control_socket).ask("trust")["nodes"]
+    return next((str(one["seal"]) for one in nodes if one["host"] == host), None)

@@ -175,6 +175,15 @@ def test_two_objects_of_one_number_are_proof(bench):
     assert proof.key in [head.key for said in bench.said(other, TrustHeads) for head in said.heads]
 
 
+def test_one_statement_in_two_forms_is_no_contradiction(bench):
+    """Whoever can turn a signature into its twin makes no proof by it; all nodes hold the smaller one."""
+    one, two = held(3, "a~r"), held(3, "a~s")
+    bench.do(bench.node.offer_trust([(KEY, one.body), (KEY, two.body)], bench.at()))
+    assert list(bench.disk.trust) == [KEY]
+    assert bench.told(fx.TrustConflict) == []
+    assert bench.node.registry.trust.head(KEY).sha256 == min(one.head.sha256, two.head.sha256)
+
+
 def test_what_is_held_outlives_a_restart_and_ends_with_its_issuer():
     """A restart has what was in force; an issuer that is trusted no more takes its objects along."""
     bench = Bench()

@@ -230,6 +230,8 @@ class Trusting:
             self._refused.popitem(last=False)
 
     def _contradict(self, held: TrustObject, body: bytes) -> None:
+        if not self._judge.contradicts(held.key, held.body, body):
+            return
         proof = contradiction(held.key, held.number, held.body, body)
         if proof is not None and proof.key not in self._table:
             self._out.append(TrustConflict(held.key, held.number))

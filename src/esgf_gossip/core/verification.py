@@ -53,6 +53,14 @@ class TrustJudge(Protocol):
         """
         ...  # pragma: no cover
 
+    def contradicts(self, key: str, one: bytes, other: bytes) -> bool:
+        """
+        Tell whether two different bodies of one key and number, both rightly signed, say different things.
+
+        What is signed counts, not the signature: whoever reads an ECDSA signature can make a second one of it.
+        """
+        ...  # pragma: no cover
+
 
 class Signer(Protocol):
     """This node's certified key, as the core may use it."""

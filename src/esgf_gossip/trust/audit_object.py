@@ -127,4 +127,8 @@ def offered(directory: Path, material: TrustMaterial) -> list[tuple[str, bytes]]
     return found
 
 
-KIND: Final = ObjectKind(PREFIX, judge, apply, offered)
+def _statement(body: bytes) -> bytes:
+    return read_head(body).payload
+
+
+KIND: Final = ObjectKind(PREFIX, judge, apply, offered, _statement)

@@ -93,4 +93,4 @@ def _payload(body: bytes) -> bytes:
     return found.payload
 
 
-KIND: Final = ObjectKind(PREFIX, judge, apply, offered)
+KIND: Final = ObjectKind(PREFIX, judge, apply, offered, _payload)

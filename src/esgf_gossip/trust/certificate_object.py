@@ -92,4 +92,9 @@ def _read(body: bytes) -> tuple[x509.Certificate, list[x509.Certificate]]:
     return leaf, others
 
 
-KIND: Final = ObjectKind(PREFIX, judge, apply, offered)
+def _statement(body: bytes) -> bytes:
+    leaf, others = _read(body)
+    return packing.pack([one.tbs_certificate_bytes for one in (leaf, *others)])
+
+
+KIND: Final = ObjectKind(PREFIX, judge, apply, offered, _statement)

@@ -77,4 +77,8 @@ def _key(crl: x509.CertificateRevocationList) -> str:
     return f"{PREFIX}{key_id.hex()}"
 
 
-KIND: Final = ObjectKind(PREFIX, judge, apply, offered)
+def _statement(body: bytes) -> bytes:
+    return _read(body).tbs_certlist_bytes
+
+
+KIND: Final = ObjectKind(PREFIX, judge, apply, offered, _statement)

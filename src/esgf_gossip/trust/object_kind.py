@@ -18,6 +18,7 @@ from esgf_gossip.trust.material import TrustMaterial
 Judge = Callable[[str, bytes, bytes | None, TrustMaterial, int], "Stand"]
 Apply = Callable[[Path, str, bytes, TrustMaterial, int], bool]
 Offered = Callable[[Path, TrustMaterial], list[tuple[str, bytes]]]
+Statement = Callable[[bytes], bytes]
 
 
 @attrs.frozen(order=True)
@@ -44,9 +45,12 @@ class ObjectKind:
     tells whether trust must be loaded again; to apply twice is to apply once.
     ``offered(directory, material)`` returns (key, body) of what the directory holds: how a file an administrator
     put there gets into the federation; what is unfit to be offered is left out.
+    ``statement(body)`` is what a judged object says without how it is signed: an ECDSA signature has two forms, which
+    anybody can make of each other. The body itself where only its signer can make it.
     """
 
     prefix: str
     judge: Judge
     apply: Apply
     offered: Offered
+    statement: Statement = bytes

@@ -59,6 +59,11 @@ class TrustObjects:
             ) from None
         return TrustObject(key, stand.number, stand.stamp_s, body)
 
+    def contradicts(self, key: str, one: bytes, other: bytes) -> bool:
+        """Tell whether two good objects of one key and number say different things, whatever their signatures look like."""
+        kind = _kind(key)
+        return kind is not None and kind.statement(one) != kind.statement(other)
+
     def apply(self, held: TrustObject, now_ms: int) -> bool:
         """
         Write an object into the trust directory; tell whether trust must be loaded again for it.
@@ -102,6 +107,8 @@ class TrustObjects:
         for one in pair:
             if str(self._judge(inner, one, None, now_ms).number) != number:
                 raise TrustError("E-OBJECT", f"{key} holds an object of another number")
+        if not self.contradicts(inner, *pair):
+            raise TrustError("E-OBJECT", f"{key} holds one statement in two forms")
         return Stand(0, 0)
 
 

@@ -121,6 +121,7 @@ class TrustKeeper:
         for held in node.registry.trust:
             self._apply(held)
         # Files put back from a backup must not lower what this node knew before it stopped.
+        self._seen = self._look()
         self._load_quietly("this node knew of newer CRLs than its files")
         driver.on_refusal = self._visit
         self.hook.run()

@@ -140,3 +140,10 @@ def test_a_list_that_has_run_out_starts_and_says_so(federation: TestFederation, 
         found.wait(3 * WATCH_FILES_S)
         assert (found.number, found.keeper.alarms) == (2, [])
         found.keeper.stop()
+
+
+def test_what_comes_too_early_is_no_alarm(running: Running) -> None:
+    """A list dated ahead of this clock may be good in an hour: nobody is woken for it."""
+    crl = running.federation.crl(9, at_ms=running.federation.now_ms + DAY_MS)
+    offer(running, next(key for key, _ in crl_object.by_key([crl])), crl.public_bytes(Encoding.DER))
+    assert (running.keeper.alarms, running.number) == ([], 1)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from esgf_gossip.core import packing
 from esgf_gossip.core.errors import ObjectRefused
 from esgf_gossip.trust import audit_object, generations, keys
 from esgf_gossip.trust.audit_object import make_head
@@ -55,6 +56,17 @@ def test_two_last_lines_of_one_number_are_both_good_and_so_a_contradiction(
 ) -> None:
     """Both judge well under one number with other bytes: the core makes proof of that."""
     assert judge(federation, head(federation, 8, 2), head(federation, 8, 1)) == 8
+
+
+def test_the_same_head_of_another_administrator_is_no_contradiction(federation: TestFederation) -> None:
+    """Two signatures over one head say one thing: either counts, and nobody is accused."""
+    objects = TrustObjects(federation.node(HOST), federation.material(HOST))
+    one = head(federation, 8)
+    payload, _, signature = packing.unpack(one)
+    other = packing.pack([payload, bytes(32), signature])
+    assert not objects.contradicts(f"audit/{federation.name}", one, other)
+    assert objects.contradicts(f"audit/{federation.name}", one, head(federation, 8, 2))
+    assert judge(federation, one, other) == 8
 
 
 def test_only_an_administrator_of_the_bundle_says_it(federation: TestFederation) -> None:

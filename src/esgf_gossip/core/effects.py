@@ -318,11 +318,16 @@ class TrustAccepted:
 
 @attrs.frozen
 class TrustTurnedAway:
-    """A trust object was refused; nothing changed. ``peer`` is empty for what this node's own files offered."""
+    """
+    A trust object was refused; nothing changed. ``peer`` is empty for what this node's own files offered.
+
+    ``lasting`` is False for what only comes too early, by our clock or before what it follows.
+    """
 
     key: str
     peer: str
     reason: str
+    lasting: bool = True
 
 
 @attrs.frozen

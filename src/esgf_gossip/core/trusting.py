@@ -215,7 +215,7 @@ class Trusting:
                 self._refuse(content)
             if refusal.contradicts and held is not None:
                 self._contradict(held, body)
-            self._out.append(TrustTurnedAway(key, peer, refusal.reason))
+            self._out.append(TrustTurnedAway(key, peer, refusal.reason, refusal.lasting))
             return
         if held is not None and held.number == offered.number:
             self._contradict(held, body)

@@ -346,6 +346,9 @@ class TrustKeeper:
         match notice:
             case fx.TrustAccepted():
                 self._apply(notice.held)
+            case fx.TrustTurnedAway(lasting=False):
+                # On the way forward through versions that is every second answer.
+                self.log.debug("trust: {key} is too early: {reason}", key=notice.key, reason=notice.reason)
             case fx.TrustTurnedAway():
                 source = f", sent by {notice.peer}" if notice.peer else ""
                 text = f"refused {notice.key}{source}: {notice.reason}"

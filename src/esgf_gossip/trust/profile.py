@@ -8,6 +8,7 @@ and revocation are chain.py's. Source: docs/trust.md, RFC 5280.
 
 from __future__ import annotations
 
+import functools
 from typing import Final, TypeVar
 
 from cryptography import x509
@@ -20,6 +21,8 @@ from esgf_gossip.trust.errors import TrustError, quoted
 from esgf_gossip.trust.names import Names
 
 SERIAL_BYTES: Final = 20
+# What a certificate says never changes; each is read several times in a handshake, and for every digest.
+LEAVES_REMEMBERED: Final = 512
 
 _Value = TypeVar("_Value", bound=x509.ExtensionType)
 
@@ -64,6 +67,7 @@ def leaf_names(certificate: x509.Certificate, federation: str | None = None) -> 
     return found
 
 
+@functools.lru_cache(maxsize=LEAVES_REMEMBERED)
 def _leaf_names(certificate: x509.Certificate) -> Names:
     if certificate.version is not x509.Version.v3:
         raise TrustError("E-PROFILE", f"X.509 version {certificate.version.name}, v3 is needed")

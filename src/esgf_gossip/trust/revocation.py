@@ -26,6 +26,9 @@ STALE_REMEDY: Final = (
     "get the newest CRL from the trust administrator, then trust-admin crl import and esgf-gossip reload"
 )
 
+# What a CRL knows a certificate by: the issuer's name in DER, the serial number.
+Issued = tuple[bytes, int]
+
 _KNOWN: Final = (x509.CRLNumber, x509.AuthorityKeyIdentifier)
 
 
@@ -214,6 +217,14 @@ class CrlSet:
     """The CRLs in force: checked, exactly one per issuer."""
 
     crls: tuple[x509.CertificateRevocationList, ...]
+    _by_issuer: dict[bytes, x509.CertificateRevocationList] = attrs.field(
+        init=False,
+        eq=False,
+        repr=False,
+        default=attrs.Factory(
+            lambda self: {crl.issuer.public_bytes(): crl for crl in reversed(self.crls)}, takes_self=True
+        ),
+    )
 
     @classmethod
     def choose(cls, crls: Iterable[x509.CertificateRevocationList]) -> CrlSet:
@@ -235,7 +246,7 @@ class CrlSet:
 
     def of_issuer(self, name: x509.Name) -> x509.CertificateRevocationList | None:
         """Return the CRL of one issuer."""
-        return next((crl for crl in self.crls if crl.issuer == name), None)
+        return self._by_issuer.get(name.public_bytes())
 
     def revoked(self, certificate: x509.Certificate) -> bool:
         """Tell whether a certificate is on the CRL of its issuer."""
@@ -244,6 +255,14 @@ class CrlSet:
             crl is not None
             and crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
         )
+
+    def passes(self, issued: Iterable[Issued]) -> bool:
+        """Tell whether a CRL of each issuer is held, and none of these certificates is on it."""
+        for issuer, serial in issued:
+            crl = self._by_issuer.get(issuer)
+            if crl is None or crl.get_revoked_certificate_by_serial_number(serial) is not None:
+                return False
+        return True
 
     def refuses_stale(self, name: x509.Name, now_ms: int) -> bool:
         """Tell whether the CRL of an issuer is missing or so old that nothing of that issuer may pass."""

@@ -31,7 +31,7 @@ from esgf_gossip.trust.chain import without_root
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.material import TrustMaterial
 from esgf_gossip.trust.names import Names
-from esgf_gossip.trust.revocation import milliseconds
+from esgf_gossip.trust.revocation import Issued, milliseconds
 
 # A federation has a hundred nodes; 4,096 verdicts take about 8 MB and outlast any flood of one peer.
 VERDICTS_KEPT: Final = 4096
@@ -48,6 +48,7 @@ class _Verdict:
     valid_from_ms: int
     valid_to_ms: int
     not_after_ms: int
+    issued: tuple[Issued, ...]
 
 
 class DigestVerifier:
@@ -60,9 +61,19 @@ class DigestVerifier:
         self._signed: OrderedDict[bytes, None] = OrderedDict()
 
     def replace(self, material: TrustMaterial) -> None:
-        """Judge by new trust from now on; of what was judged before only matching signatures count."""
-        self._material = material
-        self._verdicts.clear()
+        """
+        Judge by new trust from now on; of what was judged before only matching signatures count.
+
+        Where nothing but CRLs is new, chains that they let pass need no second look either: a federation's revocations
+        must not make every node check every chain again.
+        """
+        before, self._material = self._material, material
+        if (before.roots, before.bundle) != (material.roots, material.bundle):
+            self._verdicts.clear()
+            return
+        crls = material.anchors.crls
+        for key in [key for key, verdict in self._verdicts.items() if not crls.passes(verdict.issued)]:
+            del self._verdicts[key]
 
     def verify(
         self, signed: SignedDigest, digest: Digest, chain: Sequence[bytes], now_ms: int
@@ -155,6 +166,7 @@ class DigestVerifier:
             valid_from_ms=max(milliseconds(one.not_valid_before_utc) for one in verified),
             valid_to_ms=min(milliseconds(one.not_valid_after_utc) for one in verified),
             not_after_ms=milliseconds(leaf.not_valid_after_utc),
+            issued=tuple((one.issuer.public_bytes(), one.serial_number) for one in verified),
         )
 
 

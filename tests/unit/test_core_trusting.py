@@ -11,7 +11,7 @@ from esgf_gossip.core.messages import Feature, Fingerprints, GiveTrust, Heads, R
 from esgf_gossip.core.model import TrustObject
 from esgf_gossip.core.trust_lines import TrustTable, contradiction
 from esgf_gossip.sim.trust import PlainSigner, an_object
-from helpers.bench import OWN, Bench
+from helpers.bench import OWN, Bench, a_line
 
 A, B, C = "a.example.org", "b.example.org", "c.example.org"
 TRUST = (Feature.BUCKETS, Feature.TRUST)
@@ -232,10 +232,17 @@ def test_trust_goes_before_digests_once_for_a_difference(bench):
     assert any(isinstance(one, Heads) for one in bench.said(link)), "a lasting difference holds up digests"
 
 
-def test_new_trust_asks_everybody_for_roots(bench):
-    """What was refused under old trust is compared for at once."""
+def test_new_trust_asks_everybody_for_roots_where_something_was_refused(bench):
+    """What was refused under old trust is compared for at once; without that nobody is asked, or all would ask all."""
     links = [bench.open(peer, features=TRUST) for peer in (A, B)]
     bench.said()
+    bench.do(bench.node.trust_changed(PlainSigner(OWN), bench.at()))
+    assert not any(isinstance(one, Roots) for one in bench.said())
+    bench.verifier.revoked.add(PlainSigner(C).chain[0])
+    bench.hear(bench.open(C, features=TRUST), a_line(C).answer(0))
+    assert bench.head(C) is None
+    bench.said()
+    bench.verifier.revoked.clear()
     bench.do(bench.node.trust_changed(PlainSigner(OWN), bench.at()))
     assert all(any(isinstance(one, Roots) for one in bench.said(link)) for link in links)
 

@@ -162,9 +162,9 @@ class Comparing:
         self._out.append(StartTimer(CompareRoots(session.link), TRUST_FIRST_S))
         return True
 
-    def with_all(self) -> None:
-        """Compare with every peer at once: what was refused before may be good now."""
-        for session in self._sessions.open():
+    def trust_changed(self, *, has_refused: bool) -> None:
+        """Compare with every peer at once where something was refused before: it may be good now."""
+        for session in self._sessions.open() if has_refused else ():
             session.roots_asked = True
             self._send(session, [Roots(reconciliation.roots_of(self._registry), is_reply=False)])
 

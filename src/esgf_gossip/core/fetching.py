@@ -120,9 +120,9 @@ class Fetching:
         self._request = 0
         self._draining = False
 
-    def forget_refusals(self) -> None:
-        """Judge everything anew: trust changed."""
-        self._judging.forget()
+    def forget_refusals(self) -> bool:
+        """Judge everything anew: trust changed. Tell whether anything was refused before."""
+        return self._judging.forget()
 
     # ------------------------------------------------------------- claims
 

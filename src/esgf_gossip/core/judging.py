@@ -29,10 +29,13 @@ class Judging:
         self._out = out
         # Digests by hash; evidence (digest, signature, chain) by hash; digests of one link, whatever came with them.
         self._settled: OrderedDict[bytes | tuple[Link, bytes], None] = OrderedDict()
+        self._has_refused = False
 
-    def forget(self) -> None:
-        """Judge everything anew: trust changed."""
+    def forget(self) -> bool:
+        """Judge everything anew: trust changed. Tell whether anything was refused, so might be good now."""
+        has_refused, self._has_refused = self._has_refused, False
         self._settled.clear()
+        return has_refused
 
     def settle(self, payload_sha256: bytes, link: Link | None = None) -> None:
         """Look at this digest no more, whoever brings it, or only where this link does."""
@@ -88,6 +91,7 @@ class Judging:
             return self._verifier.verify(signed, digest, known_chain, at.wall_ms)
         except DigestRefused as refusal:
             if refusal.lasting:
+                self._has_refused = True
                 self._remember(evidence)
                 if known_chain:  # without one it was our question that fell short
                     self.settle(name, session.link)

@@ -243,7 +243,7 @@ class Node:
         Verifier and TrustJudge have been told already; links are re-judged by the shell.
         """
         self._trusting.again(at)
-        self._fetching.forget_refusals()
+        has_refused = self._fetching.forget_refusals()
         self._forking.forget_refusals()
         renewed = signer.certificate_sha256 != self.origin.publication.signer.certificate_sha256
         self.origin.publication.signer = signer
@@ -256,7 +256,7 @@ class Node:
             self.origin.publication.resume()
         if resumes or self.name not in self.registry.table:
             self.origin.publish(at)
-        self._comparing.with_all()
+        self._comparing.trust_changed(has_refused=has_refused)
         return self._finish(at)
 
     # ------------------------------------------------------------- lines

@@ -37,6 +37,10 @@ def test_status_tells_troubles_only_while_there_are_any():
     """A field of trouble appears with its text."""
     body = status_body(a_view(storage_error="disk is full", publishing_stopped="two of us"))
     assert (body["storage_error"], body["publishing_stopped"]) == ("disk is full", "two of us")
+    assert "trust" not in body
+    body = status_body(a_view(trust_alarms=("a fork", "an old list")))
+    assert body["trust"] == {"error": "", "alarms": ["a fork", "an old list"]}
+    assert status_body(a_view(trust_error="no key"))["trust"] == {"error": "no key", "alarms": []}
 
 
 def test_node_has_exactly_the_fields_of_the_contract():

@@ -65,8 +65,9 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "started_at": INSTANT,
             "storage_error": TEXT,
             "publishing_stopped": TEXT,
+            "trust": _object({"error": TEXT, "alarms": {"type": "array", "items": TEXT}}),
         },
-        optional=("storage_error", "publishing_stopped"),
+        optional=("storage_error", "publishing_stopped", "trust"),
     ),
     "Node": _object(
         {

@@ -44,6 +44,27 @@ def test_seven_nodes_survive_a_kill_a_change_and_a_restart(tmp_path):
             "the change is everywhere",
         )
 
+        # A peer group that the certificate does not grant is claimed in vain.
+        set_property(
+            federation.config_path(changed).parent / "esgf.properties", "node.peer.group", "esgf-prod,evil"
+        )
+        assert federation.control(changed).ask("reload")["changed"] == ["registration"]
+        eventually(
+            lambda: all(
+                fetch_json(federation.http_url(host), f"/api/v1/nodes/{changed}")["peer_groups_refused"]
+                == ["evil"]
+                for host in others
+            ),
+            "the claim is everywhere, and refused",
+        )
+        assert (
+            fetch_json(federation.http_url(others[0]), f"/api/v1/nodes/{changed}")["peer_group"]
+            == "esgf-prod"
+        )
+        log = federation.config_path(others[0]).parent / "daemon.log"
+        told = f"{changed} claims peer groups that its certificate does not grant, they are not shown: evil"
+        eventually(lambda: told in log.read_text(), "its author is named")
+
         federation.start(victim)
         eventually(lambda: all_equal(federation, federation.hosts, 7), "all equal after the restart")
         assert epoch_before < status_of(federation, victim)["epoch"]

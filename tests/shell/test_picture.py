@@ -91,6 +91,17 @@ def lines():
     globalLogPublisher.removeObserver(observe)
 
 
+def test_who_claims_groups_in_vain_is_named_once(picture, federation, lines):
+    """A peer group beyond the certificate is told with its author, again only when the claim changes."""
+    picture.start()
+    for claimed in (("evil",), ("evil",), ("evil", "worse"), ()):
+        federation.nodes = [a_node("b.example.org", groups_refused=claimed)]
+        picture._draw()
+    told = [line for line in lines if "claims peer groups" in line]
+    assert [line.rpartition(": ")[2] for line in told] == ["evil", "evil, worse"]
+    assert all(line.startswith("b.example.org ") for line in told)
+
+
 ACCEPTED = fx.DigestAccepted("b.example.org", 1, 1, frozenset(), leaving=False)
 
 

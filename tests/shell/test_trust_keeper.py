@@ -147,3 +147,14 @@ def test_what_comes_too_early_is_no_alarm(running: Running) -> None:
     crl = running.federation.crl(9, at_ms=running.federation.now_ms + DAY_MS)
     offer(running, next(key for key, _ in crl_object.by_key([crl])), crl.public_bytes(Encoding.DER))
     assert (running.keeper.alarms, running.number) == ([], 1)
+
+
+def test_a_clock_that_is_off_its_peers_is_an_alarm_as_long_as_it_is(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A minute off the median is worth a word, half a minute is not, and without peers nobody knows."""
+    for offset_ms, count in ((None, 0), (-30_000.0, 0), (-61_000.0, 1), (90_000.0, 1), (0.0, 0)):
+        monkeypatch.setattr(
+            type(running.node.links), "clock_offset_ms", property(lambda _, is_=offset_ms: is_)
+        )
+        assert len(running.keeper.alarms) == count

@@ -19,6 +19,7 @@ from esgf_gossip.cli.main import program
 from esgf_gossip.config import Config, from_document, load
 from esgf_gossip.demo.site_data import site_hosts, write_site
 from helpers.config import a_node_toml
+from helpers.trust import a_federation
 
 SITE = site_hosts(1)[0]
 
@@ -69,6 +70,20 @@ def test_site_data_is_read(tmp_path, good):
     result = check(tmp_path, good)
     assert result.exit_code == 11
     assert f"critical: site: {tmp_path / 'config_type'}: No such file" in result.stdout
+
+
+def test_peer_groups_beyond_the_certificate_are_told(tmp_path, good):
+    """Each peer group that the certificate lacks is attention, with what to do; those it has are not."""
+    federation = a_federation(tmp_path / "federation")
+    trust = federation.node(SITE, ("esgf-prod", "member"))
+    tables = {
+        **good,
+        "node": {"host": SITE, "federation": federation.name},
+        "trust": {"directory": str(trust)},
+    }
+    told = [line for line in check(tmp_path, tables).stdout.splitlines() if "does not grant" in line]
+    assert [line.split("'")[1] for line in told] == ["esgf-test", "cssef"]
+    assert all(line.startswith("attention: site: node.peer.group") for line in told)
 
 
 def test_another_host_name_is_critical(tmp_path, good):

@@ -74,6 +74,9 @@ def test_site_data_is_taken_over(tmp_path):
     for name in ("esgf.properties", "config_type"):
         assert (tmp_path / "esg" / name).read_bytes() == (folder / name).read_bytes()
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
+    path = folder / "trust" / f"{SITE}.csr.pem"
+    request = requests.read_request(path.read_bytes(), str(path))
+    assert request.names.groups == ("esgf-prod", "esgf-test", "cssef")
 
 
 def test_another_host_in_the_site_data_is_refused(tmp_path):

@@ -126,7 +126,7 @@ def test_bad_policy_is_named(content: str, says: str) -> None:
 def test_example_policy_is_good() -> None:
     """The example in certs/ is what init writes, and reads."""
     path = Path(__file__).parents[2] / "certs" / "policy.example.toml"
-    assert policy.load(path) == policy.parse(policy.TEMPLATE.format(federation=NAME).encode(), "template")
+    assert policy.load(path) == policy.parse(policy.template(NAME).encode(), "template")
 
 
 def test_words_tell_fingerprints_apart() -> None:

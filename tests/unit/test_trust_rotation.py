@@ -10,7 +10,7 @@ import pytest
 
 from esgf_gossip.trust import bundle_files, generations, keys, pem, revocation
 from esgf_gossip.trust.founding import create_authority
-from esgf_gossip.trust.policy import TEMPLATE
+from esgf_gossip.trust.policy import FIRST_GROUPS, template
 from helpers.rotation import HOST, OTHER, PASSPHRASE, done, report, roots
 from helpers.trust import FEDERATION, TestFederation, a_federation, real_now_ms
 from helpers.trust_admin import admin, run
@@ -155,16 +155,20 @@ def test_other_administrators_and_bounds_come_with_a_renewed_bundle(
         subprocess.run(["openssl", "pkey", "-in", key, "-pubout", "-out", public], check=True)
         files += ["--admin-key", public]
     policy = federation.authority.directory / "policy.toml"
-    policy.write_text(
-        TEMPLATE.format(federation=FEDERATION).replace("roles = []", 'roles = ["secret-admin"]')
-    )
+    policy.write_text(template(FEDERATION).replace("roles = []", 'roles = ["secret-admin"]'))
     made = done(roots(federation, "renew", "--limit", *files, "--threshold", "2"))
     assert (made["complete"], made["admin_keys"], made["threshold"]) == (True, 2, 2)
     (issuer,) = made["issuers"]
-    assert (issuer["groups"], issuer["roles"], issuer["max_days"]) == (["member"], ["secret-admin"], 90)
+    assert (issuer["groups"], issuer["roles"], issuer["max_days"]) == (
+        list(FIRST_GROUPS),
+        ["secret-admin"],
+        90,
+    )
     (admins,) = {tuple(made["admin_key_sha256"])}
     told = run("roots", "sign", made["file"], *admin(federation))
-    assert "DNS any; groups member; roles secret-admin; 90 days" in told.out, told.err
+    assert (
+        "DNS any; groups member, esgf-prod, esgf-test, esgf-dev; roles secret-admin; 90 days" in told.out
+    ), told.err
     assert all(f"key      {one}" in told.out for one in admins)
     wrong = roots(federation, "renew", "--admin-key", private / "admin-2.key")
     assert (wrong.code, wrong.error) == (3, "E-TYPE")

@@ -10,7 +10,7 @@ import pytest
 
 from esgf_gossip.trust import bundle_files, generations, issue, pem
 from esgf_gossip.trust.authority import Authority
-from esgf_gossip.trust.policy import TEMPLATE
+from esgf_gossip.trust.policy import template
 from esgf_gossip.trust.requests import make_request
 from helpers.bundles import history, next_bundle
 from helpers.rotation import HOST, OTHER, done, report, roots, rotate
@@ -139,9 +139,7 @@ def test_verify_says_what_is_out_of_bounds(federation: TestFederation, tmp_path:
     bundle.write_bytes(approved.bundle_pem)
     assert run("cert", "verify", bundle, *admin(federation)[:2]).out == "OK\n"
     policy = federation.authority.directory / "policy.toml"
-    policy.write_text(
-        TEMPLATE.format(federation=FEDERATION).replace("suffixes = []", 'suffixes = [".site.org"]')
-    )
+    policy.write_text(template(FEDERATION).replace("suffixes = []", 'suffixes = [".site.org"]'))
     done(roots(federation, "renew", "--limit"))
     ran = run("cert", "verify", bundle, *admin(federation)[:2])
     assert ran.code == 3

@@ -86,6 +86,7 @@ def test_good_digest_is_verified(federation: TestFederation) -> None:
     assert (found.order.epoch, found.order.sequence) == (7, 3)
     assert found.payload_sha256 == hashlib.sha256(b"the payload").digest()
     assert found.chain == federation.material(HOST).signer.chain
+    assert found.groups == {"member"}
 
 
 def test_malleated_signature_names_the_same_digest(federation: TestFederation) -> None:

@@ -13,7 +13,7 @@ import ipaddress
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,30 @@ def _site(config: Config) -> Iterator[Finding]:
         return
     for finding in site.findings:
         yield Finding(Level.ATTENTION, "site", str(finding))
+    yield from _groups(config, site.registration.peer_groups)
+
+
+def _groups(config: Config, claimed: Sequence[str]) -> Iterator[Finding]:
+    from esgf_gossip.trust.errors import TrustError  # noqa: PLC0415 - brings cryptography
+    from esgf_gossip.trust.material import TrustMaterial  # noqa: PLC0415
+
+    node = config.node
+    with contextlib.suppress(TrustError):  # that is a finding of its own
+        granted = TrustMaterial.load(
+            config.trust.directory,
+            host=node.host,
+            federation=node.federation,
+            now_ms=time.time_ns() // 1_000_000,
+            may_be_late=True,
+        ).names.groups
+        for name in claimed:
+            if name not in granted:
+                yield Finding(
+                    Level.ATTENTION,
+                    "site",
+                    f"node.peer.group names {name[:80]!r}, which the certificate does not grant: nobody sees it; ask "
+                    "for it with trust-admin cert request --same-key and --group for each, or leave it out",
+                )
 
 
 def _database(config: Config) -> Iterator[Finding]:

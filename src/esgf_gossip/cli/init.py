@@ -27,6 +27,8 @@ _SITE_FILES: Final = ("esgf.properties", "config_type")
 # esgf.properties may hold passwords; what may leave the host is decided when it is read.
 _SITE_FILE_MODE: Final = 0o600
 _SITE_FILE_BYTES: Final = 1024 * 1024
+# A certificate carries sixteen names; some are left for other DNS names and roles.
+_GROUPS_REQUESTED: Final = 10
 
 _NODE_TOML: Final = """\
 # The configuration of one node of an ESGF federation, for esgf-gossip.
@@ -255,7 +257,7 @@ def _write(directory: Path, text: str, copies: dict[str, bytes], host: str, fede
     for name, content in copies.items():
         create_file(directory / name, content, _SITE_FILE_MODE)
     try:
-        request = make_request(directory / "trust", host, federation, [host], [], [])
+        request = make_request(directory / "trust", host, federation, [host], _peer_groups(copies), [])
     except TrustError as error:
         # Made a moment ago, by us: the next try must not find them in its way.
         for name in copies:
@@ -267,6 +269,16 @@ def _write(directory: Path, text: str, copies: dict[str, bytes], host: str, fede
     # Last: a folder with a node.toml is a complete one.
     create_file(directory / "node.toml", text.encode(), 0o644)
     return request
+
+
+def _peer_groups(copies: dict[str, bytes]) -> tuple[str, ...]:
+    """Return the peer groups the site claims that can stand in a certificate: others see only certified ones."""
+    from esgf_gossip.esgf.properties import parse_properties  # noqa: PLC0415 - init alone needs it
+    from esgf_gossip.esgf.reader_rules import peer_groups  # noqa: PLC0415
+    from esgf_gossip.trust.names import can_certify  # noqa: PLC0415
+
+    claimed = peer_groups(parse_properties(copies.get("esgf.properties", b"")).get("node.peer.group", ""))
+    return tuple(name for name in dict.fromkeys(claimed) if can_certify(name))[:_GROUPS_REQUESTED]
 
 
 def _say_next_steps(directory: Path, request: Any, *, has_site_data: bool) -> None:

@@ -28,7 +28,7 @@ from esgf_gossip.trust.authority import Authority
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.founding import ISSUER_DAYS, ROOT_DAYS, create_authority
 from esgf_gossip.trust.issue import CertificateAuthority
-from esgf_gossip.trust.policy import DAYS_DEFAULT
+from esgf_gossip.trust.policy import DAYS_DEFAULT, FIRST_GROUPS
 from esgf_gossip.trust.publish import DAYS_MAX, publish, roots_due
 
 _CRL_DAYS: Final = click.IntRange(1, DAYS_MAX)
@@ -48,6 +48,15 @@ _CRL_DAYS: Final = click.IntRange(1, DAYS_MAX)
     help="Keys that sign changes of roots; 0: none.",
 )
 @click.option("--threshold", default=1, show_default=True, metavar="K", help="So many of them must sign.")
+@click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    default=FIRST_GROUPS,
+    show_default=True,
+    metavar="G",
+    help="What the policy lets certificates name; the first is for requests that name none.",
+)
 @click.option("--no-passphrase", is_flag=True, help="Do not encrypt the CA keys: for tests and demos.")
 @options("dir", "passphrase", "json")
 def init(
@@ -56,6 +65,7 @@ def init(
     issuer_days: int,
     admin_keys: int,
     threshold: int,
+    groups: tuple[str, ...],
     *,
     no_passphrase: bool,
 ) -> None:
@@ -76,6 +86,7 @@ def init(
         issuer_days=issuer_days,
         admin_keys=admin_keys,
         threshold=threshold,
+        groups=groups,
     )
     root = authority.roots()[0]
     digest = pem.fingerprint(root)

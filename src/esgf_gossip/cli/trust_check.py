@@ -15,7 +15,6 @@ from esgf_gossip.trust.findings import ATTENTION, CRITICAL, Finding
 
 EXIT_ATTENTION: Final = 10
 EXIT_CRITICAL: Final = 11
-CLOCK_OFF_MS: Final = 60 * 1000
 
 
 class _Days(click.ParamType):
@@ -71,11 +70,6 @@ def _of_daemon() -> list[Finding]:
         return [Finding(ATTENTION, f"the daemon could not be asked: {error}")]
     found = [Finding(CRITICAL, text) for text in (said["error"], said["hook_error"]) if text]
     found.extend(Finding(ATTENTION, text) for text in said["alarms"])
-    offset_ms = said["clock_offset_ms"]
-    if offset_ms is not None and abs(offset_ms) > CLOCK_OFF_MS:
-        found.append(
-            Finding(ATTENTION, f"this host's clock is {-offset_ms // 1000} s off the median of its peers")
-        )
     found.extend(_laggards(said["nodes"]))
     return found
 

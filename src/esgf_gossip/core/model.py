@@ -112,7 +112,8 @@ class VerifiedDigest:
 
     Only a Verifier makes one: the type is the proof. ``chain`` holds the DER
     certificates, leaf first, root left out; ``payload_sha256`` names the digest
-    (never the signature, which is malleable).
+    (never the signature, which is malleable). ``groups`` are those the certificate
+    grants: what an entry claims beyond them is not shown.
     """
 
     signed: SignedDigest
@@ -120,6 +121,7 @@ class VerifiedDigest:
     order: Order
     payload_sha256: bytes
     chain: tuple[bytes, ...]
+    groups: frozenset[str] = frozenset()
 
     @cached_property
     def head(self) -> Head:

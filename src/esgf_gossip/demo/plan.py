@@ -19,6 +19,8 @@ import attrs
 from esgf_gossip.addresses import format_address
 from esgf_gossip.config import toml_string
 from esgf_gossip.demo.site_data import site_hosts, write_site
+from esgf_gossip.esgf.properties import parse_properties
+from esgf_gossip.esgf.reader_rules import peer_groups
 from esgf_gossip.files import create_file
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ FEDERATION: Final = "demo.esgf.example"
 LOOPBACK: Final = "127.0.0.1"
 # As long as those of real nodes: with less, check would speak of their end.
 CERTIFICATE_DAYS: Final = 90
+# The peer groups of the real sites: what a node claims, its certificate must grant.
+PEER_GROUPS: Final = ("esgf-prod", "esgf-test", "cssef")
 
 _NODE_TOML: Final = """\
 # One node of a demo federation on one machine; see DIR/nodes for the others.
@@ -192,7 +196,7 @@ def lay_out(
     now_ms = time.time_ns() // 1_000_000
     trust = directory / "trust"
     try:
-        authority = create_authority(trust, trust / "private", FEDERATION, now_ms, None)
+        authority = create_authority(trust, trust / "private", FEDERATION, now_ms, None, groups=PEER_GROUPS)
         for number, node in enumerate(nodes, 1):
             _lay_out_node(node, nodes, authority, now_ms)
             tell(number)
@@ -207,10 +211,11 @@ def _lay_out_node(node: PlannedNode, nodes: Sequence[PlannedNode], authority: Au
 
     _make_private(node.folder)
     (node.folder / "state").mkdir()
-    write_site(node.host, node.folder)
+    properties = write_site(node.host, node.folder).properties
     trust = node.folder / "trust"
     trust.mkdir(mode=0o700)
-    request = make_request(trust, node.host, FEDERATION, [node.host], [], [])
+    groups = peer_groups(parse_properties(properties.read_bytes()).get("node.peer.group", ""))
+    request = make_request(trust, node.host, FEDERATION, [node.host], groups, [])
     issued = authority.approve(
         request.pem, fingerprint=request.fingerprint, now_ms=now_ms, days=CERTIFICATE_DAYS
     )

@@ -8,7 +8,7 @@ properties here, so that every view says the same. Source: docs/formats.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -175,6 +175,20 @@ class Registration:
     def default_peer(self) -> str:
         """Return the peer the site is installed to ask first: ``esgf.default.peer``."""
         return self.text("esgf.default.peer", DEFAULT_PEER)
+
+    def within(self, groups: Collection[str]) -> tuple[Registration, tuple[str, ...]]:
+        """
+        Bound the peer groups by those a certificate grants.
+
+        Returns:
+            The registration with the granted ones among those it claims, itself where that is all; and the others.
+        """
+        refused = tuple(name for name in self.peer_groups if name not in groups)
+        if not refused:
+            return self, ()
+        properties = dict(self.properties)
+        properties["node.peer.group"] = ",".join(name for name in self.peer_groups if name in groups)
+        return attrs.evolve(self, properties=properties), refused
 
     @property
     def node_types(self) -> tuple[str, ...]:

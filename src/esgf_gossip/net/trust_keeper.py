@@ -49,6 +49,8 @@ SAY_MOST_S: Final = 30.0
 # The highest time this node has seen, in Unix seconds; a clock that is so far below has been set back.
 TIME_FACT: Final = "highest_time_s"
 CLOCK_BACK_S: Final = 300
+# So far off the median of the peers' clocks it is worth a word (docs/threats.md).
+CLOCK_OFF_S: Final = 60
 
 # An address is visited for trust no sooner again, and so many are remembered.
 VISIT_AGAIN_S: Final = 20.0
@@ -93,6 +95,7 @@ class TrustKeeper:
         self._driver: Driver
         self._database: Database
         self._known: Callable[[], Iterable[TrustObject]] = tuple
+        self._clock_offset_ms: Callable[[], float | None] = lambda: None
         self._seen = self._look()
         self._moved_to: _Seen | None = None
         self.material = self._load(place)
@@ -118,6 +121,7 @@ class TrustKeeper:
         """Apply what the node holds, show it what the files hold, and begin to watch; it has been started."""
         self._node, self._driver, self._database = node, driver, database
         self._known = lambda: node.registry.trust
+        self._clock_offset_ms = lambda: node.links.clock_offset_ms
         for held in node.registry.trust:
             self._apply(held)
         # Files put back from a backup must not lower what this node knew before it stopped.
@@ -362,7 +366,15 @@ class TrustKeeper:
     @property
     def alarms(self) -> list[str]:
         """What was raised since the start, then what is critical as long as it is."""
-        return [*self._alarms.raised, *self._critical()]
+        return [*self._alarms.raised, *self._critical(), *self._clock_off()]
+
+    def _clock_off(self) -> list[str]:
+        offset_ms = self._clock_offset_ms()
+        if offset_ms is None or abs(offset_ms) <= CLOCK_OFF_S * 1000:
+            return []
+        return [
+            f"this host's clock is {abs(offset_ms) / 1000:.0f} s off the median of its peers': see that it is right"
+        ]
 
     def _critical(self) -> list[str]:
         found = self.material.findings(self._now_ms())

@@ -8,6 +8,7 @@ Source: docs/trust.md.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,7 @@ from esgf_gossip.trust.folders import (
 )
 from esgf_gossip.trust.issue import CertificateAuthority
 from esgf_gossip.trust.material import CRL_FOLDER, ROOTS_FOLDER
-from esgf_gossip.trust.policy import TEMPLATE, Policy
+from esgf_gossip.trust.policy import FIRST_GROUPS, Policy, template
 
 ROOT_DAYS: Final = 3650
 ISSUER_DAYS: Final = 730
@@ -49,6 +50,7 @@ def create_authority(
     issuer_days: int = ISSUER_DAYS,
     admin_keys: int = 1,
     threshold: int = 1,
+    groups: Sequence[str] = FIRST_GROUPS,
 ) -> Authority:
     """
     Found a federation: root, issuing CA, a first CRL of each, trust bundle 1, policy, log.
@@ -63,12 +65,15 @@ def create_authority(
         issuer_days: life of the issuing CA.
         admin_keys: how many administrators' keys to make, in ``private`` too; 0: a federation without a trust bundle.
         threshold: how many of them must sign a change of roots.
+        groups: what the first policy allows to certify; the first is for requests that name none.
 
     Raises:
         TrustError: E-NAME, E-EXISTS, E-GIT, E-FILE, E-PASSPHRASE. Nothing that exists is
             changed; after E-FILE some new files may be there.
     """
     names.check_dns(federation)
+    for group in groups:
+        names.check_name("group", group)
     if not 1 <= issuer_days <= root_days <= 36500:
         raise TrustError(
             "E-USAGE", "the root must live at least as long as the issuing CA, at most 100 years"
@@ -123,14 +128,16 @@ def create_authority(
         }.items():
             create_file(directory / name, content, 0o644)
         details = {"federation": federation, "root_sha256": pem.fingerprint(root.certificate)}
-        made = attrs.evolve(Authority(directory, private, Policy(federation)), signing=issuing)
+        made = attrs.evolve(
+            Authority(directory, private, Policy(federation, groups=tuple(groups))), signing=issuing
+        )
         if admin_keys:
             first = rotation.found(made, root, admin_keys, threshold, passphrase, now_ms)
             details["bundle_sha256"] = first.bundle.fingerprint
         with locked(directory):
             AuditLog(directory / LOG_FILE).append(now_ms, "init", details)
         # Last: a folder with a policy is a complete administration.
-        create_file(directory / POLICY_FILE, TEMPLATE.format(federation=federation).encode(), 0o644)
+        create_file(directory / POLICY_FILE, template(federation, groups).encode(), 0o644)
     except OSError as error:
         raise TrustError(
             "E-FILE", f"{error.filename or directory} cannot be written: {error.strerror}"

@@ -98,6 +98,11 @@ def check_name(kind: str, text: str) -> str:
     return text
 
 
+def can_certify(name: str) -> bool:
+    """Tell whether a text is the name of a group or role that a certificate can carry."""
+    return _NAME.fullmatch(name) is not None
+
+
 def parse_uri(text: str) -> tuple[str, str, str]:
     """
     Split a URI into federation, kind and name.

@@ -22,20 +22,29 @@ from esgf_gossip.trust.names import DEFAULT_GROUP, Names
 DAYS_DEFAULT: Final = 90
 DAYS_MAX: Final = 398
 
-TEMPLATE: Final = """\
+# What a new federation grants on request: plain membership, and the peer groups that ESGF has always had.
+FIRST_GROUPS: Final = (DEFAULT_GROUP, "esgf-prod", "esgf-test", "esgf-dev")
+
+_TEMPLATE: Final = """\
 # What trust-admin may certify. Names are compared byte for byte.
 federation = "{federation}"
 
 # DNS names of nodes must end in one of these (".example.org" or a whole name); empty: any DNS name.
 dns_suffixes = []
 
-# Groups and roles a request may ask for. A request that names no group gets the first of the groups.
-groups = ["member"]
+# Groups and roles a request may ask for. The peer groups a node claims (node.peer.group) are shown as far as
+# its certificate grants them. A request that names no group gets the first of the groups.
+groups = [{groups}]
 roles = []
 
 # Longest life of a node certificate.
 max_days = 90
 """
+
+
+def template(federation: str, groups: Sequence[str] = FIRST_GROUPS) -> str:
+    """Return the text of a federation's first policy; ``groups`` are names as ``names.check_name`` takes them."""
+    return _TEMPLATE.format(federation=federation, groups=", ".join(f'"{name}"' for name in groups))
 
 
 @attrs.frozen

@@ -111,6 +111,7 @@ class DigestVerifier:
             order=Order(verdict.rank, digest.epoch, digest.sequence),
             payload_sha256=payload_sha256,
             chain=verdict.chain,
+            groups=frozenset(verdict.names.groups),
         )
 
     def _is_signed(

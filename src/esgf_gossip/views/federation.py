@@ -32,7 +32,8 @@ class NodeView:
 
     ``registration`` is None where the node published none or one that cannot
     be read (``registration_error`` then says why). ``registration_issued_at_ms``
-    is issued_at of the digest that last changed the registration.
+    is issued_at of the digest that last changed the registration. ``groups_refused``
+    are the peer groups it claims and its certificate does not grant: ``registration`` is without them.
     """
 
     host: str
@@ -47,6 +48,7 @@ class NodeView:
     registration_issued_at_ms: int
     registration_error: str = ""
     forked: bool = False
+    groups_refused: tuple[str, ...] = ()
 
     @property
     def is_listed(self) -> bool:

@@ -20,6 +20,10 @@ from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView, O
 
 REGISTRATION = "registration"
 
+# By the content of the body and the groups of the certificate: the registration to show and the groups left out.
+_Read = tuple[Registration, tuple[str, ...]] | str
+_Cache = dict[tuple[bytes, frozenset[str]], _Read]
+
 
 class Judge:
     """Makes views of one registry and of the verdicts on its nodes."""
@@ -27,7 +31,7 @@ class Judge:
     def __init__(self, registry: Registry, standing: Standing) -> None:
         self._registry = registry
         self._standing = standing
-        self._parsed: dict[bytes, Registration | str] = {}
+        self._parsed: _Cache = {}
 
     def view(
         self,
@@ -45,7 +49,7 @@ class Judge:
             expiry_ms: the time by which lines expire; behind ``at_ms`` while nobody confirms our clock.
             held: nodes shown as unreachable for a while longer: they come and go.
         """
-        used: dict[bytes, Registration | str] = {}
+        used: _Cache = {}
         lines = sorted(self._registry.table, key=lambda line: line.digest.origin)
         nodes = tuple(self._node(line, expiry_ms, held, used) for line in lines)
         self._parsed = used
@@ -56,14 +60,15 @@ class Judge:
         line: VerifiedDigest,
         expiry_ms: int,
         held: frozenset[str],
-        used: dict[bytes, Registration | str],
+        used: _Cache,
     ) -> NodeView:
         digest = line.digest
         status, since_ms = self._status(line, expiry_ms, held)
         ref = digest.entries.get(REGISTRATION)
-        registration, error = (None, "no registration published")
+        read: _Read = "no registration published"
         if ref is not None:
-            registration, error = self._registration(ref.sha256, digest.origin, used)
+            read = self._registration(ref.sha256, line, used)
+        registration, refused = (None, ()) if isinstance(read, str) else read
         return NodeView(
             host=digest.origin,
             status=status,
@@ -75,24 +80,23 @@ class Judge:
             contact=digest.contact,
             registration=registration,
             registration_issued_at_ms=digest.issued_at_ms if ref is None else ref.changed_at_ms,
-            registration_error=error,
+            registration_error=read if isinstance(read, str) else "",
             # A proof of an older certificate is no mark on the one that replaced it.
             forked=digest.certificate_sha256 in self._registry.forks,
+            groups_refused=refused,
         )
 
-    def _registration(
-        self, content: bytes, origin: str, used: dict[bytes, Registration | str]
-    ) -> tuple[Registration | None, str]:
-        parsed = self._parsed.get(content)
+    def _registration(self, content: bytes, line: VerifiedDigest, used: _Cache) -> _Read:
+        key = content, line.groups
+        parsed = self._parsed.get(key)
         if parsed is None:
-            parsed = self._parse(content)
-        used[content] = parsed
-        if isinstance(parsed, str):
-            return None, parsed
-        if parsed.host != origin:
+            said = self._parse(content)
+            parsed = said if isinstance(said, str) else said.within(line.groups)
+        used[key] = parsed
+        if not isinstance(parsed, str) and parsed[0].host != line.digest.origin:
             # The name is the certificate's; a registration under another name is a claim about somebody else.
-            return None, f"the registration names {parsed.host}, the certificate {origin}"
-        return parsed, ""
+            return f"the registration names {parsed[0].host}, the certificate {line.digest.origin}"
+        return parsed
 
     def _parse(self, content: bytes) -> Registration | str:
         body = self._registry.body(content)

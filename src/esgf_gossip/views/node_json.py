@@ -76,6 +76,7 @@ def node_body(node: NodeView) -> dict[str, Any]:
         "long_name": registration.long_name if registration else "",
         "organization": registration.organization if registration else "",
         "peer_group": ",".join(registration.peer_groups) if registration else "",
+        "peer_groups_refused": list(node.groups_refused),
         "node_types": list(registration.node_types) if registration else [],
         "location": _location(registration) if registration else None,
         "epoch": node.epoch,

@@ -78,6 +78,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "long_name": TEXT,
             "organization": TEXT,
             "peer_group": TEXT,
+            "peer_groups_refused": _list_of(TEXT),
             "node_types": _list_of(TEXT),
             "location": {
                 "anyOf": [

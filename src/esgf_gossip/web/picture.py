@@ -38,6 +38,8 @@ READY_PEERS: Final = 2
 READY_AFTER_S: Final = 30.0
 # An address that cannot be reached is told at first and then at every so many attempts.
 DIAL_NEWS_EVERY: Final = 20
+# Groups are named by whoever claims them.
+GROUPS_TOLD_CHARACTERS: Final = 200
 
 _SAID: Final = {
     Verdict.CLEAR: "reported by nobody any more",
@@ -90,6 +92,7 @@ class Picture:
         self._is_ready = False
         self._statuses: dict[str, str] | None = None
         self._unreadable: dict[str, str] = {}
+        self._groups_refused: dict[str, tuple[str, ...]] = {}
         self._is_started = False
         self._damping = Damping()
         self._telling: IDelayedCall | None = None
@@ -179,6 +182,7 @@ class Picture:
         self.documents.keep("registration.xml", self._document.content)
         self._tell_statuses(view)
         self._tell_unreadable(view)
+        self._tell_groups_refused(view)
         for callback in tuple(self._callbacks.values()):
             callback()
 
@@ -200,6 +204,17 @@ class Picture:
             if self._unreadable.get(host) != error:
                 self.log.warn("{host} is not in the documents: {error}", host=host, error=error)
         self._unreadable = errors
+
+    def _tell_groups_refused(self, view: FederationView) -> None:
+        refused = {node.host: node.groups_refused for node in view.nodes if node.groups_refused}
+        for host, groups in refused.items():
+            if self._groups_refused.get(host) != groups:
+                self.log.warn(
+                    "{host} claims peer groups that its certificate does not grant, they are not shown: {groups}",
+                    host=host,
+                    groups=", ".join(groups)[:GROUPS_TOLD_CHARACTERS],
+                )
+        self._groups_refused = refused
 
     # ----------------------------------------------------------------- notices
 

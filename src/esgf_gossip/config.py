@@ -30,10 +30,10 @@ from esgf_gossip.addresses import (
     shown,
 )
 from esgf_gossip.files import read_file
+from esgf_gossip.views.lists_xml import LISTS, SHARD_FORMS
 
 DEFAULT_PATH: Final = Path("/etc/esgf-gossip/node.toml")
-OUTPUT_FILES: Final = ("registration.xml",)
-"""The files this version writes."""
+OUTPUT_FILES: Final = ("registration.xml", *LISTS)
 
 # No node.toml comes near; larger is another file, named by mistake.
 FILE_BYTES: Final = 1024 * 1024
@@ -46,6 +46,7 @@ HostName = NewType("HostName", str)
 AcceptedHost = NewType("AcceptedHost", str)
 PropertyName = NewType("PropertyName", str)
 OutputName = NewType("OutputName", str)
+ShardForm = NewType("ShardForm", str)
 CommandLine = NewType("CommandLine", tuple[str, ...])
 ListenAddress = NewType("ListenAddress", tuple[str, int])
 DialAddress = NewType("DialAddress", tuple[str, int])
@@ -106,6 +107,7 @@ class OutputsTable:
 
     directory: Path = attrs.field(metadata={"default": None})
     files: tuple[OutputName, ...] = attrs.field(metadata={"default": list(OUTPUT_FILES)})
+    shard_form: ShardForm = attrs.field(metadata={"default": SHARD_FORMS[0]})
 
 
 @attrs.frozen
@@ -229,6 +231,12 @@ def _parse_output(text: str) -> str:
     return text
 
 
+def _parse_shard_form(text: str) -> str:
+    if text not in SHARD_FORMS:
+        raise ValueError(f"{shown(text)} is no form of a shard: choose among {', '.join(SHARD_FORMS)}")
+    return text
+
+
 def _converter(folder: Path) -> cattrs.Converter:
     """Make the converter of one load: strict, for cattrs alone would take "7" for 7 and 1 for true."""
     converter = cattrs.Converter()
@@ -284,6 +292,7 @@ def _converter(folder: Path) -> cattrs.Converter:
     converter.register_structure_hook(ContactAddress, text(lambda value: parse_dial(value, 0)))
     converter.register_structure_hook(DialAddress, text(lambda value: parse_dial(value, 1)))
     converter.register_structure_hook(OutputName, text(_parse_output))
+    converter.register_structure_hook(ShardForm, text(_parse_shard_form))
     converter.register_structure_hook(AcceptedHost, text(parse_accepted))
     converter.register_structure_hook(PropertyName, text(a_property))
     converter.register_structure_hook(CommandLine, a_command)

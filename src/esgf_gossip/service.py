@@ -36,6 +36,7 @@ from esgf_gossip.net.trust_keeper import TrustKeeper, TrustPlace
 from esgf_gossip.net.trust_report import nodes_report
 from esgf_gossip.sources.site import Site, SiteFiles, read_site
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
+from esgf_gossip.storage.list_files import ListFiles
 from esgf_gossip.storage.outputs import RegistrationFile
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.statement import ENTRY as TRUST_ENTRY
@@ -155,6 +156,7 @@ class GossipService(Service):
             lambda: self._node.peers_compared,
             lambda: self._node.links.expiry_ms(self._driver.at()),
             RegistrationFile(document, self._database),
+            ListFiles(config.outputs.directory, config.outputs.files, config.outputs.shard_form),
             self._reactor,
             self._now_ms,
         )

@@ -11,6 +11,7 @@ import pytest
 from esgf_gossip.cli.failures import CommandError
 from esgf_gossip.cli.run import daemon_command
 from esgf_gossip.demo.processes import DemoFederation
+from esgf_gossip.views.lists_xml import LISTS
 from helpers.daemons import (
     a_federation_of_processes,
     all_equal,
@@ -88,6 +89,9 @@ def test_seven_nodes_survive_a_kill_a_change_and_a_restart(tmp_path):
         assert (tmp_path / "nodes" / victim / "state" / "registration.xml").read_bytes() == fetch(
             federation.http_url(victim), "/registration.xml"
         )[2]
+        for name in LISTS:
+            served = {fetch(federation.http_url(host), f"/{name}")[2] for host in federation.hosts}
+            assert served == {(tmp_path / "nodes" / victim / "state" / name).read_bytes()}, name
 
 
 def test_any_of_seven_may_be_killed_while_another_changes(tmp_path):

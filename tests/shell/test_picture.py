@@ -11,8 +11,10 @@ from esgf_gossip.core import log_effects as lx
 from esgf_gossip.core.model import RewriteEvidence, SignedDigest
 from esgf_gossip.net.sparing import LINES_A_WINDOW, WINDOW_S
 from esgf_gossip.storage.database import FILE_NAME, Database
+from esgf_gossip.storage.list_files import ListFiles
 from esgf_gossip.storage.outputs import RegistrationFile
 from esgf_gossip.views.federation import NodeStatus
+from esgf_gossip.views.lists_xml import LISTS
 from esgf_gossip.web.picture import (
     DIAL_NEWS_EVERY,
     READY_AFTER_S,
@@ -71,6 +73,7 @@ def picture(federation, clock, path, tmp_path):
         lambda: federation.compared,
         lambda: 0,
         RegistrationFile(path, database),
+        ListFiles(path.parent, tuple(LISTS)),
         clock,
         lambda: NOON_MS + int(clock.seconds() * 1000),
     )

@@ -97,7 +97,8 @@ def test_registration_is_503_until_it_is_written(client, daemon):
 
 def test_front_page_lists_what_is_served(client, daemon):
     """Every link of the front page leads somewhere, and names are escaped."""
-    daemon.documents.keep("registration.xml", XML)
+    for name in daemon.documents:
+        daemon.documents.keep(name, XML)
     daemon.picture = a_view(federation="<script>")
     page = client.ask("/")
     links = [part.partition('"')[0] for part in page.body.decode().split('href="')[1:]]

@@ -17,13 +17,13 @@ from esgf_gossip.esgf.node_type import NodeType
 from esgf_gossip.esgf.reader_rules import one_line, or_unknown, stored
 from esgf_gossip.esgf.registration import CERTIFICATE_NOT_AVAILABLE, Registration
 from esgf_gossip.esgf.services import Service
+from esgf_gossip.views import markup
 from esgf_gossip.views.federation import NodeView
 
 NAMESPACE: Final = "http://www.esgf.org/registry"
 # The Java node manager takes documents from this version on.
 FORMAT_VERSION: Final = "v0.0.1"
 
-_HEAD: Final = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
 _ROOT_TIMESTAMP: Final = re.compile(rb'(<Registration [^>]*?timeStamp=")([0-9]*)"')
 # A document of ours and of Java begins with 60 bytes of declaration and the root's start tag.
 _ROOT_WITHIN_BYTES: Final = 512
@@ -78,7 +78,7 @@ def render(nodes: Iterable[NodeView], timestamp_ms: int, cache: ElementCache = _
     ]
     return "".join(
         [
-            _HEAD,
+            markup.DECLARATION,
             f'<Registration xmlns="{NAMESPACE}" timeStamp="{timestamp_ms}" version="{FORMAT_VERSION}">\n',
             *cache.elements(wanted),
             "</Registration>\n",
@@ -118,7 +118,7 @@ def _node(node: Registration, timestamp_ms: int) -> str:
         "defaultPeer": one_line(node.default_peer),
     }
     children = "".join(_children(node))
-    return f"    <Node{_attributes(attributes)}>\n{children}    </Node>\n"
+    return f"    <Node{markup.attributes(attributes)}>\n{children}    </Node>\n"
 
 
 def _children(node: Registration) -> Iterable[str]:
@@ -207,24 +207,16 @@ def _feeds(node: Registration) -> Iterable[str]:
 
 def _certificate(text: str) -> str:
     text = _CONTROL_IN_TEXT.sub(" ", text.replace("\r\n", "\n"))
-    return _no_node_line(_escaped(text)) if text.strip() else CERTIFICATE_NOT_AVAILABLE
+    return _no_node_line(markup.escaped(text)) if text.strip() else CERTIFICATE_NOT_AVAILABLE
 
 
 def _element(name: str, attributes: dict[str, str], children: Iterable[str] = (), depth: int = 2) -> str:
     indent = "    " * depth
-    start = f"{indent}<{name}{_no_node_line(_attributes(attributes))}"
+    start = f"{indent}<{name}{_no_node_line(markup.attributes(attributes))}"
     inner = "".join(children)
     return f"{start}>\n{inner}{indent}</{name}>\n" if inner else f"{start}/>\n"
-
-
-def _attributes(attributes: dict[str, str | None] | dict[str, str]) -> str:
-    return "".join(f' {name}="{_escaped(value)}"' for name, value in attributes.items() if value is not None)
 
 
 def _no_node_line(escaped: str) -> str:
     # esgf-spotcheck counts the lines that hold this word as nodes; XML readers see the same letters.
     return escaped.replace("hostname", "&#104;ostname")
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")

@@ -17,9 +17,11 @@ from esgf_gossip.core import effects as fx
 from esgf_gossip.core import log_effects as lx
 from esgf_gossip.core.verdicts import Verdict
 from esgf_gossip.net.sparing import Sparing
+from esgf_gossip.storage.list_files import ListFiles
 from esgf_gossip.storage.outputs import RegistrationFile
 from esgf_gossip.views.federation import FederationView, NodeStatus, OwnState
 from esgf_gossip.views.judgement import Judge
+from esgf_gossip.views.lists_xml import LISTS
 from esgf_gossip.web.damping import Damping
 from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.kept import KeptDocuments
@@ -58,6 +60,7 @@ class Picture:
         peers_compared: how many peers have shown our own root.
         expiry_ms: the time by which lines expire.
         document: registration.xml.
+        lists: the lists beside it.
         clock: the reactor, or a Clock in tests.
         now_ms: Unix milliseconds.
     """
@@ -71,16 +74,18 @@ class Picture:
         peers_compared: Callable[[], int],
         expiry_ms: Callable[[], int],
         document: RegistrationFile,
+        lists: ListFiles,
         clock: IReactorTime,
         now_ms: Callable[[], int],
     ) -> None:
         self.events = EventHub(now_ms())
-        self.documents = KeptDocuments()
+        self.documents = KeptDocuments(("registration.xml", *LISTS))
         self._judge = judge
         self._own_state = own_state
         self._peers_compared = peers_compared
         self._expiry_ms = expiry_ms
         self._document = document
+        self._lists = lists
         self._clock = clock
         self._now_ms = now_ms
         self._view: FederationView | None = None
@@ -180,6 +185,9 @@ class Picture:
         if self.is_ready() or not self._document.is_inherited:
             self._document.update(view)
         self.documents.keep("registration.xml", self._document.content)
+        self._lists.update(view, is_ready=self.is_ready())
+        for name, content in self._lists:
+            self.documents.keep(name, content)
         self._tell_statuses(view)
         self._tell_unreadable(view)
         self._tell_groups_refused(view)

@@ -1,0 +1,154 @@
+"""
+The lists that identity, search and analysis services read: whitelists, attribute services, shards, LAS servers.
+
+Pure: no file, no clock. The rules are those of the Java gleaners with their faults mended, one by one in
+docs/formats.md, section 6; judging single texts is ``esgf.reader_rules``' work.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+import attrs
+
+from esgf_gossip.esgf import reader_rules
+from esgf_gossip.esgf.reader_rules import one_line
+from esgf_gossip.esgf.registration import Registration
+from esgf_gossip.esgf.services import Service
+from esgf_gossip.views import markup
+from esgf_gossip.views.federation import NodeView
+
+WHITELIST: Final = "http://www.esgf.org/whitelist"
+REGISTRY: Final = "http://www.esgf.org/registry"
+SHARD_FORMS: Final = ("host:port", "host")
+
+# The administrators' group: one row for the whole file, with an address of its own on each host.
+_WHEEL: Final = "wheel"
+_WHEEL_SERVICE: Final = "https://localhost/esgf-idp/saml/soap/secure/attributeService.htm"
+_WEB_HOST: Final = re.compile(r"https?://([^/:@\s]+)(?::[0-9]{1,5})?(?:/|$)")
+_ROOT_WITHIN_BYTES: Final = 512
+
+_Entries = Callable[[Iterable[Registration], str], Iterator[str]]
+
+
+@attrs.frozen
+class ListRule:
+    """One file: its root element, its namespace, and what makes the lines between."""
+
+    root: str
+    namespace: str
+    entries: _Entries
+
+
+def render(name: str, nodes: Iterable[NodeView], shard_form: str = SHARD_FORMS[0]) -> bytes:
+    """
+    Write one list.
+
+    Entries are in the order of the hosts, one a line, none twice. Where there is none the root stands alone.
+
+    Args:
+        name: one of ``LISTS``.
+        nodes: any order; who is stale, left or unreadable is left out.
+        shard_form: one of ``SHARD_FORMS``: whether shards name the port of the index.
+    """
+    rule = LISTS[name]
+    registrations = [
+        node.registration
+        for node in sorted(nodes, key=lambda node: node.host)
+        if node.is_listed and node.registration is not None and reader_rules.is_host_name(node.host)
+    ]
+    lines = dict.fromkeys(rule.entries(registrations, shard_form))
+    return "".join(
+        [
+            markup.DECLARATION,
+            f'<{rule.root} xmlns="{rule.namespace}">\n',
+            *(f"    {line}\n" for line in lines),
+            f"</{rule.root}>\n",
+        ]
+    ).encode()
+
+
+def is_list(name: str, document: bytes) -> bool:
+    """Tell whether bytes, of another program perhaps, are that list: whole, with the root its readers want."""
+    rule = LISTS[name]
+    start = f"<{rule.root} ".encode()
+    return start in document[:_ROOT_WITHIN_BYTES] and document.rstrip().endswith(f"</{rule.root}>".encode())
+
+
+def _endpoints(kind: str) -> _Entries:
+    def entries(registrations: Iterable[Registration], _shard_form: str) -> Iterator[str]:
+        for registration in registrations:
+            endpoint = _endpoint(registration, kind)
+            if endpoint:
+                yield f"<value>{markup.escaped(endpoint)}</value>"
+
+    return entries
+
+
+def _attribute_services(registrations: Iterable[Registration], _shard_form: str) -> Iterator[str]:
+    for registration in registrations:
+        service = _endpoint(registration, "AttributeService")
+        if not service:
+            continue
+        for group in registration.groups:
+            name = one_line(group.name)
+            if name == _WHEEL:
+                yield _attribute(_WHEEL, _WHEEL_SERVICE, "Administrator Group", None)
+            elif name.strip() and not reader_rules.is_hidden_group(name):
+                registrar = _endpoint(registration, "RegistrationService") or None
+                yield _attribute(name, service, one_line(group.description), registrar)
+
+
+def _attribute(name: str, service: str, description: str, registrar: str | None) -> str:
+    values = {
+        "type": name,
+        "attributeService": service,
+        "description": description,
+        "registrationService": registrar,
+    }
+    return f"<attribute{markup.attributes(values)}/>"
+
+
+def _shards(registrations: Iterable[Registration], shard_form: str) -> Iterator[str]:
+    for registration in registrations:
+        index = _service(registration, "IndexService")
+        found = _WEB_HOST.match(_endpoint(registration, "IndexService"))
+        if index is None or found is None or not reader_rules.is_host_name(found[1].lower()):
+            continue
+        port = dict(index.attributes)["port"]
+        place = f"{found[1]}:{port}" if shard_form == "host:port" else found[1]
+        yield f"<value>{markup.escaped(place)}/solr</value>"
+
+
+def _las_servers(registrations: Iterable[Registration], _shard_form: str) -> Iterator[str]:
+    for registration in registrations:
+        endpoint = _endpoint(registration, "LASService")
+        if endpoint:
+            values = {
+                "name": one_line(registration.short_name),
+                "url": endpoint,
+                "ip": reader_rules.address(registration.ip),
+            }
+            yield f"<las_server{markup.attributes(values)}/>"
+
+
+def _service(registration: Registration, kind: str) -> Service | None:
+    return next((service for service in registration.services if service.type == kind), None)
+
+
+def _endpoint(registration: Registration, kind: str) -> str:
+    """Return the endpoint as readers can bear it: they compare it whole, untrimmed; one with a blank inside is none."""
+    service = _service(registration, kind)
+    text = "" if service is None else reader_rules.endpoint(service.endpoint).strip()
+    return "" if re.search(r"\s", text) else text
+
+
+LISTS: Final = {
+    "esgf_idp.xml": ListRule("idp_whitelist", WHITELIST, _endpoints("OpenIDProvider")),
+    "esgf_ats.xml": ListRule("ats_whitelist", WHITELIST, _attribute_services),
+    "esgf_azs.xml": ListRule("azs_whitelist", WHITELIST, _endpoints("AuthorizationService")),
+    "esgf_shards.xml": ListRule("shards", WHITELIST, _shards),
+    "las_servers.xml": ListRule("las_servers", REGISTRY, _las_servers),
+}

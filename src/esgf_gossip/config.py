@@ -99,6 +99,7 @@ class EsgfTable:
     publish: tuple[PropertyName, ...] = attrs.field(metadata={"default": []})
     check_app_home: bool = attrs.field(metadata={"default": False})
     host_certificate: Path | None = attrs.field(metadata={"default": ""})
+    excludes: Path | None = attrs.field(metadata={"default": ""})
 
 
 @attrs.frozen

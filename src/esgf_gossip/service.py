@@ -151,7 +151,7 @@ class GossipService(Service):
             else config.outputs.directory / "registration.xml"
         )
         self.picture = Picture(
-            Judge(self._node.registry, self._node.standing),
+            Judge(self._node.registry, self._node.standing, lambda: self._site.exclusions),
             self._own_state,
             lambda: self._node.peers_compared,
             lambda: self._node.links.expiry_ms(self._driver.at()),
@@ -177,8 +177,8 @@ class GossipService(Service):
                 stored.epoch, stored.lines, stored.bodies, at, stored.forks, stored.logs, stored.trust
             )
         )
-        self.picture.start()
         self._site = site
+        self.picture.start()
         self._driver.perform(self._node.start(self._entries(site), at))
         self.trust.visit = self._connections.visit
         self.trust.on_statement = self._say_trust
@@ -191,7 +191,9 @@ class GossipService(Service):
 
     def _read_site(self, config: Config) -> Site:
         esgf = config.esgf
-        files = SiteFiles(esgf.properties, esgf.config_type, esgf.groups, esgf.host_certificate)
+        files = SiteFiles(
+            esgf.properties, esgf.config_type, esgf.groups, esgf.host_certificate, esgf.excludes
+        )
         return read_site(files, config.node.host, publish=esgf.publish, check_app_home=esgf.check_app_home)
 
     def _own_state(self) -> OwnState:
@@ -330,6 +332,7 @@ class GossipService(Service):
             return
         self._site = site
         self.config = config
+        self.picture.moved()
         outcome.findings.extend(str(finding) for finding in site.findings)
         if self._node.origin.publication.sequence != before:
             outcome.changed.append("registration")

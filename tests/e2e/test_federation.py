@@ -93,6 +93,22 @@ def test_seven_nodes_survive_a_kill_a_change_and_a_restart(tmp_path):
             served = {fetch(federation.http_url(host), f"/{name}")[2] for host in federation.hosts}
             assert served == {(tmp_path / "nodes" / victim / "state" / name).read_bytes()}, name
 
+        # One site's exclusions change its own lists alone.
+        path = federation.config_path(victim)
+        path.write_text(path.read_text().replace("[esgf]\n", '[esgf]\nexcludes = "excludes.txt"\n'))
+        (path.parent / "excludes.txt").write_text(f"^{re.escape(changed)}$ ALL\n")
+        federation.control(victim).ask("reload")
+        line = f"https://{changed}/esg-orp/".encode()
+        eventually(
+            lambda: line not in fetch(federation.http_url(victim), "/esgf_azs.xml")[2],
+            "the exclusion is in force",
+        )
+        assert line in fetch(federation.http_url(others[0]), "/esgf_azs.xml")[2]
+        assert f'hostname="{changed}"'.encode() in fetch(federation.http_url(victim), "/registration.xml")[2]
+        (path.parent / "excludes.txt").write_text("( ALL\n")
+        assert "no regular expression" in federation.control(victim).ask("reload")["refused"][0]
+        assert line not in fetch(federation.http_url(victim), "/esgf_azs.xml")[2]
+
 
 def test_any_of_seven_may_be_killed_while_another_changes(tmp_path):
     """Each node in turn is killed, misses a change of its neighbour, comes back, and has it."""

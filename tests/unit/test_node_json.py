@@ -54,6 +54,7 @@ def test_node_has_exactly_the_fields_of_the_contract():
         "organization": "EXAMPLE",
         "peer_group": "esgf-test,esgf-prod",
         "peer_groups_refused": [],
+        "excluded": [],
         "node_types": ["data"],
         "location": {"lat": 53.5, "lon": 10.0, "city": "Hamburg"},
         "epoch": 1_782_579_200_000_000,

@@ -129,7 +129,7 @@ def _site(config: Config) -> Iterator[Finding]:
     from esgf_gossip.sources.site import SiteFiles, read_site  # noqa: PLC0415
 
     esgf = config.esgf
-    files = SiteFiles(esgf.properties, esgf.config_type, esgf.groups, esgf.host_certificate)
+    files = SiteFiles(esgf.properties, esgf.config_type, esgf.groups, esgf.host_certificate, esgf.excludes)
     try:
         site = read_site(files, config.node.host, publish=esgf.publish, check_app_home=esgf.check_app_home)
     except SiteError as error:

@@ -27,6 +27,7 @@ class NodeType(IntFlag):
     PRIVATE = 128
 
 
+NO_TYPE: Final = NodeType(0)
 ALL: Final = NodeType.DATA | NodeType.INDEX | NodeType.IDP | NodeType.COMPUTE
 
 _NAMED: Final = (

@@ -1,5 +1,5 @@
 """
-The files of a site: ``esgf.properties``, ``config_type``, the groups, the host certificate.
+The files of a site: ``esgf.properties``, ``config_type``, the groups, the host certificate, the exclusions.
 
 Only reading lives here; what may leave the host and what is wrong with it is
 ``esgf.site_data``'s judgement. Called at start and on ``reload``, never by a timer of its own.
@@ -13,6 +13,8 @@ from typing import Final
 
 import attrs
 
+from esgf_gossip.esgf.exclusions import FILE_BYTES as EXCLUSIONS_BYTES
+from esgf_gossip.esgf.exclusions import Exclusions, ExclusionsError, parse_exclusions
 from esgf_gossip.esgf.groups import GROUPS_FILE_BYTES, GroupsError, parse_groups
 from esgf_gossip.esgf.node_type import FILE_BYTES as NODE_TYPE_BYTES
 from esgf_gossip.esgf.node_type import NodeTypeError, parse_node_type
@@ -37,21 +39,28 @@ class SiteFiles:
         config_type: the file with the number of the node type.
         groups: one group a line, ``name = description``; None: the node has none.
         certificate: text of the host certificate for PEMCert; None: ``NOT_AVAILABLE``.
+        excludes: ``esgf_excludes.txt``; None: nobody is left out.
     """
 
     properties: Path
     config_type: Path
     groups: Path | None = None
     certificate: Path | None = None
+    excludes: Path | None = None
 
 
 @attrs.frozen
 class Site:
-    """A site as its files describe it: what it publishes, what it says, what the administrator should know."""
+    """
+    A site as its files describe it: what it publishes, what it says, what the administrator should know.
+
+    ``exclusions`` are whom it leaves out of its own files.
+    """
 
     registration: Registration
     data: SiteData
     findings: tuple[Finding, ...]
+    exclusions: Exclusions = attrs.field(factory=Exclusions)
 
     @property
     def properties(self) -> Mapping[str, str]:
@@ -89,7 +98,10 @@ def read_site(
             groups = ()
             if files.groups is not None:
                 groups = parse_groups(_content(files.groups, GROUPS_FILE_BYTES), str(files.groups))
-    except (PropertiesError, NodeTypeError, GroupsError) as error:
+        exclusions = Exclusions()
+        if files.excludes is not None:
+            exclusions = parse_exclusions(_content(files.excludes, EXCLUSIONS_BYTES), str(files.excludes))
+    except (PropertiesError, NodeTypeError, GroupsError, ExclusionsError) as error:
         raise SiteError(str(error)) from None
     data = SiteData(
         host=host,
@@ -103,7 +115,7 @@ def read_site(
         groups_name=str(files.groups or "groups"),
         certificate_name=str(files.certificate or "host certificate"),
     )
-    return Site(build_registration(data), data, find_problems(data))
+    return Site(build_registration(data), data, find_problems(data), exclusions)
 
 
 def _content(path: Path, largest: int) -> bytes:

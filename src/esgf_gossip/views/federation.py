@@ -11,6 +11,7 @@ from enum import Enum
 
 import attrs
 
+from esgf_gossip.esgf.node_type import NO_TYPE, NodeType
 from esgf_gossip.esgf.registration import Registration
 
 
@@ -34,6 +35,7 @@ class NodeView:
     be read (``registration_error`` then says why). ``registration_issued_at_ms``
     is issued_at of the digest that last changed the registration. ``groups_refused``
     are the peer groups it claims and its certificate does not grant: ``registration`` is without them.
+    ``excluded`` are the types of which this site leaves it out of its own files.
     """
 
     host: str
@@ -49,11 +51,16 @@ class NodeView:
     registration_error: str = ""
     forked: bool = False
     groups_refused: tuple[str, ...] = ()
+    excluded: NodeType = NO_TYPE
 
     @property
     def is_listed(self) -> bool:
         """Tell whether the node belongs into the files that ESGF programs read."""
-        return self.registration is not None and self.status not in (NodeStatus.STALE, NodeStatus.LEFT)
+        return (
+            self.registration is not None
+            and self.status not in (NodeStatus.STALE, NodeStatus.LEFT)
+            and not self.excluded & NodeType.PRIVATE
+        )
 
 
 @attrs.frozen

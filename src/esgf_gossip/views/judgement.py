@@ -7,6 +7,7 @@ bodies. A wrong clock changes what is shown as stale, never what is held.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from esgf_gossip.core.model import VerifiedDigest
@@ -14,6 +15,7 @@ from esgf_gossip.core.publication import EPOCH_RANDOM_BITS
 from esgf_gossip.core.registry import Registry
 from esgf_gossip.core.standing import Standing
 from esgf_gossip.core.verdicts import Verdict
+from esgf_gossip.esgf.exclusions import Exclusions
 from esgf_gossip.esgf.registration import Registration, RegistrationError
 from esgf_gossip.views.explanation import explain
 from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView, OwnState
@@ -28,9 +30,16 @@ _Cache = dict[tuple[bytes, frozenset[str]], _Read]
 class Judge:
     """Makes views of one registry and of the verdicts on its nodes."""
 
-    def __init__(self, registry: Registry, standing: Standing) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        standing: Standing,
+        exclusions: Callable[[], Exclusions] = Exclusions,
+    ) -> None:
+        """``exclusions`` gives those in force whenever a view is made: they are policy of this site."""
         self._registry = registry
         self._standing = standing
+        self._exclusions = exclusions
         self._parsed: _Cache = {}
 
     def view(
@@ -50,8 +59,9 @@ class Judge:
             held: nodes shown as unreachable for a while longer: they come and go.
         """
         used: _Cache = {}
+        exclusions = self._exclusions()
         lines = sorted(self._registry.table, key=lambda line: line.digest.origin)
-        nodes = tuple(self._node(line, expiry_ms, held, used) for line in lines)
+        nodes = tuple(self._node(line, expiry_ms, held, used, exclusions) for line in lines)
         self._parsed = used
         return FederationView(at_ms, self._registry.table.root, own, nodes)
 
@@ -61,6 +71,7 @@ class Judge:
         expiry_ms: int,
         held: frozenset[str],
         used: _Cache,
+        exclusions: Exclusions,
     ) -> NodeView:
         digest = line.digest
         status, since_ms = self._status(line, expiry_ms, held)
@@ -84,6 +95,7 @@ class Judge:
             # A proof of an older certificate is no mark on the one that replaced it.
             forked=digest.certificate_sha256 in self._registry.forks,
             groups_refused=refused,
+            excluded=exclusions.of(digest.origin),
         )
 
     def _registration(self, content: bytes, line: VerifiedDigest, used: _Cache) -> _Read:

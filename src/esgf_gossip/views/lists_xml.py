@@ -14,6 +14,7 @@ from typing import Final
 import attrs
 
 from esgf_gossip.esgf import reader_rules
+from esgf_gossip.esgf.node_type import NodeType
 from esgf_gossip.esgf.reader_rules import one_line
 from esgf_gossip.esgf.registration import Registration
 from esgf_gossip.esgf.services import Service
@@ -35,10 +36,11 @@ _Entries = Callable[[Iterable[Registration], str], Iterator[str]]
 
 @attrs.frozen
 class ListRule:
-    """One file: its root element, its namespace, and what makes the lines between."""
+    """One file: its root element, its namespace, the type whose exclusion empties it, what makes the lines between."""
 
     root: str
     namespace: str
+    type: NodeType
     entries: _Entries
 
 
@@ -50,14 +52,17 @@ def render(name: str, nodes: Iterable[NodeView], shard_form: str = SHARD_FORMS[0
 
     Args:
         name: one of ``LISTS``.
-        nodes: any order; who is stale, left or unreadable is left out.
+        nodes: any order; who is stale, left, unreadable or excluded is left out.
         shard_form: one of ``SHARD_FORMS``: whether shards name the port of the index.
     """
     rule = LISTS[name]
     registrations = [
         node.registration
         for node in sorted(nodes, key=lambda node: node.host)
-        if node.is_listed and node.registration is not None and reader_rules.is_host_name(node.host)
+        if node.is_listed
+        and not node.excluded & rule.type
+        and node.registration is not None
+        and reader_rules.is_host_name(node.host)
     ]
     lines = dict.fromkeys(rule.entries(registrations, shard_form))
     return "".join(
@@ -146,9 +151,9 @@ def _endpoint(registration: Registration, kind: str) -> str:
 
 
 LISTS: Final = {
-    "esgf_idp.xml": ListRule("idp_whitelist", WHITELIST, _endpoints("OpenIDProvider")),
-    "esgf_ats.xml": ListRule("ats_whitelist", WHITELIST, _attribute_services),
-    "esgf_azs.xml": ListRule("azs_whitelist", WHITELIST, _endpoints("AuthorizationService")),
-    "esgf_shards.xml": ListRule("shards", WHITELIST, _shards),
-    "las_servers.xml": ListRule("las_servers", REGISTRY, _las_servers),
+    "esgf_idp.xml": ListRule("idp_whitelist", WHITELIST, NodeType.IDP, _endpoints("OpenIDProvider")),
+    "esgf_ats.xml": ListRule("ats_whitelist", WHITELIST, NodeType.IDP, _attribute_services),
+    "esgf_azs.xml": ListRule("azs_whitelist", WHITELIST, NodeType.DATA, _endpoints("AuthorizationService")),
+    "esgf_shards.xml": ListRule("shards", WHITELIST, NodeType.INDEX, _shards),
+    "las_servers.xml": ListRule("las_servers", REGISTRY, NodeType.COMPUTE, _las_servers),
 }

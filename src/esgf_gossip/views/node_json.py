@@ -13,6 +13,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from esgf_gossip.esgf.node_type import NodeType, node_type_names
 from esgf_gossip.esgf.registration import Registration
 from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView
 
@@ -77,6 +78,7 @@ def node_body(node: NodeView) -> dict[str, Any]:
         "organization": registration.organization if registration else "",
         "peer_group": ",".join(registration.peer_groups) if registration else "",
         "peer_groups_refused": list(node.groups_refused),
+        "excluded": _excluded(node.excluded),
         "node_types": list(registration.node_types) if registration else [],
         "location": _location(registration) if registration else None,
         "epoch": node.epoch,
@@ -107,6 +109,10 @@ def utc_text(unix_ms: int) -> str:
     """Write Unix milliseconds as RFC 3339 in UTC; what is beyond the calendar becomes its last moment."""
     moment = _UNIX_EPOCH + timedelta(milliseconds=min(max(unix_ms, 0), _LAST_MS))
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def _excluded(types: NodeType) -> list[str]:
+    return [*node_type_names(types), *(["private"] if types & NodeType.PRIVATE else [])]
 
 
 def _location(registration: Registration) -> dict[str, Any] | None:

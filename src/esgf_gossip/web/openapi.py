@@ -79,6 +79,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "organization": TEXT,
             "peer_group": TEXT,
             "peer_groups_refused": _list_of(TEXT),
+            "excluded": _list_of(TEXT),
             "node_types": _list_of(TEXT),
             "location": {
                 "anyOf": [

@@ -22,6 +22,7 @@ from esgf_gossip.views.node_json import json_bytes, node_body, nodes_body, statu
 from esgf_gossip.web.event_stream import EventStreamPage
 from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.kept import KeptDocument, KeptDocuments
+from esgf_gossip.web.legacy import JavaPage, NodeManagerPage
 from esgf_gossip.web.openapi import openapi_body
 from esgf_gossip.web.problems import Problem, Refused
 from esgf_gossip.web.resources import MISSING, RETRY_AFTER_S, KeptPage, Page, ProblemPage, send_document
@@ -209,6 +210,8 @@ class RootPage(Page):
         api.putChild(b"v1", v1)
         self.putChild(b"", FrontPage(facade))
         self.putChild(b"api", api)
+        self.putChild(b"esgf-nm", NodeManagerPage(facade.documents, facade.view))
+        self.putChild(b"esgf-node-manager", JavaPage(facade.documents))
         self.putChild(b"healthz", TextPage("ok", lambda: True))
         self.putChild(b"readyz", TextPage("ready", facade.is_ready))
         self.putChild(b"openapi.json", OpenApiPage(facade))

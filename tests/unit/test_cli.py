@@ -19,7 +19,7 @@ from helpers.config import a_node_toml
 
 COMMANDS = [
     *("demo", "init", "check", "run", "status", "nodes", "show", "explain", "watch"),
-    *("reload", "stop", "leave"),
+    *("reload", "spotcheck", "stop", "leave"),
 ]
 
 

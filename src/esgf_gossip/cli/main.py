@@ -33,6 +33,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "explain": ("node_commands", "explain", "Show why a node has its status, and who said so."),
     "watch": ("node_commands", "watch", "Follow what happens, live."),
     "reload": ("node_commands", "reload", "Read properties, trust and configuration again."),
+    "spotcheck": ("spotcheck", "spotcheck", "Say which reader breaks on a registration.xml."),
     "stop": ("node_commands", "stop", "Stop the daemon in good order."),
     "leave": ("node_commands", "leave", "Leave the federation and stop."),
 }

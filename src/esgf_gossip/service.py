@@ -330,6 +330,8 @@ class GossipService(Service):
         except (SiteError, PublicationError) as error:
             outcome.refused.append(f"{error}; the registration in force stays")
             return
+        if site.exclusions != self._site.exclusions:
+            outcome.changed.append("exclusions")
         self._site = site
         self.config = config
         self.picture.moved()

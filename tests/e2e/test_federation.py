@@ -97,7 +97,7 @@ def test_seven_nodes_survive_a_kill_a_change_and_a_restart(tmp_path):
         path = federation.config_path(victim)
         path.write_text(path.read_text().replace("[esgf]\n", '[esgf]\nexcludes = "excludes.txt"\n'))
         (path.parent / "excludes.txt").write_text(f"^{re.escape(changed)}$ ALL\n")
-        federation.control(victim).ask("reload")
+        assert federation.control(victim).ask("reload")["changed"] == ["exclusions"]
         line = f"https://{changed}/esg-orp/".encode()
         eventually(
             lambda: line not in fetch(federation.http_url(victim), "/esgf_azs.xml")[2],

@@ -13,6 +13,9 @@ import re
 from collections.abc import Collection
 from typing import Final
 
+# Any port makes another field.
+ACCEPTED_KEPT: Final = 64
+
 _AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@/?#\s]+)(?::([0-9]{0,5}))?")
 
 
@@ -32,6 +35,8 @@ class HostNames:
             ValueError: one of them is no host name.
         """
         self._names = frozenset(_configured(name) for name in names)
+        # The fields as clients write them: a handful, so that each is read once and not at every request.
+        self._accepted: set[str] = set()
 
     def accepts(self, authority: str) -> bool:
         """
@@ -40,7 +45,12 @@ class HostNames:
         Raises:
             ValueError: the field is no host with an optional port.
         """
-        return _host(authority) in self._names
+        if authority in self._accepted:
+            return True
+        is_ours = _host(authority) in self._names
+        if is_ours and len(self._accepted) < ACCEPTED_KEPT:
+            self._accepted.add(authority)
+        return is_ours
 
 
 def _configured(name: str) -> str:

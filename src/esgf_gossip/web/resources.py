@@ -102,21 +102,27 @@ def send_document(request: Request, document: KeptDocument) -> bytes:
     """
     etag, body = document.etag, document.body
     if document.gzip_body is not None:
-        request.setHeader("Vary", "Accept-Encoding")
+        request.setHeader(b"Vary", b"Accept-Encoding")
         if prefers_gzip(_field(request, b"accept-encoding")):
             etag, body = document.gzip_etag, document.gzip_body
-    request.setHeader("Cache-Control", "no-cache")
+    request.setHeader(b"Cache-Control", b"no-cache")
     if_none_match = _field(request, b"if-none-match")
+    if not if_none_match:
+        return _send_whole(request, document, etag, body)
     # A client that fetched the other encoding holds the same document: it is told so by the tag it sent.
     for tag in (etag, document.etag, document.gzip_etag):
         if is_none_match(if_none_match, tag):
-            request.setHeader("ETag", tag)
+            request.setHeader(b"ETag", tag.encode("ascii"))
             request.setResponseCode(304)
             return b""
-    request.setHeader("ETag", etag)
-    request.setHeader("Content-Type", document.content_type)
+    return _send_whole(request, document, etag, body)
+
+
+def _send_whole(request: Request, document: KeptDocument, etag: str, body: bytes) -> bytes:
+    request.setHeader(b"ETag", etag.encode("ascii"))
+    request.setHeader(b"Content-Type", document.content_type.encode("ascii"))
     if body is document.gzip_body:
-        request.setHeader("Content-Encoding", "gzip")
+        request.setHeader(b"Content-Encoding", b"gzip")
     return body
 
 

@@ -48,6 +48,18 @@ class Bare(Resource):
         return b"" if request.setETag(DOCUMENT.etag.encode()) is not None else DOCUMENT.body
 
 
+class Quiet(Site):
+    """A Site that writes no access log, as ours: the strictest peer."""
+
+    noisy = False
+
+    def startFactory(self) -> None:
+        """Open no log."""
+
+    def log(self, request: Request) -> None:
+        """Write nothing."""
+
+
 class Shown:
     """What the HTTP service of a daemon is given, with one document."""
 
@@ -71,8 +83,7 @@ class Shown:
 
 def serve(kind: str) -> None:
     """Serve one side on a free port until stdin is closed; its number is the first line."""
-    site: Site = make_site(Shown(), ("127.0.0.1",), reactor) if kind == "ours" else Site(Bare())
-    site.noisy = False
+    site: Site = make_site(Shown(), ("127.0.0.1",), reactor) if kind == "ours" else Quiet(Bare())
     port = reactor.listenTCP(0, site, interface="127.0.0.1")
     print(port.getHost().port, flush=True)
     reactor.callInThread(lambda: (sys.stdin.read(), reactor.callFromThread(reactor.stop)))

@@ -277,7 +277,6 @@ class GossipService(Service):
             "error": keeper.failure,
             "hook_error": keeper.hook.failure,
             "alarms": list(keeper.alarms),
-            "clock_offset_ms": self._node.links.clock_offset_ms,
             "findings": [attrs.asdict(one) for one in keeper.material.findings(self._now_ms())],
         }
 

@@ -15,6 +15,8 @@ from typing import Final
 from esgf_gossip.core import limits
 
 UNKNOWN: Final = "unknown"
+# Of registration.xml and of las_servers.xml; under another, or a prefix, readers see nothing.
+REGISTRY_NAMESPACE: Final = "http://www.esgf.org/registry"
 
 # The dashboard's columns are varchar(255) and its SQL buffers 2,048 bytes with up to three values:
 # one value too long aborts the transaction that imports all nodes.

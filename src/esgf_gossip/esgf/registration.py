@@ -9,6 +9,7 @@ properties here, so that every view says the same. Source: docs/formats.md.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -211,9 +212,9 @@ class Registration:
             self.properties.get("node.geolocation.lat", ""), 90
         ) and reader_rules.is_coordinate(self.properties.get("node.geolocation.lon", ""), 360)
 
-    @property
+    @cached_property
     def services(self) -> tuple[Service, ...]:
-        """List the services in the order of the document; computed anew at each call."""
+        """List the services in the order of the document: six files and the API ask for them at every change."""
         return services_of(self.node_type, self.properties, self.withheld)
 
     @property

@@ -15,7 +15,6 @@ import attrs
 
 from esgf_gossip.esgf import reader_rules
 
-NAMESPACE: Final = "http://www.esgf.org/registry"
 # As large as the largest of ours; a larger one is no document of a federation.
 DOCUMENT_BYTES: Final = 64 * 1024 * 1024
 FINDINGS_MOST: Final = 200
@@ -89,10 +88,12 @@ def _parsed(document: bytes) -> tuple[Element | None, str]:
 
 
 def _of_root(root: Element, document: bytes) -> Iterator[Breakage]:
-    if root.tag != f"{{{NAMESPACE}}}Registration":
+    if root.tag != f"{{{reader_rules.REGISTRY_NAMESPACE}}}Registration":
         local = _LOCAL.sub("", str(root.tag))
         wrong = (
-            f"the root is {local}" if local != "Registration" else f"the root is not in namespace {NAMESPACE}"
+            f"the root is {local}"
+            if local != "Registration"
+            else f"the root is not in namespace {reader_rules.REGISTRY_NAMESPACE}"
         )
         yield Breakage(1, "root", f"{wrong}: no node is seen", f"{JAVA}, {WEB_FE}")
     elif not re.search(rb"<Registration[\s>]", document):

@@ -89,7 +89,7 @@ def check_name(kind: str, text: str) -> str:
     Raises:
         TrustError: E-NAME.
     """
-    if not _NAME.fullmatch(text):
+    if not can_certify(text):
         raise TrustError(
             "E-NAME",
             f"{kind} {quoted(text)} is not a name",

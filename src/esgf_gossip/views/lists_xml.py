@@ -22,7 +22,7 @@ from esgf_gossip.views import markup
 from esgf_gossip.views.federation import NodeView
 
 WHITELIST: Final = "http://www.esgf.org/whitelist"
-REGISTRY: Final = "http://www.esgf.org/registry"
+REGISTRY: Final = reader_rules.REGISTRY_NAMESPACE
 SHARD_FORMS: Final = ("host:port", "host")
 
 # The administrators' group: one row for the whole file, with an address of its own on each host.
@@ -97,12 +97,12 @@ def _attribute_services(registrations: Iterable[Registration], _shard_form: str)
         service = _endpoint(registration, "AttributeService")
         if not service:
             continue
+        registrar = _endpoint(registration, "RegistrationService") or None
         for group in registration.groups:
             name = one_line(group.name)
             if name == _WHEEL:
                 yield _attribute(_WHEEL, _WHEEL_SERVICE, "Administrator Group", None)
             elif name.strip() and not reader_rules.is_hidden_group(name):
-                registrar = _endpoint(registration, "RegistrationService") or None
                 yield _attribute(name, service, one_line(group.description), registrar)
 
 

@@ -20,7 +20,6 @@ from esgf_gossip.esgf.services import Service
 from esgf_gossip.views import markup
 from esgf_gossip.views.federation import NodeView
 
-NAMESPACE: Final = "http://www.esgf.org/registry"
 # The Java node manager takes documents from this version on.
 FORMAT_VERSION: Final = "v0.0.1"
 
@@ -79,7 +78,7 @@ def render(nodes: Iterable[NodeView], timestamp_ms: int, cache: ElementCache = _
     return "".join(
         [
             markup.DECLARATION,
-            f'<Registration xmlns="{NAMESPACE}" timeStamp="{timestamp_ms}" version="{FORMAT_VERSION}">\n',
+            f'<Registration xmlns="{reader_rules.REGISTRY_NAMESPACE}" timeStamp="{timestamp_ms}" version="{FORMAT_VERSION}">\n',
             *cache.elements(wanted),
             "</Registration>\n",
         ]

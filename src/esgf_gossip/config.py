@@ -30,13 +30,16 @@ from esgf_gossip.addresses import (
     shown,
 )
 from esgf_gossip.files import read_file
-from esgf_gossip.views.lists_xml import LISTS, SHARD_FORMS
+from esgf_gossip.views.lists_xml import DROP_DOWN, LISTS, SHARD_FORMS
 
 DEFAULT_PATH: Final = Path("/etc/esgf-gossip/node.toml")
 OUTPUT_FILES: Final = ("registration.xml", *LISTS)
 
 # No node.toml comes near; larger is another file, named by mistake.
 FILE_BYTES: Final = 1024 * 1024
+
+# More often is a load, less often news of yesterday.
+PROBE_EVERY_S: Final = (1, 3600)
 
 _KINDS: Final = {str: "a text in quotes", int: "a number", bool: "true or false", list: "a list"}
 
@@ -46,6 +49,8 @@ HostName = NewType("HostName", str)
 AcceptedHost = NewType("AcceptedHost", str)
 PropertyName = NewType("PropertyName", str)
 OutputName = NewType("OutputName", str)
+ListName = NewType("ListName", str)
+Seconds = NewType("Seconds", int)
 ShardForm = NewType("ShardForm", str)
 CommandLine = NewType("CommandLine", tuple[str, ...])
 ListenAddress = NewType("ListenAddress", tuple[str, int])
@@ -109,6 +114,7 @@ class OutputsTable:
     directory: Path = attrs.field(metadata={"default": None})
     files: tuple[OutputName, ...] = attrs.field(metadata={"default": list(OUTPUT_FILES)})
     shard_form: ShardForm = attrs.field(metadata={"default": SHARD_FORMS[0]})
+    drop_down: tuple[ListName, ...] = attrs.field(metadata={"default": list(DROP_DOWN)})
 
 
 @attrs.frozen
@@ -121,9 +127,10 @@ class HttpTable:
 
 @attrs.frozen
 class ServicesTable:
-    """``[services]``: whether the node probes its own services."""
+    """``[services]``: whether the node probes its own services, and how often, in seconds."""
 
     probe: bool = attrs.field(metadata={"default": False})
+    probe_every_s: Seconds = attrs.field(metadata={"default": 60})
 
 
 @attrs.frozen
@@ -232,6 +239,12 @@ def _parse_output(text: str) -> str:
     return text
 
 
+def _parse_list(text: str) -> str:
+    if text not in LISTS:
+        raise ValueError(f"{shown(text)} is no list: choose among {', '.join(LISTS)}")
+    return text
+
+
 def _parse_shard_form(text: str) -> str:
     if text not in SHARD_FORMS:
         raise ValueError(f"{shown(text)} is no form of a shard: choose among {', '.join(SHARD_FORMS)}")
@@ -269,6 +282,11 @@ def _converter(folder: Path) -> cattrs.Converter:
     def or_none(parse: Callable[[str], Any]) -> Callable[[Any, Any], Any]:
         return text(lambda value: None if value == "" else parse(value))
 
+    def seconds(value: Any, _: Any) -> int:
+        if not PROBE_EVERY_S[0] <= strictly(int, value) <= PROBE_EVERY_S[1]:
+            raise ValueError(f"is {value}: write a number from {PROBE_EVERY_S[0]} to {PROBE_EVERY_S[1]}")
+        return int(value)
+
     def a_property(value: str) -> str:
         if not value.strip():
             raise ValueError("has an empty text in it: write the name of a property")
@@ -294,6 +312,8 @@ def _converter(folder: Path) -> cattrs.Converter:
     converter.register_structure_hook(DialAddress, text(lambda value: parse_dial(value, 1)))
     converter.register_structure_hook(OutputName, text(_parse_output))
     converter.register_structure_hook(ShardForm, text(_parse_shard_form))
+    converter.register_structure_hook(ListName, text(_parse_list))
+    converter.register_structure_hook(Seconds, seconds)
     converter.register_structure_hook(AcceptedHost, text(parse_accepted))
     converter.register_structure_hook(PropertyName, text(a_property))
     converter.register_structure_hook(CommandLine, a_command)
@@ -381,6 +401,8 @@ def _toml_value(value: Any) -> str:
         return '""'
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
     if isinstance(value, str | Path):
         return toml_string(str(value))
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], int):

@@ -1,8 +1,8 @@
 """
 The daemon: every room joined, started and stopped in order, reloaded without a stop.
 
-Only assembly lives here. ``run_in_foreground`` and the Twisted plugin both run
-this one service. No reactor is imported at module level (docs/adr/0002).
+Only assembly lives here. ``foreground`` and the Twisted plugin both run this one
+service. No reactor is imported at module level (docs/adr/0002).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import gc
 import os
 import signal
-import sys
 from pathlib import Path
 from random import SystemRandom
 from typing import Any, Final
@@ -28,12 +27,16 @@ from esgf_gossip.config import Config, ConfigError, load
 from esgf_gossip.core.effects import Notice
 from esgf_gossip.core.node import Node
 from esgf_gossip.core.publication import PublicationError
+from esgf_gossip.esgf.health import SERVICES
+from esgf_gossip.esgf.health import to_body as health_body
 from esgf_gossip.esgf.site_data import SiteError
-from esgf_gossip.net.clock import make_steady, wall_clock_ms
+from esgf_gossip.net.clock import wall_clock_ms
 from esgf_gossip.net.connections import Connections
 from esgf_gossip.net.driver import Driver
 from esgf_gossip.net.trust_keeper import TrustKeeper, TrustPlace
 from esgf_gossip.net.trust_report import nodes_report
+from esgf_gossip.sources.probes import Prober
+from esgf_gossip.sources.probing import Probing
 from esgf_gossip.sources.site import Site, SiteFiles, read_site
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.storage.list_files import ListFiles
@@ -150,13 +153,15 @@ class GossipService(Service):
             if "registration.xml" not in config.outputs.files
             else config.outputs.directory / "registration.xml"
         )
+        outputs = config.outputs
+        self._lists = ListFiles(outputs.directory, outputs.files, outputs.shard_form, outputs.drop_down)
         self.picture = Picture(
             Judge(self._node.registry, self._node.standing, lambda: self._site.exclusions),
             self._own_state,
             lambda: self._node.peers_compared,
             lambda: self._node.links.expiry_ms(self._driver.at()),
             RegistrationFile(document, self._database),
-            ListFiles(config.outputs.directory, config.outputs.files, config.outputs.shard_form),
+            self._lists,
             self._reactor,
             self._now_ms,
         )
@@ -178,12 +183,22 @@ class GossipService(Service):
             )
         )
         self._site = site
+        self._probing = Probing(
+            Prober(self._reactor).look, self._say, self._reactor, self._now_ms, SystemRandom()
+        )
+        self._probe(config)
         self.picture.start()
         self._driver.perform(self._node.start(self._entries(site), at))
         self.trust.visit = self._connections.visit
-        self.trust.on_statement = self._say_trust
+        self.trust.on_statement = self._say
         self.trust.start(self._node, self._driver, self._database)
         self._driver.on_fatal = self._end
+
+    def _probe(self, config: Config) -> None:
+        """Look at the services of the site; what was told of them, by the run before too, stays until then."""
+        services = self._site.registration.services if config.services.probe else ()
+        told = self._probing.health or self.picture.health_told(config.node.host)
+        self._probing.start(services, config.services.probe_every_s, told)
 
     def _notice(self, notice: Notice) -> None:
         self.trust.notice(notice)
@@ -213,6 +228,7 @@ class GossipService(Service):
             publishing_stopped=publication.stopped,
             trust_error=self.trust.failure or self.trust.hook.failure,
             trust_alarms=tuple(self.trust.alarms),
+            list_alarms=self._lists.alarms,
         )
 
     # ----------------------------------------------------------------- stop
@@ -223,6 +239,7 @@ class GossipService(Service):
         if not self._is_open:
             return succeed(None)
         connections = self._driver.connections
+        self._probing.stop()
         self.trust.stop()
         self._driver.stop()
         waits = [maybeDeferred(self._connections.stop), maybeDeferred(self._control.stop)]
@@ -242,6 +259,8 @@ class GossipService(Service):
         # A start that failed half way has not made all of them.
         if hasattr(self, "picture"):
             self.picture.stop()
+        if hasattr(self, "_probing"):
+            self._probing.stop()
         self.trust.stop()
         if hasattr(self, "_driver"):
             self._driver.stop()
@@ -325,6 +344,7 @@ class GossipService(Service):
         before = self._node.origin.publication.sequence
         try:
             site = self._read_site(config)
+            is_moved = config.services != self.config.services or site.registration != self._site.registration
             self._driver.perform(self._node.publish(self._entries(site), self._driver.at()))
         except (SiteError, PublicationError) as error:
             outcome.refused.append(f"{error}; the registration in force stays")
@@ -333,6 +353,9 @@ class GossipService(Service):
             outcome.changed.append("exclusions")
         self._site = site
         self.config = config
+        if is_moved:
+            self._probe(config)
+            self._say()
         self.picture.moved()
         outcome.findings.extend(str(finding) for finding in site.findings)
         if self._node.origin.publication.sequence != before:
@@ -340,13 +363,15 @@ class GossipService(Service):
 
     def _entries(self, site: Site) -> dict[str, bytes]:
         entries = {REGISTRATION: site.registration.to_body()}
+        if self._probing.health:
+            entries[SERVICES] = health_body(self._probing.health)
         try:
             entries[TRUST_ENTRY] = self.trust.statement()
         except TrustError as error:
             self.log.warn("nothing is published of this node's trust: {reason}", reason=str(error))
         return entries
 
-    def _say_trust(self) -> None:
+    def _say(self) -> None:
         if self._is_open:
             self._driver.perform(self._node.publish(self._entries(self._site), self._driver.at()))
 
@@ -393,11 +418,7 @@ class GossipService(Service):
 
 
 def _spare_the_collector() -> None:
-    """
-    Keep what the start has made, modules above all, out of the garbage collector's rounds.
-
-    It lives as long as the process, and to look through it takes 50 to 90 ms in which nothing else happens.
-    """
+    """Keep what the start has made out of the garbage collector's rounds: 50 to 90 ms in which all else waits."""
     gc.collect()
     gc.freeze()
 
@@ -424,26 +445,3 @@ def _need_restart(before: Config, after: Config) -> list[str]:
         "[outputs]": (before.outputs, after.outputs),
     }
     return [f"{name} changed; restart the daemon for it" for name, (old, new) in parts.items() if old != new]
-
-
-def run_in_foreground(config: Config, config_path: Path) -> int:
-    """Run the daemon until it is told to stop; return the exit code of the process."""
-    from twisted.internet import reactor  # noqa: PLC0415 - installing it is the program's decision
-    from twisted.logger import globalLogBeginner, textFileLogObserver  # noqa: PLC0415
-
-    globalLogBeginner.beginLoggingTo(
-        [textFileLogObserver(sys.stdout)], redirectStandardIO=False, discardBuffer=True
-    )
-    # Until the service has its handler: a reload asked for too early must not end the process.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    make_steady(reactor)
-    service = GossipService(config, config_path, reactor)
-    try:
-        service.startService()
-    except StartError as error:
-        sys.stderr.write(f"esgf-gossip: error: {error}\n")
-        return CANNOT_RUN
-    any_reactor: Any = reactor
-    any_reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    any_reactor.run()
-    return service.exit_code

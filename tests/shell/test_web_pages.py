@@ -13,7 +13,7 @@ from esgf_gossip.web.kept import KeptDocument, KeptDocuments
 from esgf_gossip.web.openapi import HEALTH
 from helpers.web import HOST, Client, StubDaemon, a_node, a_site, a_view, parsed, request
 
-PATHS = ("/", "/api/v1/status", "/api/v1/nodes", "/openapi.json", "/healthz", "/readyz")
+PATHS = ("/", "/api/v1/status", "/api/v1/nodes", "/api/v1/services", "/openapi.json", "/healthz", "/readyz")
 XML = b"<Registration/>" * 100
 
 
@@ -126,6 +126,10 @@ def test_bodies_fit_their_schemas(client, daemon):
     schemas = client.ask("/openapi.json").json["components"]["schemas"]
     assert set(HEALTH) == set(schemas["Service"]["properties"]["health"]["enum"])
     conform(client.ask("/api/v1/status").json, schemas["Status"], schemas)
+    services = client.ask("/api/v1/services").json
+    assert services
+    for service in services:
+        conform(service, schemas["ListedService"], schemas)
     for node in client.ask("/api/v1/nodes").json:
         conform(node, schemas["Node"], schemas)
     explanation = client.ask(f"/api/v1/nodes/{HOST}/explain").json
@@ -133,6 +137,24 @@ def test_bodies_fit_their_schemas(client, daemon):
     conform(explanation, schemas["Explanation"], schemas)
     assert client.ask("/api/v1/nodes/nobody.example.org/explain").status == 404
     conform(client.ask("/nowhere").json, schemas["Problem"], schemas)
+
+
+def test_services_are_asked_by_type_and_health(client):
+    """Types in any case; what is not known is refused with what is."""
+    everything = client.ask("/api/v1/services").json
+    kind = everything[0]["type"]
+    of_kind = [one for one in everything if one["type"] == kind]
+    assert client.ask(f"/api/v1/services?type={kind.upper()}").json == of_kind
+    assert client.ask(f"/api/v1/services?type={kind}&health=unknown").json == of_kind
+    assert client.ask("/api/v1/services?health=down").json == []
+    for query, said in {
+        "type=Tape": "IndexService",
+        "health=ill": "unknown",
+        "typ=IndexService": "type and health",
+        "type=%ff": "IndexService",
+    }.items():
+        answer = client.ask(f"/api/v1/services?{query}")
+        assert (answer.status, said in answer.json["detail"]) == (400, True)
 
 
 def conform(body, schema, schemas):

@@ -18,7 +18,7 @@ from esgf_gossip.cli.main import program
 from helpers.config import a_node_toml
 
 COMMANDS = [
-    *("demo", "init", "check", "run", "status", "nodes", "show", "explain", "watch"),
+    *("demo", "init", "check", "run", "status", "nodes", "services", "show", "explain", "watch"),
     *("reload", "spotcheck", "stop", "leave"),
 ]
 
@@ -193,9 +193,9 @@ def test_run_with_an_absolute_path_goes_on(tmp_path, monkeypatch, replaced, form
     """With the absolute path in the command line the daemon starts in this process."""
     path = a_node_toml(tmp_path)
     started = []
-    fake = type(sys)("esgf_gossip.service")
+    fake = type(sys)("esgf_gossip.foreground")
     fake.run_in_foreground = lambda config, config_path: started.append((config.node.state, config_path)) or 9
-    monkeypatch.setitem(sys.modules, "esgf_gossip.service", fake)
+    monkeypatch.setitem(sys.modules, "esgf_gossip.foreground", fake)
     arguments = [part.format(path) for part in form]
     monkeypatch.setattr(sys, "argv", ["esgf-gossip", "run", *arguments])
     result = invoke("run", *arguments)

@@ -153,10 +153,6 @@ def test_the_ports_of_a_running_daemon_are_its_own(tmp_path, good):
             {"http": {"listen": "0.0.0.0:1"}},
             "attention: http: listen is 0.0.0.0:1: anybody who reaches it",
         ),
-        (
-            {"services": {"probe": True}},
-            "attention: services: probe = true does nothing in this version",
-        ),
         ({"node": {"state": "config_type"}}, "critical: state: DIR/config_type is not a folder"),
         ({"outputs": {"directory": "open"}}, "attention: outputs: DIR/open is writable for everybody"),
     ],

@@ -188,6 +188,9 @@ def test_a_missing_name_is_told(key):
         ("services", "probe", 0),
         ("services", "probe", 1),
         ("services", "probe", "false"),
+        ("services", "probe_every_s", "60"),
+        ("services", "probe_every_s", True),
+        ("outputs", "drop_down", "esgf_idp.xml"),
         ("esgf", "check_app_home", 1.0),
         ("esgf", "groups", False),
         ("esgf", "publish", "key"),
@@ -200,6 +203,21 @@ def test_types_are_strict(table, key, value):
     text = the_fault(a_document(**{table: {key: value}}))
     assert f"'{key}' has " in text
     assert f"/srv/node/node.toml [{table}]; write " in text
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value", "said"),
+    [
+        ("services", "probe_every_s", 0, "a number from 1 to 3600"),
+        ("services", "probe_every_s", 3601, "a number from 1 to 3600"),
+        ("outputs", "drop_down", ["registration.xml"], "choose among esgf_idp.xml"),
+    ],
+)
+def test_what_health_makes_of_lists_has_bounds(table, key, value, said):
+    """A period out of range and a file that is no list are refused with what may stand there."""
+    text = the_fault(a_document(**{table: {key: value}}))
+    assert f"'{key}'" in text
+    assert said in text
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def test_node_has_exactly_the_fields_of_the_contract():
                 "endpoint": "http://esgf-a.example.org/thredds",
                 "health": "unknown",
                 "since": None,
+                "reason": "",
             }
         ],
         "metrics": {},

@@ -91,9 +91,6 @@ def _addresses(config: Config) -> Iterator[Finding]:
             f"listen is {format_address(config.http.listen)}: anybody who reaches it may read; "
             "put a web server with TLS before it, or listen on 127.0.0.1",
         )
-    if config.services.probe:
-        text = "probe = true does nothing in this version: the health of services is shown as unknown"
-        yield Finding(Level.ATTENTION, "services", text)
 
 
 def _folders(config: Config) -> Iterator[Finding]:

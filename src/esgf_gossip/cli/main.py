@@ -29,6 +29,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "run": ("run", "run", "Run the daemon in the foreground."),
     "status": ("node_commands", "status", "Show the state of this node."),
     "nodes": ("node_commands", "nodes", "Show the federation table."),
+    "services": ("node_commands", "services", "Show the services of the federation and their health."),
     "show": ("node_commands", "show", "Show one node of the federation."),
     "explain": ("node_commands", "explain", "Show why a node has its status, and who said so."),
     "watch": ("node_commands", "watch", "Follow what happens, live."),

@@ -1,5 +1,5 @@
 """
-The commands that ask the running daemon: status, nodes, show, explain, watch, reload, stop, leave.
+The commands that ask the running daemon: status, nodes, services, show, explain, watch, reload, stop, leave.
 
 Only question, answer and print live here; the daemon decides. No Twisted.
 """
@@ -18,6 +18,8 @@ from esgf_gossip.cli.failures import CommandError, ExitCode, printable
 from esgf_gossip.cli.options import common_options, config_option, json_option
 from esgf_gossip.cli.tables import print_json, print_json_line, print_pairs, print_table, text_of
 from esgf_gossip.config import load
+from esgf_gossip.esgf.health import Health
+from esgf_gossip.esgf.services import RULES
 
 # An orderly stop says goodbye to every peer and closes the database.
 STOP_TIMEOUT_S = 30.0
@@ -66,6 +68,36 @@ def nodes(config_path: Path, *, json_output: bool) -> None:
     print_table(columns, rows)
 
 
+@click.command(epilog="Example: esgf-gossip services --type IndexService --health down")
+@click.option("--type", "service_type", default="", help="Only services of this type, such as IndexService.")
+@click.option(
+    "--health", type=click.Choice([one.value for one in Health]), help="Only services of this health."
+)
+@config_option
+@json_option
+@common_options
+def services(service_type: str, health: str | None, config_path: Path, *, json_output: bool) -> None:
+    """
+    Show the services of the federation, one line each, with their health.
+
+    unknown: nobody looked; such a service stays in every list.
+    """
+    known = {rule.type.lower(): rule.type for rule in RULES}
+    if service_type and service_type.lower() not in known:
+        raise click.BadParameter(f"is none of {', '.join(known.values())}", param_hint="--type")
+    answer = [
+        one
+        for one in _list_of_nodes(_daemon(config_path).ask("services"))
+        if service_type.lower() in ("", text_of(one.get("type")).lower())
+        and health in (None, one.get("health"))
+    ]
+    if json_output:
+        print_json(answer)
+        return
+    columns = ("type", "host", "health", "since", "endpoint", "reason")
+    print_table(columns, [[one.get(column) for column in columns] for one in answer])
+
+
 @click.command(epilog="Example: esgf-gossip show esgf-data.dkrz.de")
 @click.argument("host")
 @config_option
@@ -81,7 +113,7 @@ def show(host: str, config_path: Path, *, json_output: bool) -> None:
     services = answer.get("services") or []
     if services:
         click.echo()
-        columns = ("type", "endpoint", "health", "since")
+        columns = ("type", "endpoint", "health", "since", "reason")
         print_table(columns, [[service.get(column) for column in columns] for service in services])
 
 

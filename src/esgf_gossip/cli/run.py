@@ -36,7 +36,7 @@ def run(config_path: Path) -> int:
     if not _names(sys.argv, path):
         # Whoever looks at the list of processes must see which node this is.
         replace_process(daemon_command(path))
-    from esgf_gossip.service import run_in_foreground  # noqa: PLC0415 - brings Twisted and OpenSSL
+    from esgf_gossip.foreground import run_in_foreground  # noqa: PLC0415 - brings Twisted and OpenSSL
 
     return run_in_foreground(config, path)
 

@@ -18,6 +18,7 @@ import msgpack
 
 from esgf_gossip.core import limits
 from esgf_gossip.esgf import reader_rules
+from esgf_gossip.esgf.bodies import BodyError, unpacked
 from esgf_gossip.esgf.node_type import NODE_TYPE_MAX, NodeType, node_type_names
 from esgf_gossip.esgf.services import Service, services_of
 
@@ -260,10 +261,6 @@ class Registration:
         Raises:
             RegistrationError: the bytes are no registration, or beyond a bound.
         """
-        if len(body) > limits.ENTRY_BYTES:
-            raise RegistrationError(
-                f"registration of {len(body)} bytes, at most {limits.ENTRY_BYTES} are allowed"
-            )
         fields = _mapping(_unpacked(body), "registration")
         host = _text(fields.get("host"), "host", limits.HOST_CHARACTERS)
         if not reader_rules.is_host_name(host):
@@ -290,34 +287,9 @@ class Registration:
 
 def _unpacked(body: bytes) -> object:
     try:
-        value: object = msgpack.unpackb(
-            body,
-            object_pairs_hook=_pairs_once,
-            ext_hook=_no_extension,
-            max_str_len=limits.ENTRY_BYTES,
-            max_bin_len=limits.ENTRY_BYTES,
-            max_array_len=limits.ENTRY_BYTES,
-            max_map_len=limits.ENTRY_BYTES,
-            max_ext_len=0,
-        )
-    except RegistrationError:
-        raise
-    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException):
-        # The parser's own texts may quote bytes of a stranger: they stay here.
-        raise RegistrationError("registration: not a msgpack map of text keys") from None
-    return value
-
-
-def _pairs_once(pairs: list[tuple[object, object]]) -> dict[object, object]:
-    mapping = dict(pairs)
-    # Two readers that keep different ones of two equal keys would see two registrations.
-    if len(mapping) != len(pairs):
-        raise RegistrationError("registration: a key occurs twice in one map")
-    return mapping
-
-
-def _no_extension(code: int, _data: bytes) -> object:
-    raise RegistrationError(f"registration: msgpack extension {code}")
+        return unpacked(body, "registration")
+    except BodyError as error:
+        raise RegistrationError(str(error)) from None
 
 
 def _mapping(value: object, what: str) -> dict[object, object]:

@@ -6,7 +6,7 @@ What they say is ``views.lists_xml``'; files that end in ``_static.xml`` are the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -15,20 +15,29 @@ from twisted.logger import Logger
 
 from esgf_gossip.files import read_file, replace_file
 from esgf_gossip.views.federation import FederationView
-from esgf_gossip.views.lists_xml import LISTS, SHARD_FORMS, is_list, render
+from esgf_gossip.views.lists_xml import DROP_DOWN, LISTS, SHARD_FORMS, document, entries, is_list, lines_of
 
 # A list of 10,000 nodes is about 1 MiB.
 FILE_BYTES: Final = 16 * 1024 * 1024
+# Services that go down within so long of each other may have one cause: several of the usual probe periods.
+TOGETHER_MS: Final = 10 * 60 * 1000
 
 
 @attrs.define
 class _List:
-    """One list: what is served, what is known to be on the disk, whether this run made it."""
+    """
+    One list: what is served, whether this run made it, why it cannot be written.
+
+    ``down_at_ms`` is when each line was first seen to be down, ``kept`` are those that are listed nevertheless.
+    """
 
     path: Path | None
     content: bytes = b""
     is_updated: bool = False
     write_error: str = ""
+    alarm: str = ""
+    down_at_ms: dict[str, int] = attrs.field(factory=dict)
+    kept: set[str] = attrs.field(factory=set)
 
 
 class ListFiles:
@@ -36,7 +45,13 @@ class ListFiles:
 
     log = Logger()
 
-    def __init__(self, directory: Path, written: Collection[str], shard_form: str = SHARD_FORMS[0]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        written: Collection[str],
+        shard_form: str = SHARD_FORMS[0],
+        drop_down: Collection[str] = DROP_DOWN,
+    ) -> None:
         """
         Take over what an earlier run or program left, so that readers are served before the registry is compared.
 
@@ -44,7 +59,9 @@ class ListFiles:
             directory: where to write.
             written: names of those to write; the others are served over HTTP alone, files of that name left alone.
             shard_form: one of ``SHARD_FORMS``.
+            drop_down: names of the lists that services which are down leave.
         """
+        self._drop_down = drop_down
         self._shard_form = shard_form
         self._lists = {name: _List(directory / name if name in written else None) for name in LISTS}
         for name, one in self._lists.items():
@@ -62,10 +79,50 @@ class ListFiles:
         for name, one in self._lists.items():
             if one.content and not one.is_updated and not is_ready:
                 continue
+            lines = entries(name, view.nodes, self._shard_form)
+            one.content = document(name, self._without_down(name, one, lines, view.at_ms))
             one.is_updated = True
-            one.content = render(name, view.nodes, self._shard_form)
             if one.path is not None and _read(one.path) != one.content:
                 self._write(one, one.path)
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """Say which lists are kept as they were because too much would vanish from them."""
+        return tuple(one.alarm for one in self._lists.values() if one.alarm)
+
+    def _without_down(self, name: str, one: _List, lines: Mapping[str, bool], at_ms: int) -> Collection[str]:
+        """
+        Leave out what is down, unless more than half would vanish by that within ``TOGETHER_MS``.
+
+        Then what went down in that time stays, or comes back: a fault of the network, or of whoever looks, is
+        likelier. Nodes look at different moments, so that one fault is told by one after another. Over a restart
+        the list on the disk tells who was in it.
+        """
+        if name not in self._drop_down:
+            return lines
+        listed = lines_of(one.content)
+        is_first = not listed.intersection(lines)
+        for line, is_down in lines.items():
+            if is_down and line not in one.down_at_ms:
+                is_old = line not in listed and not one.is_updated and not is_first
+                one.down_at_ms[line] = at_ms - TOGETHER_MS if is_old else at_ms
+        down_at_ms = {line: one.down_at_ms[line] for line, is_down in lines.items() if is_down}
+        one.down_at_ms = down_at_ms
+        together = {
+            line for line, since in down_at_ms.items() if line in one.kept or at_ms - since < TOGETHER_MS
+        }
+        at_stake = len(lines) - len(down_at_ms) + len(together)
+        one.kept = together if len(together) * 2 > at_stake else set()
+        alarm = ""
+        if one.kept:
+            alarm = f"{name} is kept as it was: {len(together)} of its {at_stake} entries are down at once"
+        if bool(alarm) != bool(one.alarm):
+            if alarm:
+                self.log.critical("{alarm}; look whether they are", alarm=alarm)
+            else:
+                self.log.info("{name} follows the health of its services again", name=name)
+        one.alarm = alarm
+        return [line for line, is_down in lines.items() if not is_down or line in one.kept]
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
         """Go through the names and contents of the lists there are."""

@@ -11,6 +11,7 @@ from enum import Enum
 
 import attrs
 
+from esgf_gossip.esgf.health import NEVER_PROBED, NOTHING_KNOWN, HealthByType, ServiceHealth
 from esgf_gossip.esgf.node_type import NO_TYPE, NodeType
 from esgf_gossip.esgf.registration import Registration
 
@@ -35,7 +36,8 @@ class NodeView:
     be read (``registration_error`` then says why). ``registration_issued_at_ms``
     is issued_at of the digest that last changed the registration. ``groups_refused``
     are the peer groups it claims and its certificate does not grant: ``registration`` is without them.
-    ``excluded`` are the types of which this site leaves it out of its own files.
+    ``excluded`` are the types of which this site leaves it out of its own files. ``health`` is what the node says
+    of its own services, by type.
     """
 
     host: str
@@ -52,6 +54,7 @@ class NodeView:
     forked: bool = False
     groups_refused: tuple[str, ...] = ()
     excluded: NodeType = NO_TYPE
+    health: HealthByType = NOTHING_KNOWN
 
     @property
     def is_listed(self) -> bool:
@@ -62,6 +65,10 @@ class NodeView:
             and not self.excluded & NodeType.PRIVATE
         )
 
+    def health_of(self, service_type: str) -> ServiceHealth:
+        """Return the health of one of its services; unknown where nobody looked."""
+        return self.health.get(service_type, NEVER_PROBED)
+
 
 @attrs.frozen
 class OwnState:
@@ -69,7 +76,7 @@ class OwnState:
     What a daemon says of itself: the body of ``/api/v1/status`` but for the counts.
 
     ``storage_error``, ``publishing_stopped`` and ``trust_error`` are one line each while something is wrong, else
-    empty; ``trust_alarms`` are what an administrator must see.
+    empty; ``trust_alarms`` and ``list_alarms`` are what an administrator must see.
     """
 
     host: str
@@ -85,6 +92,7 @@ class OwnState:
     publishing_stopped: str = ""
     trust_error: str = ""
     trust_alarms: tuple[str, ...] = ()
+    list_alarms: tuple[str, ...] = ()
 
 
 @attrs.frozen

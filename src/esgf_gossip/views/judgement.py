@@ -15,7 +15,10 @@ from esgf_gossip.core.publication import EPOCH_RANDOM_BITS
 from esgf_gossip.core.registry import Registry
 from esgf_gossip.core.standing import Standing
 from esgf_gossip.core.verdicts import Verdict
+from esgf_gossip.esgf.bodies import BodyError
 from esgf_gossip.esgf.exclusions import Exclusions
+from esgf_gossip.esgf.health import NOTHING_KNOWN, SERVICES, HealthByType
+from esgf_gossip.esgf.health import from_body as parse_health
 from esgf_gossip.esgf.registration import Registration, RegistrationError
 from esgf_gossip.views.explanation import explain
 from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView, OwnState
@@ -96,6 +99,7 @@ class Judge:
             forked=digest.certificate_sha256 in self._registry.forks,
             groups_refused=refused,
             excluded=exclusions.of(digest.origin),
+            health=self._health(line),
         )
 
     def _registration(self, content: bytes, line: VerifiedDigest, used: _Cache) -> _Read:
@@ -109,6 +113,20 @@ class Judge:
             # The name is the certificate's; a registration under another name is a claim about somebody else.
             return f"the registration names {parsed[0].host}, the certificate {line.digest.origin}"
         return parsed
+
+    def health(self, host: str) -> HealthByType:
+        """Return what a node says of its own services; nothing where it says nothing."""
+        line = self._registry.table.line(host)
+        return NOTHING_KNOWN if line is None else self._health(line)
+
+    def _health(self, line: VerifiedDigest) -> HealthByType:
+        """Read what a node says of its services: a few dozen bytes; what cannot be read says nothing."""
+        ref = line.digest.entries.get(SERVICES)
+        body = None if ref is None else self._registry.body(ref.sha256)
+        try:
+            return NOTHING_KNOWN if body is None else parse_health(body)
+        except BodyError:
+            return NOTHING_KNOWN
 
     def _parse(self, content: bytes) -> Registration | str:
         body = self._registry.body(content)

@@ -14,6 +14,7 @@ from typing import Final
 import attrs
 
 from esgf_gossip.esgf import reader_rules
+from esgf_gossip.esgf.health import Health
 from esgf_gossip.esgf.node_type import NodeType
 from esgf_gossip.esgf.reader_rules import one_line
 from esgf_gossip.esgf.registration import Registration
@@ -36,11 +37,16 @@ _Entries = Callable[[Iterable[Registration], str], Iterator[str]]
 
 @attrs.frozen
 class ListRule:
-    """One file: its root element, its namespace, the type whose exclusion empties it, what makes the lines between."""
+    """
+    One file: its root element, its namespace, the type whose exclusion empties it, the service it lists.
+
+    ``entries`` makes the lines between of registrations; a node whose ``service`` is down may leave the file.
+    """
 
     root: str
     namespace: str
     type: NodeType
+    service: str
     entries: _Entries
 
 
@@ -55,16 +61,27 @@ def render(name: str, nodes: Iterable[NodeView], shard_form: str = SHARD_FORMS[0
         nodes: any order; who is stale, left, unreadable or excluded is left out.
         shard_form: one of ``SHARD_FORMS``: whether shards name the port of the index.
     """
+    return document(name, entries(name, nodes, shard_form))
+
+
+def entries(name: str, nodes: Iterable[NodeView], shard_form: str = SHARD_FORMS[0]) -> dict[str, bool]:
+    """Return the lines of a list, in its order, and for each whether all services it stands for are down."""
     rule = LISTS[name]
-    registrations = [
-        node.registration
-        for node in sorted(nodes, key=lambda node: node.host)
-        if node.is_listed
-        and not node.excluded & rule.type
-        and node.registration is not None
-        and reader_rules.is_host_name(node.host)
-    ]
-    lines = dict.fromkeys(rule.entries(registrations, shard_form))
+    lines: dict[str, bool] = {}
+    for node in sorted(nodes, key=lambda node: node.host):
+        registration = node.registration
+        is_in = node.is_listed and not node.excluded & rule.type and reader_rules.is_host_name(node.host)
+        if registration is None or not is_in:
+            continue
+        is_down = node.health_of(rule.service).health is Health.DOWN
+        for line in rule.entries([registration], shard_form):
+            lines[line] = lines.get(line, True) and is_down
+    return lines
+
+
+def document(name: str, lines: Iterable[str]) -> bytes:
+    """Write the list of these lines."""
+    rule = LISTS[name]
     return "".join(
         [
             markup.DECLARATION,
@@ -75,6 +92,11 @@ def render(name: str, nodes: Iterable[NodeView], shard_form: str = SHARD_FORMS[0
     ).encode()
 
 
+def lines_of(content: bytes) -> frozenset[str]:
+    """Return the lines of a list that ``document`` wrote; of another program's file, whatever stands there."""
+    return frozenset(line.strip() for line in content.decode("utf-8", "replace").splitlines())
+
+
 def is_list(name: str, document: bytes) -> bool:
     """Tell whether bytes, of another program perhaps, are that list: whole, with the root its readers want."""
     rule = LISTS[name]
@@ -83,13 +105,13 @@ def is_list(name: str, document: bytes) -> bool:
 
 
 def _endpoints(kind: str) -> _Entries:
-    def entries(registrations: Iterable[Registration], _shard_form: str) -> Iterator[str]:
+    def lines(registrations: Iterable[Registration], _shard_form: str) -> Iterator[str]:
         for registration in registrations:
             endpoint = _endpoint(registration, kind)
             if endpoint:
                 yield f"<value>{markup.escaped(endpoint)}</value>"
 
-    return entries
+    return lines
 
 
 def _attribute_services(registrations: Iterable[Registration], _shard_form: str) -> Iterator[str]:
@@ -151,9 +173,17 @@ def _endpoint(registration: Registration, kind: str) -> str:
 
 
 LISTS: Final = {
-    "esgf_idp.xml": ListRule("idp_whitelist", WHITELIST, NodeType.IDP, _endpoints("OpenIDProvider")),
-    "esgf_ats.xml": ListRule("ats_whitelist", WHITELIST, NodeType.IDP, _attribute_services),
-    "esgf_azs.xml": ListRule("azs_whitelist", WHITELIST, NodeType.DATA, _endpoints("AuthorizationService")),
-    "esgf_shards.xml": ListRule("shards", WHITELIST, NodeType.INDEX, _shards),
-    "las_servers.xml": ListRule("las_servers", REGISTRY, NodeType.COMPUTE, _las_servers),
+    "esgf_idp.xml": ListRule(
+        "idp_whitelist", WHITELIST, NodeType.IDP, "OpenIDProvider", _endpoints("OpenIDProvider")
+    ),
+    "esgf_ats.xml": ListRule(
+        "ats_whitelist", WHITELIST, NodeType.IDP, "AttributeService", _attribute_services
+    ),
+    "esgf_azs.xml": ListRule(
+        "azs_whitelist", WHITELIST, NodeType.DATA, "AuthorizationService", _endpoints("AuthorizationService")
+    ),
+    "esgf_shards.xml": ListRule("shards", WHITELIST, NodeType.INDEX, "IndexService", _shards),
+    "las_servers.xml": ListRule("las_servers", REGISTRY, NodeType.COMPUTE, "LASService", _las_servers),
 }
+# Nobody can choose a provider that is down, and a dead index would hold up every search.
+DROP_DOWN: Final = ("esgf_idp.xml", "esgf_shards.xml")

@@ -13,8 +13,10 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from esgf_gossip.esgf.health import Health
 from esgf_gossip.esgf.node_type import NodeType, node_type_names
 from esgf_gossip.esgf.registration import Registration
+from esgf_gossip.esgf.services import Service
 from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView
 
 # Maintenance has no count of its own in the contract; such nodes are in the total.
@@ -25,7 +27,6 @@ COUNTED: Final = (
     NodeStatus.STALE,
     NodeStatus.LEFT,
 )
-HEALTH_NEVER_PROBED: Final = "unknown"
 
 _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # A stamp of a stranger may be any number up to 2**53; the calendar ends in the year 9999.
@@ -58,6 +59,8 @@ def status_body(view: FederationView) -> dict[str, Any]:
         body["publishing_stopped"] = own.publishing_stopped
     if own.trust_error or own.trust_alarms:
         body["trust"] = {"error": own.trust_error, "alarms": list(own.trust_alarms)}
+    if own.list_alarms:
+        body["lists"] = {"alarms": list(own.list_alarms)}
     return body
 
 
@@ -86,10 +89,28 @@ def node_body(node: NodeView) -> dict[str, Any]:
         "issued_at": utc_text(node.issued_at_ms),
         "expires_at": utc_text(node.expires_at_ms),
         "forked": node.forked,
-        "services": _services(registration) if registration else [],
+        "services": _services(node),
         "metrics": {},
         "resources": {},
     }
+
+
+def services_body(view: FederationView, service_type: str = "", health: str = "") -> list[dict[str, Any]]:
+    """
+    Return the body of ``/api/v1/services``: one object per service of the nodes that are members now.
+
+    Args:
+        view: the picture.
+        service_type: only this type, in any case; empty: all.
+        health: only this health; empty: all.
+    """
+    return [
+        {"host": node.host, "node_status": node.status.value, **service}
+        for node in view.nodes
+        if node.status not in (NodeStatus.STALE, NodeStatus.LEFT)
+        for service in _services(node)
+        if service_type.lower() in ("", service["type"].lower()) and health in ("", service["health"])
+    ]
 
 
 def json_bytes(body: Any) -> bytes:
@@ -123,8 +144,16 @@ def _location(registration: Registration) -> dict[str, Any] | None:
     return {"lat": place.lat, "lon": place.lon, "city": place.city}
 
 
-def _services(registration: Registration) -> list[dict[str, Any]]:
-    return [
-        {"type": service.type, "endpoint": service.endpoint, "health": HEALTH_NEVER_PROBED, "since": None}
-        for service in registration.services
-    ]
+def _services(node: NodeView) -> list[dict[str, Any]]:
+    return [_service(node, service) for service in (node.registration.services if node.registration else ())]
+
+
+def _service(node: NodeView, service: Service) -> dict[str, Any]:
+    found = node.health_of(service.type)
+    return {
+        "type": service.type,
+        "endpoint": service.endpoint,
+        "health": found.health.value,
+        "since": None if found.since_ms is None else utc_text(found.since_ms),
+        "reason": found.reason if found.health is Health.DOWN else "",
+    }

@@ -18,12 +18,12 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 
 from esgf_gossip.views.federation import FederationView
-from esgf_gossip.views.node_json import json_bytes, node_body, nodes_body, status_body
+from esgf_gossip.views.node_json import json_bytes, node_body, nodes_body, services_body, status_body
 from esgf_gossip.web.event_stream import EventStreamPage
 from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.kept import KeptDocument, KeptDocuments
 from esgf_gossip.web.legacy import JavaPage, NodeManagerPage
-from esgf_gossip.web.openapi import openapi_body
+from esgf_gossip.web.openapi import HEALTH, SERVICE_TYPES, openapi_body
 from esgf_gossip.web.problems import Problem, Refused
 from esgf_gossip.web.resources import MISSING, RETRY_AFTER_S, KeptPage, Page, ProblemPage, send_document
 
@@ -36,11 +36,15 @@ CONTENT_SECURITY_POLICY: Final = (
 LISTED: Final = (
     ("/api/v1/status", "what this node says of itself"),
     ("/api/v1/nodes", "every node of the federation"),
+    ("/api/v1/services", "every service of every member, with its health"),
     ("/api/v1/events", "what happens, as server-sent events"),
     ("/openapi.json", "this service, described for programs"),
     ("/healthz", "whether the process runs"),
     ("/readyz", "whether its files and answers can be relied on"),
 )
+
+
+SERVICE_FILTERS: Final = {"type": SERVICE_TYPES, "health": HEALTH}
 
 
 class Facade(Protocol):
@@ -132,6 +136,33 @@ class ExplainPage(Page):
         return send_document(request, KeptDocument(json_bytes(body), JSON))
 
 
+class ServicesPage(Page):
+    """``/api/v1/services?type=&health=``."""
+
+    def __init__(self, facade: Facade) -> None:
+        super().__init__()
+        self._facade = facade
+
+    def answer(self, request: Request) -> bytes:
+        """
+        Send the services asked for, as a flat list.
+
+        Raises:
+            Refused: 400, a parameter or a value is not known.
+        """
+        wanted = dict.fromkeys(SERVICE_FILTERS, "")
+        for name, values in request.args.items():
+            key = name.decode("ascii", "replace")
+            if key not in SERVICE_FILTERS:
+                raise Refused(Problem(400, f"the parameters are {' and '.join(SERVICE_FILTERS)}"))
+            known = {one.lower() for one in SERVICE_FILTERS[key]}
+            wanted[key] = values[-1].decode("ascii", "replace").lower()
+            if wanted[key] not in {"", *known}:
+                raise Refused(Problem(400, f"{key} is one of {', '.join(SERVICE_FILTERS[key])}"))
+        body = services_body(self._facade.view(), wanted["type"], wanted["health"])
+        return send_document(request, KeptDocument(json_bytes(body), JSON))
+
+
 class TextPage(Page):
     """Serves one word about the process, never from a cache."""
 
@@ -205,6 +236,7 @@ class RootPage(Page):
         v1 = Folder()
         v1.putChild(b"status", ViewPage(facade, status_body))
         v1.putChild(b"nodes", NodesPage(facade))
+        v1.putChild(b"services", ServicesPage(facade))
         v1.putChild(b"events", self.events)
         api = Folder()
         api.putChild(b"v1", v1)

@@ -22,7 +22,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 from esgf_gossip.views.federation import FederationView
-from esgf_gossip.views.node_json import json_bytes, node_body, nodes_body, status_body
+from esgf_gossip.views.node_json import json_bytes, node_body, nodes_body, services_body, status_body
 from esgf_gossip.web.events import Event, EventHub
 from esgf_gossip.web.outlet import Outlet
 
@@ -94,6 +94,7 @@ class ControlProtocol(LineOnlyReceiver):
         self._answers: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
             "status": lambda _fields: status_body(self._commands.view()),
             "nodes": lambda _fields: nodes_body(self._commands.view()),
+            "services": lambda _fields: services_body(self._commands.view()),
             "node": self._node,
             "explain": self._explained,
             "trust": lambda _fields: self._commands.trust_report(),

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from esgf_gossip.core.verdicts import Vote
+from esgf_gossip.esgf.health import Health
+from esgf_gossip.esgf.services import RULES
 from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.views.node_json import COUNTED
 
@@ -19,7 +21,8 @@ Schema = dict[str, Any]
 TEXT: Final[Schema] = {"type": "string"}
 COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 INSTANT: Final[Schema] = {"type": "string", "format": "date-time", "description": "RFC 3339, UTC"}
-HEALTH: Final = ("up", "down", "maintenance", "unknown")
+HEALTH: Final = tuple(one.value for one in Health)
+SERVICE_TYPES: Final = tuple(rule.type for rule in RULES)
 
 
 def _object(properties: dict[str, Schema], optional: Iterable[str] = ()) -> Schema:
@@ -49,6 +52,14 @@ SIGNED: Final[dict[str, Schema]] = {
     "signature": TEXT,
 }
 
+SERVICE: Final[dict[str, Schema]] = {
+    "type": TEXT,
+    "endpoint": TEXT,
+    "health": {"enum": list(HEALTH)},
+    "since": _or_null(INSTANT),
+    "reason": TEXT,
+}
+
 SCHEMAS: Final[dict[str, Schema]] = {
     "Status": _object(
         {
@@ -65,9 +76,10 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "started_at": INSTANT,
             "storage_error": TEXT,
             "publishing_stopped": TEXT,
-            "trust": _object({"error": TEXT, "alarms": {"type": "array", "items": TEXT}}),
+            "trust": _object({"error": TEXT, "alarms": _list_of(TEXT)}),
+            "lists": _object({"alarms": _list_of(TEXT)}),
         },
-        optional=("storage_error", "publishing_stopped", "trust"),
+        optional=("storage_error", "publishing_stopped", "trust", "lists"),
     ),
     "Node": _object(
         {
@@ -97,13 +109,9 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "resources": {"type": "object"},
         }
     ),
-    "Service": _object(
-        {
-            "type": TEXT,
-            "endpoint": TEXT,
-            "health": {"enum": list(HEALTH)},
-            "since": {"anyOf": [INSTANT, {"type": "null"}]},
-        }
+    "Service": _object(SERVICE),
+    "ListedService": _object(
+        {"host": TEXT, "node_status": {"enum": [status.value for status in NodeStatus]}, **SERVICE}
     ),
     "Explanation": _object(
         {
@@ -144,6 +152,16 @@ _IF_NONE_MATCH: Final[Schema] = {
     "description": "ETag of the document at hand; 304 if it is still the same",
 }
 _HOST: Final[Schema] = {"name": "host", "in": "path", "required": True, "schema": TEXT}
+_SERVICE_QUERY: Final[list[Schema]] = [
+    {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "schema": {"enum": list(values)},
+        "description": f"only services of this {name}",
+    }
+    for name, values in (("type", SERVICE_TYPES), ("health", HEALTH))
+]
 _LAST_EVENT_ID: Final[Schema] = {
     "name": "Last-Event-ID",
     "in": "header",
@@ -174,6 +192,9 @@ def openapi_body(documents: Iterable[str], version: str) -> dict[str, Any]:
         "/api/v1/nodes/{host}": _json("One node", _named("Node"), [_HOST], [404]),
         "/api/v1/nodes/{host}/explain": _json(
             "Why a node has its status, and who said so", _named("Explanation"), [_HOST], [404]
+        ),
+        "/api/v1/services": _json(
+            "Every service of every member", _list_of(_named("ListedService")), _SERVICE_QUERY, [400]
         ),
         "/api/v1/events": _path(
             "What happens, as it happens", _document("text/event-stream"), [_LAST_EVENT_ID], [503]

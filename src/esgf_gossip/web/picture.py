@@ -16,12 +16,14 @@ from twisted.logger import Logger
 from esgf_gossip.core import effects as fx
 from esgf_gossip.core import log_effects as lx
 from esgf_gossip.core.verdicts import Verdict
+from esgf_gossip.esgf.health import NEVER_PROBED, HealthByType, ServiceHealth
 from esgf_gossip.net.sparing import Sparing
 from esgf_gossip.storage.list_files import ListFiles
 from esgf_gossip.storage.outputs import RegistrationFile
 from esgf_gossip.views.federation import FederationView, NodeStatus, OwnState
 from esgf_gossip.views.judgement import Judge
 from esgf_gossip.views.lists_xml import LISTS
+from esgf_gossip.views.node_json import utc_text
 from esgf_gossip.web.damping import Damping
 from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.kept import KeptDocuments
@@ -96,6 +98,7 @@ class Picture:
         self._started_at_s = clock.seconds()
         self._is_ready = False
         self._statuses: dict[str, str] | None = None
+        self._health: dict[tuple[str, str], ServiceHealth] | None = None
         self._unreadable: dict[str, str] = {}
         self._groups_refused: dict[str, tuple[str, ...]] = {}
         self._is_started = False
@@ -119,6 +122,10 @@ class Picture:
         """Return why a node has its status, with the signed evidence; None where no node has that name."""
         node = self.view().node(host)
         return None if node is None else self._judge.explain(node)
+
+    def health_told(self, host: str) -> HealthByType:
+        """Return what a node says of its own services; nothing where it says nothing."""
+        return self._judge.health(host)
 
     def is_ready(self) -> bool:
         """Tell whether the picture has been compared with others, or had time to."""
@@ -189,6 +196,7 @@ class Picture:
         for name, content in self._lists:
             self.documents.keep(name, content)
         self._tell_statuses(view)
+        self._tell_health(view)
         self._tell_unreadable(view)
         self._tell_groups_refused(view)
         for callback in tuple(self._callbacks.values()):
@@ -201,6 +209,24 @@ class Picture:
                 if self._statuses.get(host) != status:
                     self.events.publish("node-status", {"host": host, "status": status})
         self._statuses = statuses
+
+    def _tell_health(self, view: FederationView) -> None:
+        health = {
+            (node.host, service.type): node.health[service.type]
+            for node in view.nodes
+            if node.health and node.registration is not None
+            for service in node.registration.services
+            if service.type in node.health
+        }
+        before, self._health = self._health, health
+        if before is None:
+            return
+        for host, kind in sorted(before.keys() | health.keys()):
+            old, new = before.get((host, kind), NEVER_PROBED), health.get((host, kind), NEVER_PROBED)
+            if old.health is not new.health:
+                body = {"host": host, "type": kind, "health": new.health.value}
+                since = None if new.since_ms is None else utc_text(new.since_ms)
+                self.events.publish("service-health", {**body, "since": since})
 
     def _tell_unreadable(self, view: FederationView) -> None:
         errors = {

@@ -98,7 +98,7 @@ def test_what_is_down_leaves_all_seven_lists_and_returns_and_no_cut_empties_them
 
 
 def test_every_kind_of_look_sees_what_is_there(tmp_path):
-    """TLS without a known CA, an open and a closed port, an index behind a closed Solr, a path that is gone, a secret one."""
+    """TLS without a known CA, an open and a closed port, an index behind a closed Solr, a path that is gone, no address at all."""
     certificate = self_signed(tmp_path / "stub.pem")
     stub, secure, closed = Stub("127.0.0.1"), Stub("127.0.0.1", 0, certificate), Stub("127.0.0.1")
     closed.close()

@@ -134,6 +134,13 @@ class ServicesTable:
 
 
 @attrs.frozen
+class MetricsTable:
+    """``[metrics]``: where download numbers come from; ``""`` for a path means none."""
+
+    data_users: Path | None = attrs.field(metadata={"default": ""})
+
+
+@attrs.frozen
 class ReservedTable:
     """A table whose keys come with a later version; today it must be empty."""
 
@@ -149,7 +156,7 @@ class Config:
     outputs: OutputsTable
     http: HttpTable
     services: ServicesTable
-    metrics: ReservedTable = ReservedTable()
+    metrics: MetricsTable
     documents: ReservedTable = ReservedTable()
     tasks: ReservedTable = ReservedTable()
     tracking: ReservedTable = ReservedTable()

@@ -29,12 +29,16 @@ from esgf_gossip.core.node import Node
 from esgf_gossip.core.publication import PublicationError
 from esgf_gossip.esgf.health import SERVICES
 from esgf_gossip.esgf.health import to_body as health_body
+from esgf_gossip.esgf.metrics import METRICS
+from esgf_gossip.esgf.metrics import to_body as metrics_body
 from esgf_gossip.esgf.site_data import SiteError
 from esgf_gossip.net.clock import wall_clock_ms
 from esgf_gossip.net.connections import Connections
 from esgf_gossip.net.driver import Driver
 from esgf_gossip.net.trust_keeper import TrustKeeper, TrustPlace
 from esgf_gossip.net.trust_report import nodes_report
+from esgf_gossip.reloading import Reload, need_restart
+from esgf_gossip.sources.metering import Metering
 from esgf_gossip.sources.probes import Prober
 from esgf_gossip.sources.probing import Probing
 from esgf_gossip.sources.site import Site, SiteFiles, read_site
@@ -57,15 +61,6 @@ CANNOT_RUN: Final = 11
 
 class StartError(Exception):
     """Report why the daemon cannot run: what, where, what to do, in one line."""
-
-
-@attrs.frozen
-class Reload:
-    """What a reload came to: parts now in force, what was wrong, what to look at; one line each."""
-
-    changed: list[str] = attrs.field(factory=list)
-    refused: list[str] = attrs.field(factory=list)
-    findings: list[str] = attrs.field(factory=list)
 
 
 class GossipService(Service):
@@ -187,6 +182,8 @@ class GossipService(Service):
             Prober(self._reactor).look, self._say, self._reactor, self._now_ms, SystemRandom()
         )
         self._probe(config)
+        self._metering = Metering(self._say, self._reactor)
+        self._metering.start(config.metrics.data_users)
         self.picture.start()
         self._driver.perform(self._node.start(self._entries(site), at))
         self.trust.visit = self._connections.visit
@@ -240,6 +237,7 @@ class GossipService(Service):
             return succeed(None)
         connections = self._driver.connections
         self._probing.stop()
+        self._metering.stop()
         self.trust.stop()
         self._driver.stop()
         waits = [maybeDeferred(self._connections.stop), maybeDeferred(self._control.stop)]
@@ -259,8 +257,9 @@ class GossipService(Service):
         # A start that failed half way has not made all of them.
         if hasattr(self, "picture"):
             self.picture.stop()
-        if hasattr(self, "_probing"):
+        if hasattr(self, "_metering"):
             self._probing.stop()
+            self._metering.stop()
         self.trust.stop()
         if hasattr(self, "_driver"):
             self._driver.stop()
@@ -317,7 +316,7 @@ class GossipService(Service):
         except ConfigError as error:
             outcome.refused.append(f"{error}; the configuration in force stays")
         else:
-            outcome.findings.extend(_need_restart(config, wanted))
+            outcome.findings.extend(need_restart(config, wanted))
             # What needs a restart stays as it is until then, above all the name: a node that
             # took another node's name and key without a new start would speak for both.
             config = attrs.evolve(
@@ -344,6 +343,7 @@ class GossipService(Service):
         before = self._node.origin.publication.sequence
         try:
             site = self._read_site(config)
+            self._metering.start(config.metrics.data_users)
             is_moved = config.services != self.config.services or site.registration != self._site.registration
             self._driver.perform(self._node.publish(self._entries(site), self._driver.at()))
         except (SiteError, PublicationError) as error:
@@ -365,6 +365,8 @@ class GossipService(Service):
         entries = {REGISTRATION: site.registration.to_body()}
         if self._probing.health:
             entries[SERVICES] = health_body(self._probing.health)
+        if self._metering.metrics is not None:
+            entries[METRICS] = metrics_body(self._metering.metrics)
         try:
             entries[TRUST_ENTRY] = self.trust.statement()
         except TrustError as error:
@@ -434,14 +436,3 @@ def _trust_place(config: Config) -> TrustPlace:
     return TrustPlace(
         config.trust.directory, config.node.host, config.node.federation, config.trust.secret_hook
     )
-
-
-def _need_restart(before: Config, after: Config) -> list[str]:
-    """Name the settings whose new value counts from the next start only."""
-    parts = {
-        "[node]": (before.node, after.node),
-        "[gossip]": (before.gossip, after.gossip),
-        "[http]": (before.http, after.http),
-        "[outputs]": (before.outputs, after.outputs),
-    }
-    return [f"{name} changed; restart the daemon for it" for name, (old, new) in parts.items() if old != new]

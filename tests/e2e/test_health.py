@@ -121,6 +121,10 @@ def test_every_kind_of_look_sees_what_is_there(tmp_path):
         probe_only(federation, host, endpoints)
         index = {"index.service.endpoint": f"{plain}/esg-search"}
         probe_only(federation, other, {**index, "index.slave.port": str(silent.getsockname()[1])})
+        numbers = federation.config_path(host).parent / "data_users.metrics"
+        numbers.write_text("DOWNLOADCOUNT=5,DOWNLOADSIZE=6,DOWNLOADUSERS=7,REGISTEREDUSERS=8")
+        with federation.config_path(host).open("a") as config_file:
+            config_file.write('\n[metrics]\ndata_users = "data_users.metrics"\n')
         federation.start_all()
         eventually(lambda: status_of(federation, host), "it runs")
         path = "/api/v1/services"
@@ -151,6 +155,11 @@ def test_every_kind_of_look_sees_what_is_there(tmp_path):
         assert "no http" in found["LASService"]["reason"]
         eventually(
             lambda: of_other() == ["up"], "a Solr that takes connections and says nothing decides nothing"
+        )
+        metered = b'<DownloadedData count="5" size="6" users="7"/>'
+        eventually(
+            lambda: metered in fetch(federation.http_url(other), "/registration.xml")[2],
+            "the other node shows its download numbers",
         )
         # What is not probed any more is unknown to everybody: reload takes it back.
         config = federation.config_path(host)

@@ -14,7 +14,7 @@ from lxml import etree
 
 from esgf_gossip.core import limits
 from esgf_gossip.esgf import reader_rules
-from esgf_gossip.esgf.registration import Group, Metrics, Registration, RegistrationError
+from esgf_gossip.esgf.registration import Group, Registration, RegistrationError
 from esgf_gossip.esgf.site_data import PUBLISHED_KEYS, build_registration
 from esgf_gossip.views.registration_xml import ElementCache, render
 from helpers.site import FULL_HOST, FULL_PROPERTIES, a_site, a_view, document, facts, schema
@@ -35,7 +35,6 @@ HOSTS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,6}[a-z0-9])?(\.[a-z0-9]{1,6}){0,3}"
 PROPERTIES = st.dictionaries(
     st.one_of(st.sampled_from(sorted(PUBLISHED_KEYS)), TEXTS.map(lambda t: t[:128])), TEXTS
 )
-COUNTS = st.integers(0, 2**63 - 1)
 REGISTRATIONS = st.builds(
     Registration,
     host=HOSTS,
@@ -43,7 +42,6 @@ REGISTRATIONS = st.builds(
     properties=PROPERTIES,
     groups=st.lists(st.builds(Group, TEXTS.map(lambda t: t[:256]), TEXTS), max_size=8).map(tuple),
     certificate=TEXTS,
-    metrics=st.one_of(st.none(), st.builds(Metrics, COUNTS, COUNTS, COUNTS, st.none() | COUNTS)),
     withheld=st.frozensets(st.sampled_from(["LASService", "x"])),
 )
 ANYTHING = st.recursive(

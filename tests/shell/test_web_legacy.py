@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import attrs
 import pytest
 
-from esgf_gossip.esgf.registration import Metrics
+from esgf_gossip.esgf.metrics import Metrics
 from esgf_gossip.views.federation import NodeStatus
 from helpers.web import HOST, NOON_MS, Client, StubDaemon, a_node, a_registration, a_site, a_view
 
@@ -59,16 +58,14 @@ def test_metrics_are_texts_and_their_absence_a_word(client, daemon):
         200,
         b"NO_FILE",
     )
-    metered = attrs.evolve(a_registration(), metrics=Metrics(3, 4096, 2, 7))
-    daemon.picture = a_view(a_node(registration=metered))
+    daemon.picture = a_view(a_node(metrics=Metrics(3, 4096, 2, 7)))
     assert client.ask("/esgf-nm/metrics.json").json == {
         "download.count": "3",
         "download.bytes": "4096",
         "download.users": "2",
         "users_count": "7",
     }
-    unknown = attrs.evolve(a_registration(), metrics=Metrics(0, 0, 0, None))
-    daemon.picture = a_view(a_node(registration=unknown))
+    daemon.picture = a_view(a_node(metrics=Metrics(0, 0, 0, None)))
     assert "users_count" not in client.ask("/esgf-nm/metrics.json").json
 
 

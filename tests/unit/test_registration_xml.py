@@ -13,7 +13,8 @@ from defusedxml import ElementTree
 from lxml import etree
 
 from esgf_gossip.demo.site_data import site_hosts
-from esgf_gossip.esgf.registration import Group, Metrics, Registration
+from esgf_gossip.esgf.metrics import Metrics
+from esgf_gossip.esgf.registration import Group, Registration
 from esgf_gossip.esgf.site_data import build_registration
 from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.views.registration_xml import ElementCache, content_key, render, root_timestamp_ms
@@ -171,15 +172,22 @@ def test_the_time_stamp_of_a_node_is_that_of_its_registration():
 
 def test_metrics_are_written_only_where_given_and_for_data_nodes():
     """DownloadedData always, RegisteredUsers where somebody counted."""
-    given = attrs.evolve(build_registration(a_site()), metrics=Metrics(1, 2, 3, 4))
-    found = facts(given)
-    assert (
-        *(found[f"Node/Metrics/DownloadedData#0@{name}"] for name in ("count", "size", "users")),
-        found["Node/Metrics/RegisteredUsers#0@count"],
-    ) == ("1", "2", "3", "4")
-    assert schema().validate(etree.fromstring(document(given)))
-    assert b"RegisteredUsers" not in document(attrs.evolve(given, metrics=Metrics(1, 2, 3)))
-    assert b"Metrics" not in document(attrs.evolve(given, node_type=56))
+    given, cache = build_registration(a_site()), ElementCache()
+
+    def metered(site, *numbers):
+        return render([a_view(site, metrics=Metrics(*numbers))], 1, cache)
+
+    found = etree.fromstring(metered(given, 1, 2, 3, 4)).find(f".//{NAMESPACE}Metrics")
+    assert [dict(one.attrib) for one in found] == [
+        {"count": "1", "size": "2", "users": "3"},
+        {"count": "4"},
+    ]
+    assert schema().validate(etree.fromstring(metered(given, 1, 2, 3, 4)))
+    # New numbers are shown although the registration, and its time stamp, are the same.
+    assert b'count="9"' in metered(given, 9, 2, 3)
+    assert b"RegisteredUsers" not in metered(given, 9, 2, 3)
+    assert b"Metrics" not in metered(attrs.evolve(given, node_type=56), 1, 2, 3, 4)
+    assert b"Metrics" not in document(given)
 
 
 def test_a_host_certificate_is_written_as_text():

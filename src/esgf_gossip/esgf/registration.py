@@ -37,7 +37,6 @@ GROUP_NAME_CHARACTERS: Final = 256
 GROUP_DESCRIPTION_CHARACTERS: Final = 4096
 # openssl's text dump of a 4,096-bit certificate and its PEM are 6 KB.
 CERTIFICATE_CHARACTERS: Final = 32 * 1024
-COUNT_MAX: Final = 2**63 - 1
 WITHHELD: Final = 32
 
 
@@ -51,16 +50,6 @@ class Group:
 
     name: str
     description: str
-
-
-@attrs.frozen
-class Metrics:
-    """Download numbers of a data node; ``registered_users`` is None where nobody counted."""
-
-    download_count: int
-    download_bytes: int
-    download_users: int
-    registered_users: int | None = None
 
 
 @attrs.frozen
@@ -91,7 +80,6 @@ class Registration:
         properties: the properties the node publishes, character for character.
         groups: access groups, in the order of the site.
         certificate: text of the host certificate, or empty.
-        metrics: download numbers, or None.
         withheld: services not advertised although their property is set (their program is not installed).
     """
 
@@ -100,7 +88,6 @@ class Registration:
     properties: Mapping[str, str] = attrs.field(default=MappingProxyType({}), converter=_frozen, eq=_as_pairs)
     groups: tuple[Group, ...] = ()
     certificate: str = attrs.field(default="", repr=False)
-    metrics: Metrics | None = None
     withheld: frozenset[str] = frozenset()
 
     def text(self, key: str, default: str = UNKNOWN) -> str:
@@ -243,8 +230,6 @@ class Registration:
             body["groups"] = [[group.name, group.description] for group in self.groups]
         if self.certificate:
             body["certificate"] = self.certificate
-        if self.metrics is not None:
-            body["metrics"] = list(attrs.astuple(self.metrics))
         if self.withheld:
             body["withheld"] = sorted(self.withheld)
         packed: bytes = msgpack.packb(body)
@@ -277,7 +262,6 @@ class Registration:
             },
             groups=tuple(_group(row) for row in _rows(fields.get("groups", []), "groups", GROUPS)),
             certificate=_text(fields.get("certificate", ""), "certificate", CERTIFICATE_CHARACTERS),
-            metrics=_metrics(fields["metrics"]) if "metrics" in fields else None,
             withheld=frozenset(
                 _text(name, "withheld", limits.NAME_CHARACTERS)
                 for name in _rows(fields.get("withheld", []), "withheld", WITHHELD)
@@ -326,15 +310,4 @@ def _group(row: object) -> Group:
     return Group(
         _text(row[0], "group name", GROUP_NAME_CHARACTERS),
         _text(row[1], "group description", GROUP_DESCRIPTION_CHARACTERS),
-    )
-
-
-def _metrics(row: object) -> Metrics:
-    if not isinstance(row, list) or len(row) < 4:
-        raise RegistrationError("registration: metrics are not a list of four")
-    return Metrics(
-        _count(row[0], "metrics", COUNT_MAX),
-        _count(row[1], "metrics", COUNT_MAX),
-        _count(row[2], "metrics", COUNT_MAX),
-        None if row[3] is None else _count(row[3], "metrics", COUNT_MAX),
     )

@@ -17,7 +17,7 @@ from esgf_gossip.core import limits
 from esgf_gossip.esgf import reader_rules, registration
 from esgf_gossip.esgf.node_type import NodeType
 from esgf_gossip.esgf.properties import Properties
-from esgf_gossip.esgf.registration import Group, Metrics, Registration
+from esgf_gossip.esgf.registration import Group, Registration
 from esgf_gossip.esgf.services import RULES, services_of
 
 # The keys that formats.md names: what the Java node manager told the federation, and no other.
@@ -101,7 +101,6 @@ class SiteData:
         node_type: the number of ``config_type``.
         groups: all groups of the site.
         certificate: text of the host certificate, or empty.
-        metrics: download numbers, or None.
         publish: further keys that may leave the host (``[esgf] publish``).
         absent_homes: the ``*.app.home`` keys whose path does not exist; empty where the site does not ask.
         groups_name: how messages call the file of the groups.
@@ -113,7 +112,6 @@ class SiteData:
     node_type: int
     groups: tuple[Group, ...] = ()
     certificate: str = attrs.field(default="", repr=False)
-    metrics: Metrics | None = None
     publish: tuple[str, ...] = ()
     absent_homes: frozenset[str] = frozenset()
     groups_name: str = "groups"
@@ -138,7 +136,6 @@ def build_registration(site: SiteData) -> Registration:
         properties=dict(_published(site)),
         groups=tuple(group for group in site.groups if not _group_stays_home(group)),
         certificate=site.certificate,
-        metrics=site.metrics,
         withheld=_withheld(site),
     )
     _check_size(site, built)

@@ -20,7 +20,7 @@ from esgf_gossip.esgf.node_type import FILE_BYTES as NODE_TYPE_BYTES
 from esgf_gossip.esgf.node_type import NodeTypeError, parse_node_type
 from esgf_gossip.esgf.properties import FILE_BYTES as PROPERTIES_BYTES
 from esgf_gossip.esgf.properties import PropertiesError, parse_properties
-from esgf_gossip.esgf.registration import Group, Metrics, Registration
+from esgf_gossip.esgf.registration import Group, Registration
 from esgf_gossip.esgf.services import RULES
 from esgf_gossip.esgf.site_data import Finding, SiteData, SiteError, build_registration, find_problems
 from esgf_gossip.files import read_file
@@ -75,7 +75,6 @@ def read_site(
     publish: tuple[str, ...] = (),
     check_app_home: bool = False,
     groups: tuple[Group, ...] | None = None,
-    metrics: Metrics | None = None,
 ) -> Site:
     """
     Read the files of a site. Blocks for as long as the disk takes.
@@ -86,7 +85,6 @@ def read_site(
         publish: further property keys that may leave the host (``[esgf] publish``).
         check_app_home: advertise a service only where its ``*.app.home`` path exists, as the Java node manager did.
         groups: groups from another source (the database); None: from the file.
-        metrics: download numbers to publish.
 
     Raises:
         SiteError: a file is missing, unreadable, not what it should be, or cannot be published.
@@ -109,7 +107,6 @@ def read_site(
         node_type=node_type,
         groups=groups,
         certificate=_certificate(files.certificate),
-        metrics=metrics,
         publish=publish,
         absent_homes=_absent_homes(properties) if check_app_home else frozenset(),
         groups_name=str(files.groups or "groups"),

@@ -12,6 +12,7 @@ from enum import Enum
 import attrs
 
 from esgf_gossip.esgf.health import NEVER_PROBED, NOTHING_KNOWN, HealthByType, ServiceHealth
+from esgf_gossip.esgf.metrics import Metrics
 from esgf_gossip.esgf.node_type import NO_TYPE, NodeType
 from esgf_gossip.esgf.registration import Registration
 
@@ -37,7 +38,7 @@ class NodeView:
     is issued_at of the digest that last changed the registration. ``groups_refused``
     are the peer groups it claims and its certificate does not grant: ``registration`` is without them.
     ``excluded`` are the types of which this site leaves it out of its own files. ``health`` is what the node says
-    of its own services, by type.
+    of its own services, by type; ``metrics`` are its download numbers, None where it tells none.
     """
 
     host: str
@@ -55,6 +56,7 @@ class NodeView:
     groups_refused: tuple[str, ...] = ()
     excluded: NodeType = NO_TYPE
     health: HealthByType = NOTHING_KNOWN
+    metrics: Metrics | None = None
 
     @property
     def is_listed(self) -> bool:

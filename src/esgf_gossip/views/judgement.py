@@ -19,6 +19,8 @@ from esgf_gossip.esgf.bodies import BodyError
 from esgf_gossip.esgf.exclusions import Exclusions
 from esgf_gossip.esgf.health import NOTHING_KNOWN, SERVICES, HealthByType
 from esgf_gossip.esgf.health import from_body as parse_health
+from esgf_gossip.esgf.metrics import METRICS, Metrics
+from esgf_gossip.esgf.metrics import from_body as parse_metrics
 from esgf_gossip.esgf.registration import Registration, RegistrationError
 from esgf_gossip.views.explanation import explain
 from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView, OwnState
@@ -100,6 +102,7 @@ class Judge:
             groups_refused=refused,
             excluded=exclusions.of(digest.origin),
             health=self._health(line),
+            metrics=self._metrics(line),
         )
 
     def _registration(self, content: bytes, line: VerifiedDigest, used: _Cache) -> _Read:
@@ -121,12 +124,23 @@ class Judge:
 
     def _health(self, line: VerifiedDigest) -> HealthByType:
         """Read what a node says of its services: a few dozen bytes; what cannot be read says nothing."""
-        ref = line.digest.entries.get(SERVICES)
-        body = None if ref is None else self._registry.body(ref.sha256)
+        body = self._body(line, SERVICES)
         try:
             return NOTHING_KNOWN if body is None else parse_health(body)
         except BodyError:
             return NOTHING_KNOWN
+
+    def _metrics(self, line: VerifiedDigest) -> Metrics | None:
+        """Read the numbers of a node; what cannot be read is as if it told none."""
+        body = self._body(line, METRICS)
+        try:
+            return None if body is None else parse_metrics(body)
+        except BodyError:
+            return None
+
+    def _body(self, line: VerifiedDigest, entry: str) -> bytes | None:
+        ref = line.digest.entries.get(entry)
+        return None if ref is None else self._registry.body(ref.sha256)
 
     def _parse(self, content: bytes) -> Registration | str:
         body = self._registry.body(content)

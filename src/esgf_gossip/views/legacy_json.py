@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from esgf_gossip.esgf.registration import Metrics
+from esgf_gossip.esgf.metrics import Metrics
 from esgf_gossip.views.federation import FederationView, NodeView
 
 GOOD: Final = "GOOD"
@@ -24,9 +24,9 @@ def node_properties(view: FederationView) -> dict[str, Any]:
 def metrics(view: FederationView) -> dict[str, str] | None:
     """Return the body of ``metrics.json``: texts, as always; None where this node publishes no metrics."""
     own = view.node(view.own.host)
-    if own is None or own.registration is None or own.registration.metrics is None:
+    if own is None or own.metrics is None:
         return None
-    return _metrics(own.registration.metrics)
+    return _metrics(own.metrics)
 
 
 def health_check(view: FederationView) -> dict[str, str]:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from esgf_gossip.esgf import reader_rules
+from esgf_gossip.esgf.metrics import Metrics
 from esgf_gossip.esgf.node_type import NodeType
 from esgf_gossip.esgf.reader_rules import one_line, or_unknown, stored
 from esgf_gossip.esgf.registration import CERTIFICATE_NOT_AVAILABLE, Registration
@@ -34,6 +35,10 @@ _BEFORE_GRIDFTP: Final = ("NodeManager", "OpenIDProvider", "FrontEnd", "IndexSer
 _AFTER_METRICS: Final = ("LASService", "MyProxyService", "PublishingService", "RelyingPartyService")
 
 
+# One node as the document shows it: what it says, its numbers, the time stamp in ms.
+_Wanted = tuple[Registration, Metrics | None, int]
+
+
 class ElementCache:
     """
     The elements of the last document, so that one changed node costs one element.
@@ -42,10 +47,10 @@ class ElementCache:
     """
 
     def __init__(self) -> None:
-        self._elements: dict[tuple[Registration, int], str] = {}
+        self._elements: dict[_Wanted, str] = {}
 
-    def elements(self, wanted: Iterable[tuple[Registration, int]]) -> list[str]:
-        """Return one element for each (registration, time stamp in ms), rendering only those that are new."""
+    def elements(self, wanted: Iterable[_Wanted]) -> list[str]:
+        """Return one element for each (registration, metrics, time stamp in ms), rendering only those that are new."""
         old = self._elements
         self._elements = {key: old.get(key) or _node(*key) for key in wanted}
         return list(self._elements.values())
@@ -68,7 +73,7 @@ def render(nodes: Iterable[NodeView], timestamp_ms: int, cache: ElementCache = _
         cache: what to keep between calls; by default one for all callers.
     """
     wanted = [
-        (node.registration, node.registration_issued_at_ms)
+        (node.registration, node.metrics, node.registration_issued_at_ms)
         for node in sorted(nodes, key=lambda node: node.host)
         if node.is_listed
         and node.registration is not None
@@ -98,7 +103,7 @@ def root_timestamp_ms(document: bytes) -> int:
     return int(digits or 0)
 
 
-def _node(node: Registration, timestamp_ms: int) -> str:
+def _node(node: Registration, metrics: Metrics | None, timestamp_ms: int) -> str:
     attributes = {
         "organization": stored(node.organization),
         "namespace": one_line(node.namespace),
@@ -116,11 +121,11 @@ def _node(node: Registration, timestamp_ms: int) -> str:
         "adminPeer": one_line(node.admin_peer),
         "defaultPeer": one_line(node.default_peer),
     }
-    children = "".join(_children(node))
+    children = "".join(_children(node, metrics))
     return f"    <Node{markup.attributes(attributes)}>\n{children}    </Node>\n"
 
 
-def _children(node: Registration) -> Iterable[str]:
+def _children(node: Registration, metrics: Metrics | None) -> Iterable[str]:
     services = {service.type: service for service in node.services}
     has_data = node.is_type(NodeType.DATA)
     yield _element(
@@ -141,7 +146,7 @@ def _children(node: Registration) -> Iterable[str]:
     ):
         yield from _service(services.get(name), node)
     if has_data:
-        yield from _metrics(node)
+        yield from _metrics(metrics)
     yield from _feeds(node)
     for name in _AFTER_METRICS:
         yield from _service(services.get(name), node)
@@ -181,8 +186,7 @@ def _service(service: Service | None, node: Registration) -> Iterable[str]:
     yield _element(service.type, {**before, "endpoint": endpoint, **behind}, children)
 
 
-def _metrics(node: Registration) -> Iterable[str]:
-    metrics = node.metrics
+def _metrics(metrics: Metrics | None) -> Iterable[str]:
     if metrics is None:
         return
     downloaded = {

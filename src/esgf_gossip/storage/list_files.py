@@ -2,6 +2,7 @@
 The lists beside registration.xml as files: each replaced in one step, and only when it says something new.
 
 What they say is ``views.lists_xml``'; files that end in ``_static.xml`` are the administrator's and never opened.
+Why they heed health, and what guards them from it: docs/adr/0014.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from esgf_gossip.esgf.properties import Properties
 from esgf_gossip.esgf.registration import Registration
 from esgf_gossip.esgf.site_data import SiteData
 from esgf_gossip.sources.site import Site, read_site
+from esgf_gossip.views import lists_xml
 from esgf_gossip.views.federation import NodeStatus, NodeView
 from esgf_gossip.views.registration_xml import ElementCache, render
 
@@ -74,6 +75,11 @@ def a_view(registration: Registration | None, **changes) -> NodeView:
 def document(*registrations: Registration, timestamp_ms: int = 1_425_400_078_007) -> bytes:
     """Render nodes that are up, without anything kept from other tests."""
     return render([a_view(registration) for registration in registrations], timestamp_ms, ElementCache())
+
+
+def render_list(name: str, nodes, shard_form: str = lists_xml.SHARD_FORMS[0]) -> bytes:
+    """Render a list with all who may be in it, whatever their health."""
+    return lists_xml.document(name, lists_xml.entries(name, nodes, shard_form))
 
 
 def tree(element: etree._Element) -> list:

@@ -77,7 +77,7 @@ class Looks:
     """Looks that answer what the test says."""
 
     def __init__(self):
-        self.reason, self.times, self.at_s = "", 0, []
+        self.reason, self.at_s = "", []
         self.clock, self.changes = Clock(), []
         self.probing = Probing(
             self.look, lambda: self.changes.append(self.told()), self.clock, self.now_ms, Random(1)
@@ -141,7 +141,7 @@ def test_failures_that_alternate_are_told_once(looks):
     assert looks.changes == [Health.UP]
 
 
-def test_a_service_that_never_answered_is_down_after_two_looks(looks):
+def test_a_service_that_never_answered_is_down_after_two_looks():
     """Nothing was told of it, so nothing is taken back; it is not up in between."""
     other = Looks()
     other.reason = "refused"

@@ -10,8 +10,8 @@ from esgf_gossip.esgf.registration import Registration
 from esgf_gossip.storage import list_files
 from esgf_gossip.storage.list_files import ListFiles
 from esgf_gossip.views.federation import FederationView, OwnState
-from esgf_gossip.views.lists_xml import LISTS, render
-from helpers.site import a_view
+from esgf_gossip.views.lists_xml import LISTS
+from helpers.site import a_view, render_list
 
 OWN = OwnState("a.example.org", "fed.example.org", "0", 1, 1, 0, 0, 0, 0)
 NAME = "esgf_idp.xml"
@@ -47,7 +47,7 @@ def test_an_unchanged_list_keeps_its_file_and_a_lost_one_comes_back(tmp_path):
 
 def test_what_an_earlier_run_left_stays_until_the_registry_was_compared(tmp_path):
     """A restart must not shorten a whitelist to this node alone; when it is ready it may."""
-    old = render(NAME, a_federation("a.example.org", "b.example.org").nodes)
+    old = render_list(NAME, a_federation("a.example.org", "b.example.org").nodes)
     (tmp_path / NAME).write_bytes(old)
     files = ListFiles(tmp_path, tuple(LISTS))
     files.update(a_federation("a.example.org"), is_ready=False)

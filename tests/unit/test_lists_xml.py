@@ -13,8 +13,8 @@ from esgf_gossip.demo.site_data import site_hosts
 from esgf_gossip.esgf.registration import Group, Registration
 from esgf_gossip.esgf.services import RULES
 from esgf_gossip.views.federation import NodeStatus
-from esgf_gossip.views.lists_xml import LISTS, REGISTRY, SHARD_FORMS, WHITELIST, is_list, render
-from helpers.site import a_view, demo_site
+from esgf_gossip.views.lists_xml import LISTS, REGISTRY, SHARD_FORMS, WHITELIST, is_list
+from helpers.site import a_view, demo_site, render_list
 
 HOST = "a.example.org"
 WHEEL_SERVICE = "https://localhost/esgf-idp/saml/soap/secure/attributeService.htm"
@@ -51,7 +51,7 @@ def a_site(host: str = HOST, groups: tuple[Group, ...] = (), **properties: str) 
 
 def entries(name: str, *sites: Registration, **how: str) -> list[str]:
     """Return the lines between the root's tags."""
-    return render(name, map(a_view, sites), **how).decode().splitlines()[2:-1]
+    return render_list(name, map(a_view, sites), **how).decode().splitlines()[2:-1]
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -84,7 +84,7 @@ def test_the_real_entries_are_those_of_2015():
 @given(st.lists(SITES, max_size=4), st.sampled_from(sorted(LISTS)), st.sampled_from(SHARD_FORMS))
 def test_every_list_is_what_its_readers_can_bear(sites, name, shard_form):
     """Whatever the sites hold: it parses, one entry a line, none twice, no blank around a text, the root at column 0."""
-    content = render(name, map(a_view, sites), shard_form)
+    content = render_list(name, map(a_view, sites), shard_form)
     root = etree.fromstring(content)
     rule = LISTS[name]
     assert root.tag == f"{{{rule.namespace}}}{rule.root}"
@@ -143,13 +143,13 @@ def test_groups_become_attributes():
 def test_who_is_stale_or_has_left_is_in_no_list(status):
     """Unreachable nodes stay: a list must not flap with the network."""
     site = a_site(idp__service__endpoint="https://a.example.org/idp")
-    content = render("esgf_idp.xml", [a_view(site, status=status)])
+    content = render_list("esgf_idp.xml", [a_view(site, status=status)])
     assert (b"<value>" in content) == (status not in (NodeStatus.STALE, NodeStatus.LEFT))
 
 
 def test_an_empty_federation_gives_the_root_alone():
     """An empty file makes a portal refuse every login; the root alone is read by all."""
-    assert render("esgf_idp.xml", []).decode().splitlines()[1:] == [
+    assert render_list("esgf_idp.xml", []).decode().splitlines()[1:] == [
         '<idp_whitelist xmlns="http://www.esgf.org/whitelist">',
         "</idp_whitelist>",
     ]

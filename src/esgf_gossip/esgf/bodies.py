@@ -6,6 +6,8 @@ What the values mean is judged by whoever reads the entry.
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import msgpack
 
 from esgf_gossip.core import limits
@@ -56,3 +58,8 @@ def unpacked(body: bytes, what: str) -> object:
         # The parser's own texts may quote bytes of a stranger: they stay here.
         raise BodyError(f"{what}: not a msgpack map of text keys") from None
     return value
+
+
+def is_number(value: object, largest: int) -> TypeGuard[int]:
+    """Tell whether a value is a whole number from 0 to ``largest``; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= largest

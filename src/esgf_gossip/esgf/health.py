@@ -15,7 +15,7 @@ import attrs
 import msgpack
 
 from esgf_gossip.core import limits
-from esgf_gossip.esgf.bodies import BodyError, unpacked
+from esgf_gossip.esgf.bodies import BodyError, is_number, unpacked
 
 # The name of the entry.
 SERVICES: Final = "services"
@@ -78,11 +78,7 @@ def from_body(body: bytes) -> HealthByType:
         if not isinstance(row, list) or len(row) < 3:
             raise BodyError("services: a row is not a list of three")
         health, since_ms, reason = row[:3]
-        if (
-            not isinstance(since_ms, int)
-            or isinstance(since_ms, bool)
-            or not 0 <= since_ms <= limits.TIME_MS_MAX
-        ):
+        if not is_number(since_ms, limits.TIME_MS_MAX):
             raise BodyError("services: since is no time in milliseconds")
         if not isinstance(reason, str) or len(reason) > REASON_CHARACTERS:
             raise BodyError("services: a reason is no short text")

@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 import msgpack
 
-from esgf_gossip.esgf.bodies import BodyError, unpacked
+from esgf_gossip.esgf.bodies import BodyError, is_number, unpacked
 
 # The name of the entry.
 METRICS: Final = "metrics"
@@ -41,11 +41,14 @@ class Metrics:
     download_users: int
     registered_users: int | None = None
 
+    def numbers(self) -> dict[str, int]:
+        """Return the numbers there are, by name."""
+        return {name: value for name, value in attrs.asdict(self).items() if value is not None}
+
 
 def to_body(metrics: Metrics) -> bytes:
     """Encode as the body of the entry ``metrics``: equal numbers give equal bytes."""
-    numbers = {name: value for name, value in attrs.asdict(metrics).items() if value is not None}
-    packed: bytes = msgpack.packb({"metrics": numbers})
+    packed: bytes = msgpack.packb({"metrics": metrics.numbers()})
     return packed
 
 
@@ -90,6 +93,6 @@ def parse_data_users(content: bytes, name: str) -> Metrics:
 
 
 def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= COUNT_MAX:
+    if not is_number(value, COUNT_MAX):
         raise BodyError(f"metrics: not a number from 0 to {COUNT_MAX}")
     return value

@@ -18,7 +18,7 @@ import msgpack
 
 from esgf_gossip.core import limits
 from esgf_gossip.esgf import reader_rules
-from esgf_gossip.esgf.bodies import BodyError, unpacked
+from esgf_gossip.esgf.bodies import BodyError, is_number, unpacked
 from esgf_gossip.esgf.node_type import NODE_TYPE_MAX, NodeType, node_type_names
 from esgf_gossip.esgf.services import Service, services_of
 
@@ -293,7 +293,7 @@ def _text(value: object, what: str, characters: int) -> str:
 
 
 def _count(value: object, what: str, largest: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= largest:
+    if not is_number(value, largest):
         raise RegistrationError(f"registration: {what} is not a number from 0 to {largest}")
     return value
 

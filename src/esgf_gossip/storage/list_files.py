@@ -101,12 +101,11 @@ class ListFiles:
         """
         if name not in self._drop_down:
             return lines
-        listed = lines_of(one.content)
-        is_first = not listed.intersection(lines)
+        found = frozenset() if one.is_updated else lines_of(one.content).intersection(lines)
         for line, is_down in lines.items():
             if is_down and line not in one.down_at_ms:
-                is_old = line not in listed and not one.is_updated and not is_first
-                one.down_at_ms[line] = at_ms - TOGETHER_MS if is_old else at_ms
+                was_away = bool(found) and line not in found
+                one.down_at_ms[line] = at_ms - TOGETHER_MS if was_away else at_ms
         down_at_ms = {line: one.down_at_ms[line] for line, is_down in lines.items() if is_down}
         one.down_at_ms = down_at_ms
         together = {

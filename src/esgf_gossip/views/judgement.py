@@ -1,14 +1,13 @@
 """
 From the registry to a FederationView: clock and policy are applied here, nowhere earlier.
 
-Pure but for a cache of parsed registrations, keyed by the content of their
-bodies. A wrong clock changes what is shown as stale, never what is held.
+Pure but for caches of what was parsed, keyed by the content of the bodies. A wrong clock changes what is shown as stale, never what is held.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from esgf_gossip.core.model import VerifiedDigest
 from esgf_gossip.core.publication import EPOCH_RANDOM_BITS
@@ -19,7 +18,7 @@ from esgf_gossip.esgf.bodies import BodyError
 from esgf_gossip.esgf.exclusions import Exclusions
 from esgf_gossip.esgf.health import NOTHING_KNOWN, SERVICES, HealthByType
 from esgf_gossip.esgf.health import from_body as parse_health
-from esgf_gossip.esgf.metrics import METRICS, Metrics
+from esgf_gossip.esgf.metrics import METRICS
 from esgf_gossip.esgf.metrics import from_body as parse_metrics
 from esgf_gossip.esgf.registration import Registration, RegistrationError
 from esgf_gossip.views.explanation import explain
@@ -29,6 +28,12 @@ REGISTRATION = "registration"
 
 # By the content of the body and the groups of the certificate: the registration to show and the groups left out.
 _Read = tuple[Registration, tuple[str, ...]] | str
+# What small entries of other nodes say, by the name of the entry and its content; how each is read, and nothing.
+_Said = dict[tuple[str, bytes], Any]
+_SMALL: Final[dict[str, tuple[Callable[[bytes], Any], Any]]] = {
+    SERVICES: (parse_health, NOTHING_KNOWN),
+    METRICS: (parse_metrics, None),
+}
 _Cache = dict[tuple[bytes, frozenset[str]], _Read]
 
 
@@ -46,6 +51,7 @@ class Judge:
         self._standing = standing
         self._exclusions = exclusions
         self._parsed: _Cache = {}
+        self._read: _Said = {}
 
     def view(
         self,
@@ -64,10 +70,11 @@ class Judge:
             held: nodes shown as unreachable for a while longer: they come and go.
         """
         used: _Cache = {}
+        said: _Said = {}
         exclusions = self._exclusions()
         lines = sorted(self._registry.table, key=lambda line: line.digest.origin)
-        nodes = tuple(self._node(line, expiry_ms, held, used, exclusions) for line in lines)
-        self._parsed = used
+        nodes = tuple(self._node(line, expiry_ms, held, used, said, exclusions) for line in lines)
+        self._parsed, self._read = used, said
         return FederationView(at_ms, self._registry.table.root, own, nodes)
 
     def _node(
@@ -76,6 +83,7 @@ class Judge:
         expiry_ms: int,
         held: frozenset[str],
         used: _Cache,
+        said: _Said,
         exclusions: Exclusions,
     ) -> NodeView:
         digest = line.digest
@@ -101,8 +109,8 @@ class Judge:
             forked=digest.certificate_sha256 in self._registry.forks,
             groups_refused=refused,
             excluded=exclusions.of(digest.origin),
-            health=self._health(line),
-            metrics=self._metrics(line),
+            health=self._said(line, SERVICES, said),
+            metrics=self._said(line, METRICS, said),
         )
 
     def _registration(self, content: bytes, line: VerifiedDigest, used: _Cache) -> _Read:
@@ -120,27 +128,25 @@ class Judge:
     def health(self, host: str) -> HealthByType:
         """Return what a node says of its own services; nothing where it says nothing."""
         line = self._registry.table.line(host)
-        return NOTHING_KNOWN if line is None else self._health(line)
+        found: HealthByType = NOTHING_KNOWN if line is None else self._said(line, SERVICES, {})
+        return found
 
-    def _health(self, line: VerifiedDigest) -> HealthByType:
-        """Read what a node says of its services: a few dozen bytes; what cannot be read says nothing."""
-        body = self._body(line, SERVICES)
-        try:
-            return NOTHING_KNOWN if body is None else parse_health(body)
-        except BodyError:
-            return NOTHING_KNOWN
-
-    def _metrics(self, line: VerifiedDigest) -> Metrics | None:
-        """Read the numbers of a node; what cannot be read is as if it told none."""
-        body = self._body(line, METRICS)
-        try:
-            return None if body is None else parse_metrics(body)
-        except BodyError:
-            return None
-
-    def _body(self, line: VerifiedDigest, entry: str) -> bytes | None:
+    def _said(self, line: VerifiedDigest, entry: str, used: _Said) -> Any:
+        """Read a small entry once for each content; what is not there or cannot be read says nothing."""
+        parse, nothing = _SMALL[entry]
         ref = line.digest.entries.get(entry)
-        return None if ref is None else self._registry.body(ref.sha256)
+        body = None if ref is None else self._registry.body(ref.sha256)
+        if ref is None or body is None:
+            return nothing
+        key = entry, ref.sha256
+        if key in self._read:
+            used[key] = self._read[key]
+        elif key not in used:
+            try:
+                used[key] = parse(body)
+            except BodyError:
+                used[key] = nothing
+        return used[key]
 
     def _parse(self, content: bytes) -> Registration | str:
         body = self._registry.body(content)

@@ -50,22 +50,15 @@ class ListRule:
     entries: _Entries
 
 
-def render(name: str, nodes: Iterable[NodeView], shard_form: str = SHARD_FORMS[0]) -> bytes:
+def entries(name: str, nodes: Iterable[NodeView], shard_form: str = SHARD_FORMS[0]) -> dict[str, bool]:
     """
-    Write one list.
-
-    Entries are in the order of the hosts, one a line, none twice. Where there is none the root stands alone.
+    Return the lines of a list, in the order of the hosts, none twice, and for each whether all it stands for is down.
 
     Args:
         name: one of ``LISTS``.
         nodes: any order; who is stale, left, unreadable or excluded is left out.
         shard_form: one of ``SHARD_FORMS``: whether shards name the port of the index.
     """
-    return document(name, entries(name, nodes, shard_form))
-
-
-def entries(name: str, nodes: Iterable[NodeView], shard_form: str = SHARD_FORMS[0]) -> dict[str, bool]:
-    """Return the lines of a list, in its order, and for each whether all services it stands for are down."""
     rule = LISTS[name]
     lines: dict[str, bool] = {}
     for node in sorted(nodes, key=lambda node: node.host):
@@ -80,7 +73,7 @@ def entries(name: str, nodes: Iterable[NodeView], shard_form: str = SHARD_FORMS[
 
 
 def document(name: str, lines: Iterable[str]) -> bytes:
-    """Write the list of these lines."""
+    """Write the list of these lines; where there is none the root stands alone."""
     rule = LISTS[name]
     return "".join(
         [

@@ -13,10 +13,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-import attrs
-
 from esgf_gossip.esgf.health import Health
-from esgf_gossip.esgf.metrics import Metrics
 from esgf_gossip.esgf.node_type import NodeType, node_type_names
 from esgf_gossip.esgf.registration import Registration
 from esgf_gossip.esgf.services import Service
@@ -93,7 +90,7 @@ def node_body(node: NodeView) -> dict[str, Any]:
         "expires_at": utc_text(node.expires_at_ms),
         "forked": node.forked,
         "services": _services(node),
-        "metrics": _metrics(node.metrics),
+        "metrics": {} if node.metrics is None else node.metrics.numbers(),
         "resources": {},
     }
 
@@ -145,11 +142,6 @@ def _location(registration: Registration) -> dict[str, Any] | None:
     if place.lat is None or place.lon is None or not (math.isfinite(place.lat) and math.isfinite(place.lon)):
         return None
     return {"lat": place.lat, "lon": place.lon, "city": place.city}
-
-
-def _metrics(metrics: Metrics | None) -> dict[str, int]:
-    said = {} if metrics is None else attrs.asdict(metrics)
-    return {name: value for name, value in said.items() if value is not None}
 
 
 def _services(node: NodeView) -> list[dict[str, Any]]:

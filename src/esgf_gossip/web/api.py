@@ -23,7 +23,7 @@ from esgf_gossip.web.event_stream import EventStreamPage
 from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.kept import KeptDocument, KeptDocuments
 from esgf_gossip.web.legacy import JavaPage, NodeManagerPage
-from esgf_gossip.web.openapi import HEALTH, SERVICE_TYPES, openapi_body
+from esgf_gossip.web.openapi import SERVICE_FILTERS, openapi_body
 from esgf_gossip.web.problems import Problem, Refused
 from esgf_gossip.web.resources import MISSING, RETRY_AFTER_S, KeptPage, Page, ProblemPage, send_document
 
@@ -42,9 +42,6 @@ LISTED: Final = (
     ("/healthz", "whether the process runs"),
     ("/readyz", "whether its files and answers can be relied on"),
 )
-
-
-SERVICE_FILTERS: Final = {"type": SERVICE_TYPES, "health": HEALTH}
 
 
 class Facade(Protocol):

@@ -94,7 +94,9 @@ class ControlProtocol(LineOnlyReceiver):
         self._answers: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
             "status": lambda _fields: status_body(self._commands.view()),
             "nodes": lambda _fields: nodes_body(self._commands.view()),
-            "services": lambda _fields: services_body(self._commands.view()),
+            "services": lambda fields: services_body(
+                self._commands.view(), str(fields.get("type", "")), str(fields.get("health", ""))
+            ),
             "node": self._node,
             "explain": self._explained,
             "trust": lambda _fields: self._commands.trust_report(),

@@ -22,7 +22,8 @@ TEXT: Final[Schema] = {"type": "string"}
 COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 INSTANT: Final[Schema] = {"type": "string", "format": "date-time", "description": "RFC 3339, UTC"}
 HEALTH: Final = tuple(one.value for one in Health)
-SERVICE_TYPES: Final = tuple(rule.type for rule in RULES)
+# What /api/v1/services can be asked for, and by which values.
+SERVICE_FILTERS: Final = {"type": tuple(rule.type for rule in RULES), "health": HEALTH}
 
 
 def _object(properties: dict[str, Schema], optional: Iterable[str] = ()) -> Schema:
@@ -160,7 +161,7 @@ _SERVICE_QUERY: Final[list[Schema]] = [
         "schema": {"enum": list(values)},
         "description": f"only services of this {name}",
     }
-    for name, values in (("type", SERVICE_TYPES), ("health", HEALTH))
+    for name, values in SERVICE_FILTERS.items()
 ]
 _LAST_EVENT_ID: Final[Schema] = {
     "name": "Last-Event-ID",

@@ -11,51 +11,38 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, NewType, get_args, get_origin
+from typing import Any, Final
 
 import attrs
 import cattrs
 
-from esgf_gossip.addresses import (
-    EVERY_ADDRESS,
-    check_host,
-    format_address,
-    parse_accepted,
-    parse_dial,
-    parse_listen,
-    shown,
+from esgf_gossip.addresses import EVERY_ADDRESS, format_address
+from esgf_gossip.config_values import (
+    OUTPUT_FILES,
+    AcceptedHost,
+    CommandLine,
+    ContactAddress,
+    DatabaseAddress,
+    DialAddress,
+    HostName,
+    ListenAddress,
+    ListName,
+    OutputName,
+    PropertyName,
+    Seconds,
+    ShardForm,
+    make_converter,
 )
 from esgf_gossip.files import read_file
-from esgf_gossip.views.lists_xml import DROP_DOWN, LISTS, SHARD_FORMS
+from esgf_gossip.views.lists_xml import DROP_DOWN, SHARD_FORMS
 
 DEFAULT_PATH: Final = Path("/etc/esgf-gossip/node.toml")
-OUTPUT_FILES: Final = ("registration.xml", *LISTS)
 
 # No node.toml comes near; larger is another file, named by mistake.
 FILE_BYTES: Final = 1024 * 1024
-
-# More often is a load, less often news of yesterday.
-PROBE_EVERY_S: Final = (1, 3600)
-
-_KINDS: Final = {str: "a text in quotes", int: "a number", bool: "true or false", list: "a list"}
-
-# What a text in the file stands for; PropertyName is a key of esgf.properties, AcceptedHost what a Host header
-# may say, without port or brackets. DialAddress has a port to connect to, ContactAddress may have 0: cannot be.
-HostName = NewType("HostName", str)
-AcceptedHost = NewType("AcceptedHost", str)
-PropertyName = NewType("PropertyName", str)
-OutputName = NewType("OutputName", str)
-ListName = NewType("ListName", str)
-Seconds = NewType("Seconds", int)
-ShardForm = NewType("ShardForm", str)
-CommandLine = NewType("CommandLine", tuple[str, ...])
-ListenAddress = NewType("ListenAddress", tuple[str, int])
-DialAddress = NewType("DialAddress", tuple[str, int])
-ContactAddress = NewType("ContactAddress", tuple[str, int])
 
 
 class ConfigError(Exception):
@@ -135,9 +122,11 @@ class ServicesTable:
 
 @attrs.frozen
 class MetricsTable:
-    """``[metrics]``: where download numbers come from; ``""`` for a path means none."""
+    """``[metrics]``: where download numbers come from, a file or the site's PostgreSQL; ``""`` means none."""
 
     data_users: Path | None = attrs.field(metadata={"default": ""})
+    database: DatabaseAddress | None = attrs.field(metadata={"default": ""})
+    password_file: Path | None = attrs.field(metadata={"default": ""})
 
 
 @attrs.frozen
@@ -216,11 +205,14 @@ def from_document(document: Mapping[str, Any], path: Path) -> Config:
         if key not in document.get("node", {}):
             remedy = f'write {key} = "..." with a DNS name under [node]'
             raise ConfigError(f"'{key}' is missing", f"{path} [node]", remedy)
-    converter = _converter(path.parent)
+    converter = make_converter(path.parent)
     filled = _with_defaults(document)
     tables = {name: _structured(converter, name, filled[name], path) for name in _TABLES}
     config = Config(**tables)
     _refuse_one_port(config, path)
+    if config.metrics.database is not None and config.metrics.data_users is not None:
+        what = "'data_users' and 'database' both give download numbers"
+        raise ConfigError(what, f"{path} [metrics]", "keep one of them")
     return config
 
 
@@ -238,94 +230,6 @@ def toml_string(text: str) -> str:
     """Quote a text as a TOML basic string."""
     # JSON escapes what TOML wants escaped, but for DEL.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _parse_output(text: str) -> str:
-    if text not in OUTPUT_FILES:
-        raise ValueError(f"this version writes no {shown(text)}: choose among {', '.join(OUTPUT_FILES)}")
-    return text
-
-
-def _parse_list(text: str) -> str:
-    if text not in LISTS:
-        raise ValueError(f"{shown(text)} is no list: choose among {', '.join(LISTS)}")
-    return text
-
-
-def _parse_shard_form(text: str) -> str:
-    if text not in SHARD_FORMS:
-        raise ValueError(f"{shown(text)} is no form of a shard: choose among {', '.join(SHARD_FORMS)}")
-    return text
-
-
-def _converter(folder: Path) -> cattrs.Converter:
-    """Make the converter of one load: strict, for cattrs alone would take "7" for 7 and 1 for true."""
-    converter = cattrs.Converter()
-
-    def strictly(kind: type, value: Any) -> Any:
-        if type(value) is not kind:
-            found = _KINDS.get(type(value), "something else")
-            raise TypeError(f"has {found} where {_KINDS[kind]} belongs: write {_KINDS[kind]}")
-        return value
-
-    def text(parse: Callable[[str], Any]) -> Callable[[Any, Any], Any]:
-        return lambda value, _: parse(strictly(str, value))
-
-    def a_path(value: str) -> Path:
-        if not value or "\0" in value:
-            raise ValueError("is not a path: write the name of a file or folder")
-        # abspath, not resolve: what a symlink points to may change while we run.
-        return Path(os.path.abspath(folder / value))  # noqa: PTH100
-
-    def many(kind: Any) -> Callable[[Any, Any], tuple[Any, ...]]:
-        item = converter.get_structure_hook(get_args(kind)[0])
-
-        def check(value: Any, _: Any) -> tuple[Any, ...]:
-            # dict: the first of equal items stays, in its place.
-            return tuple(dict.fromkeys(item(each, None) for each in strictly(list, value)))
-
-        return check
-
-    def or_none(parse: Callable[[str], Any]) -> Callable[[Any, Any], Any]:
-        return text(lambda value: None if value == "" else parse(value))
-
-    def seconds(value: Any, _: Any) -> int:
-        if not PROBE_EVERY_S[0] <= strictly(int, value) <= PROBE_EVERY_S[1]:
-            raise ValueError(f"is {value}: write a number from {PROBE_EVERY_S[0]} to {PROBE_EVERY_S[1]}")
-        return int(value)
-
-    def a_property(value: str) -> str:
-        if not value.strip():
-            raise ValueError("has an empty text in it: write the name of a property")
-        return value
-
-    def a_command(value: Any, _: Any) -> tuple[str, ...]:
-        words = tuple(strictly(str, word) for word in strictly(list, value))
-        if any("\0" in word for word in words):
-            raise ValueError("has a NUL character in it: write program and arguments, each in quotes")
-        if words and not words[0].startswith("/"):
-            raise ValueError(
-                f"{shown(words[0])} is no absolute path: write that of a program, then its arguments"
-            )
-        return words
-
-    converter.register_structure_hook(bool, lambda value, _: strictly(bool, value))
-    converter.register_structure_hook(Path, text(a_path))
-    converter.register_structure_hook(Path | None, or_none(a_path))
-    converter.register_structure_hook(HostName, text(check_host))
-    converter.register_structure_hook(ListenAddress, text(parse_listen))
-    converter.register_structure_hook(ListenAddress | None, or_none(parse_listen))
-    converter.register_structure_hook(ContactAddress, text(lambda value: parse_dial(value, 0)))
-    converter.register_structure_hook(DialAddress, text(lambda value: parse_dial(value, 1)))
-    converter.register_structure_hook(OutputName, text(_parse_output))
-    converter.register_structure_hook(ShardForm, text(_parse_shard_form))
-    converter.register_structure_hook(ListName, text(_parse_list))
-    converter.register_structure_hook(Seconds, seconds)
-    converter.register_structure_hook(AcceptedHost, text(parse_accepted))
-    converter.register_structure_hook(PropertyName, text(a_property))
-    converter.register_structure_hook(CommandLine, a_command)
-    converter.register_structure_hook_factory(lambda kind: get_origin(kind) is tuple, many)
-    return converter
 
 
 def _structured(converter: cattrs.Converter, name: str, table: Mapping[str, Any], path: Path) -> Any:

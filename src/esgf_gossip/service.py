@@ -27,28 +27,21 @@ from esgf_gossip.config import Config, ConfigError, load
 from esgf_gossip.core.effects import Notice
 from esgf_gossip.core.node import Node
 from esgf_gossip.core.publication import PublicationError
-from esgf_gossip.esgf.health import SERVICES
-from esgf_gossip.esgf.health import to_body as health_body
-from esgf_gossip.esgf.metrics import METRICS
-from esgf_gossip.esgf.metrics import to_body as metrics_body
 from esgf_gossip.esgf.site_data import SiteError
 from esgf_gossip.net.clock import wall_clock_ms
 from esgf_gossip.net.connections import Connections
 from esgf_gossip.net.driver import Driver
 from esgf_gossip.net.trust_keeper import TrustKeeper, TrustPlace
 from esgf_gossip.net.trust_report import nodes_report
+from esgf_gossip.own_site import OwnSite, read_own_site
 from esgf_gossip.reloading import Reload, need_restart
-from esgf_gossip.sources.metering import Metering
-from esgf_gossip.sources.probes import Prober
-from esgf_gossip.sources.probing import Probing
-from esgf_gossip.sources.site import Site, SiteFiles, read_site
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.storage.list_files import ListFiles
 from esgf_gossip.storage.outputs import RegistrationFile
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.statement import ENTRY as TRUST_ENTRY
 from esgf_gossip.views.federation import FederationView, OwnState
-from esgf_gossip.views.judgement import REGISTRATION, Judge
+from esgf_gossip.views.judgement import Judge
 from esgf_gossip.web.control import ControlSocket, ControlSocketError
 from esgf_gossip.web.control_protocol import CommandError
 from esgf_gossip.web.picture import Picture
@@ -128,7 +121,7 @@ class GossipService(Service):
         _spare_the_collector()
         # Cheapest faults first: nothing is written before keys and site data are known to be good.
         self.trust = TrustKeeper(_trust_place(config), self._now_ms, self._reactor)
-        site = self._read_site(config)
+        site = read_own_site(config)
         for finding in site.findings:
             self.log.warn("site data: {finding}", finding=str(finding))
         _make_folder(config.node.state, "[node] state")
@@ -177,36 +170,19 @@ class GossipService(Service):
                 stored.epoch, stored.lines, stored.bodies, at, stored.forks, stored.logs, stored.trust
             )
         )
-        self._site = site
-        self._probing = Probing(
-            Prober(self._reactor).look, self._say, self._reactor, self._now_ms, SystemRandom()
-        )
-        self._probe(config)
-        self._metering = Metering(self._say, self._reactor)
-        self._metering.start(config.metrics.data_users)
+        # What the last run said of this node stands until it is found otherwise.
+        self._site = OwnSite(config, site, self._say, self._reactor, self._now_ms)
+        self._site.start(self.picture.view().node(config.node.host))
         self.picture.start()
-        self._driver.perform(self._node.start(self._entries(site), at))
+        self._driver.perform(self._node.start(self._entries(), at))
         self.trust.visit = self._connections.visit
         self.trust.on_statement = self._say
         self.trust.start(self._node, self._driver, self._database)
         self._driver.on_fatal = self._end
 
-    def _probe(self, config: Config) -> None:
-        """Look at the services of the site; what was told of them, by the run before too, stays until then."""
-        services = self._site.registration.services if config.services.probe else ()
-        told = self._probing.health or self.picture.health_told(config.node.host)
-        self._probing.start(services, config.services.probe_every_s, told)
-
     def _notice(self, notice: Notice) -> None:
         self.trust.notice(notice)
         self.picture.notice(notice)
-
-    def _read_site(self, config: Config) -> Site:
-        esgf = config.esgf
-        files = SiteFiles(
-            esgf.properties, esgf.config_type, esgf.groups, esgf.host_certificate, esgf.excludes
-        )
-        return read_site(files, config.node.host, publish=esgf.publish, check_app_home=esgf.check_app_home)
 
     def _own_state(self) -> OwnState:
         publication = self._node.origin.publication
@@ -236,8 +212,7 @@ class GossipService(Service):
         if not self._is_open:
             return succeed(None)
         connections = self._driver.connections
-        self._probing.stop()
-        self._metering.stop()
+        self._site.stop()
         self.trust.stop()
         self._driver.stop()
         waits = [maybeDeferred(self._connections.stop), maybeDeferred(self._control.stop)]
@@ -257,9 +232,8 @@ class GossipService(Service):
         # A start that failed half way has not made all of them.
         if hasattr(self, "picture"):
             self.picture.stop()
-        if hasattr(self, "_metering"):
-            self._probing.stop()
-            self._metering.stop()
+        if hasattr(self, "_site"):
+            self._site.stop()
         self.trust.stop()
         if hasattr(self, "_driver"):
             self._driver.stop()
@@ -342,31 +316,23 @@ class GossipService(Service):
     def _reload_site(self, config: Config, outcome: Reload) -> None:
         before = self._node.origin.publication.sequence
         try:
-            site = self._read_site(config)
-            self._metering.start(config.metrics.data_users)
-            is_moved = config.services != self.config.services or site.registration != self._site.registration
-            self._driver.perform(self._node.publish(self._entries(site), self._driver.at()))
-        except (SiteError, PublicationError) as error:
+            site = self._site.read(config)
+        except SiteError as error:
             outcome.refused.append(f"{error}; the registration in force stays")
             return
-        if site.exclusions != self._site.exclusions:
-            outcome.changed.append("exclusions")
-        self._site = site
+        exclusions = self._site.exclusions
+        self._site.take(config, site)
         self.config = config
-        if is_moved:
-            self._probe(config)
-            self._say()
+        self._say()
+        if site.exclusions != exclusions:
+            outcome.changed.append("exclusions")
         self.picture.moved()
         outcome.findings.extend(str(finding) for finding in site.findings)
         if self._node.origin.publication.sequence != before:
             outcome.changed.append("registration")
 
-    def _entries(self, site: Site) -> dict[str, bytes]:
-        entries = {REGISTRATION: site.registration.to_body()}
-        if self._probing.health:
-            entries[SERVICES] = health_body(self._probing.health)
-        if self._metering.metrics is not None:
-            entries[METRICS] = metrics_body(self._metering.metrics)
+    def _entries(self) -> dict[str, bytes]:
+        entries = self._site.entries()
         try:
             entries[TRUST_ENTRY] = self.trust.statement()
         except TrustError as error:
@@ -375,7 +341,7 @@ class GossipService(Service):
 
     def _say(self) -> None:
         if self._is_open:
-            self._driver.perform(self._node.publish(self._entries(self._site), self._driver.at()))
+            self._driver.perform(self._node.publish(self._entries(), self._driver.at()))
 
     def _on_hangup(self, _number: int, _frame: object) -> None:
         # Not in the signal handler: the reactor may be in the middle of anything.

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from esgf_gossip.addresses import check_host, format_address, parse_address
 from esgf_gossip.config import (
     FILE_BYTES,
-    OUTPUT_FILES,
     Config,
     ConfigError,
     from_document,
@@ -21,6 +20,7 @@ from esgf_gossip.config import (
     to_toml,
     toml_string,
 )
+from esgf_gossip.config_values import OUTPUT_FILES
 from helpers.config import FEDERATION, HOST, a_config, a_document, a_node_toml
 
 FOLDER = Path("/srv/node")

@@ -6,19 +6,25 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from esgf_gossip.esgf.bodies import BodyError
 from esgf_gossip.esgf.metrics import COUNT_MAX, Metrics, MetricsError, from_body, parse_data_users, to_body
-from esgf_gossip.sources.metering import READ_EVERY_S, Metering
+from esgf_gossip.esgf.registration import Group
+from esgf_gossip.sources.metering import DATABASE_EVERY_S, FILE_EVERY_S, REST, Metering, file_source
+from esgf_gossip.sources.postgres import DatabaseError, Numbers
+from esgf_gossip.views.federation import FederationView, OwnState
+from esgf_gossip.views.legacy_json import metrics as metrics_json
 from esgf_gossip.views.node_json import node_body
+from esgf_gossip.views.registration_xml import ElementCache, render
 from helpers.site import FULL_HOST, a_view, demo_site
 
 COUNTS = st.integers(0, COUNT_MAX)
 LINE = b"DOWNLOADCOUNT=5,DOWNLOADSIZE=6,DOWNLOADUSERS=7,REGISTEREDUSERS=8"
 
 
-@given(st.builds(Metrics, COUNTS, COUNTS, COUNTS, st.none() | COUNTS))
+@given(st.builds(Metrics, *[st.none() | COUNTS] * 4))
 def test_a_body_says_what_was_put_in(metrics):
     """Writing and reading is the identity."""
     assert from_body(to_body(metrics)) == metrics
@@ -30,7 +36,6 @@ def test_a_body_says_what_was_put_in(metrics):
         None,
         [],
         {"metrics": []},
-        {"metrics": {}},
         {"metrics": {"download_count": 1, "download_bytes": 1, "download_users": -1}},
         {"metrics": {"download_count": 1, "download_bytes": 2**63, "download_users": 1}},
         {"metrics": {"download_count": True, "download_bytes": 1, "download_users": 1}},
@@ -51,7 +56,7 @@ def test_any_bytes_are_numbers_or_one_error(body):
             found = read(body)
         except (BodyError, MetricsError):
             continue
-        assert found.download_count >= 0
+        assert all(0 <= number <= COUNT_MAX for number in found.numbers().values())
 
 
 @pytest.mark.parametrize(
@@ -76,25 +81,91 @@ def test_a_file_without_numbers_is_named(content):
         parse_data_users(content, "/x/data_users.metrics")
 
 
+NUMBERS = Metrics(5, 6, 7, 8)
+NOTHING = Numbers()
+
+
 def test_a_new_number_is_told_within_a_minute_and_a_lost_file_changes_nothing(tmp_path):
     """Only a change is told; harm to the file leaves what was told, and the file is read when it is whole again."""
     clock, told, path = Clock(), [], tmp_path / "data_users.metrics"
-    metering = Metering(lambda: told.append(metering.metrics), clock)
+    metering = Metering(lambda: told.append(metering.numbers.metrics), clock)
     path.write_bytes(LINE)
-    metering.start(path)
-    assert (metering.metrics, told) == (Metrics(5, 6, 7, 8), [])
-    clock.advance(READ_EVERY_S)
+    metering.start(file_source(path), FILE_EVERY_S, NOTHING)
+    assert (metering.numbers.metrics, told) == (NUMBERS, [])
+    clock.advance(FILE_EVERY_S)
     assert told == []
     path.unlink()
-    clock.advance(READ_EVERY_S)
+    clock.advance(FILE_EVERY_S)
     path.write_bytes(b"half")
-    clock.advance(READ_EVERY_S)
-    assert (metering.metrics, told) == (Metrics(5, 6, 7, 8), [])
+    clock.advance(FILE_EVERY_S)
+    assert (metering.numbers.metrics, told) == (NUMBERS, [])
     path.write_bytes(LINE.replace(b"=5", b"=50"))
-    clock.advance(READ_EVERY_S)
+    clock.advance(FILE_EVERY_S)
     assert told == [Metrics(50, 6, 7, 8)]
-    metering.start(None)
-    assert (metering.metrics, clock.getDelayedCalls()) == (None, [])
+    metering.start(None, 0.0, metering.numbers)
+    assert (metering.numbers, clock.getDelayedCalls()) == (NOTHING, [])
+
+
+class Database:
+    """A source that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[Deferred] = []
+
+    def __call__(self) -> Deferred:
+        self.asked.append(Deferred())
+        return self.asked[-1]
+
+
+def test_a_database_is_asked_again_after_a_rest_that_grows_with_the_answer(everything_said):
+    """One question at a time; what was told stands until an answer, a failure is said once and its end too."""
+    clock, told, database = Clock(), [], Database()
+    metering = Metering(lambda: told.append(metering.numbers), clock)
+    before, after = Numbers(NUMBERS, (Group("wheel", ""),)), Numbers(Metrics(9, 9, 9), ())
+    metering.start(database, DATABASE_EVERY_S, before)
+    assert (metering.numbers, len(database.asked)) == (before, 1)
+    clock.advance(DATABASE_EVERY_S)
+    assert len(database.asked) == 1, "the first has not answered"
+    database.asked[0].callback(after)
+    assert told == [after]
+    clock.advance(REST * DATABASE_EVERY_S - 1)
+    assert len(database.asked) == 1
+    clock.advance(1)
+    for number in (1, 2):
+        database.asked[number].errback(DatabaseError("gone"))
+        clock.advance(DATABASE_EVERY_S)
+    assert (metering.numbers, told) == (after, [after])
+    database.asked[3].callback(after)
+    said = everything_said()
+    assert said.count("stay as they are: {failure}") == 1
+    assert said.count("read again") == 1
+    assert told == [after]
+
+
+def test_an_answer_after_the_stop_tells_nobody(everything_said):
+    """Neither numbers nor a failure, and nothing is asked any more."""
+    clock, told, database = Clock(), [], Database()
+    metering = Metering(lambda: told.append(1), clock)
+    for end in (
+        lambda answer: answer.callback(Numbers(NUMBERS)),
+        lambda answer: answer.errback(DatabaseError("x")),
+    ):
+        metering.start(database, DATABASE_EVERY_S, NOTHING)
+        metering.stop()
+        end(database.asked[-1])
+    assert (told, clock.getDelayedCalls(), metering.numbers) == ([], [], NOTHING)
+    assert "stay as they are" not in everything_said()
+
+
+def test_a_fault_of_our_own_ends_no_reading(everything_said):
+    """Whatever goes wrong is in the log with its traceback, and the next look comes."""
+    clock, database = Clock(), Database()
+    metering = Metering(lambda: None, clock)
+    metering.start(database, DATABASE_EVERY_S, NOTHING)
+    database.asked[0].errback(ZeroDivisionError())
+    clock.advance(DATABASE_EVERY_S)
+    assert len(database.asked) == 2
+    assert "ZeroDivisionError" in everything_said()
 
 
 def test_the_api_says_the_numbers_there_are():
@@ -106,3 +177,13 @@ def test_the_api_says_the_numbers_there_are():
         "download_bytes": 2,
         "download_users": 3,
     }
+
+
+def test_old_documents_show_what_there_is():
+    """A node that counts accounts alone has no Metrics in registration.xml, and one number in metrics.json."""
+    site = demo_site(FULL_HOST).registration
+    accounts = a_view(site, metrics=Metrics(registered_users=4))
+    assert b"<Metrics" not in render([accounts], 1, ElementCache())
+    assert metrics_json(
+        FederationView(1, b"", OwnState(FULL_HOST, "f", "0", 1, 1, 0, 0, 0, 0), (accounts,))
+    ) == {"users_count": "4"}

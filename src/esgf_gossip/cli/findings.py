@@ -51,6 +51,7 @@ def all_findings(config: Config) -> Iterator[Finding]:
     yield from _folders(config)
     yield from _trust(config)
     yield from _site(config)
+    yield from _metrics(config)
     yield from _database(config)
     if not runs:
         # The ports of a running daemon are taken, by itself.
@@ -123,18 +124,39 @@ def _trust(config: Config) -> Iterator[Finding]:
 
 def _site(config: Config) -> Iterator[Finding]:
     from esgf_gossip.esgf.site_data import SiteError  # noqa: PLC0415 - check and run alone need it
-    from esgf_gossip.sources.site import SiteFiles, read_site  # noqa: PLC0415
+    from esgf_gossip.own_site import read_own_site  # noqa: PLC0415
 
-    esgf = config.esgf
-    files = SiteFiles(esgf.properties, esgf.config_type, esgf.groups, esgf.host_certificate, esgf.excludes)
     try:
-        site = read_site(files, config.node.host, publish=esgf.publish, check_app_home=esgf.check_app_home)
+        site = read_own_site(config)
     except SiteError as error:
         yield Finding(Level.CRITICAL, "site", str(error))
         return
     for finding in site.findings:
         yield Finding(Level.ATTENTION, "site", str(finding))
     yield from _groups(config, site.registration.peer_groups)
+
+
+def _metrics(config: Config) -> Iterator[Finding]:
+    from esgf_gossip.esgf.metrics import MetricsError  # noqa: PLC0415 - check and run alone need it
+    from esgf_gossip.sources.metering import read_data_users  # noqa: PLC0415
+    from esgf_gossip.sources.postgres import DatabaseError, ask  # noqa: PLC0415
+
+    metrics = config.metrics
+    try:
+        if metrics.database is not None:
+            said = ask(metrics.database, metrics.password_file)
+        elif metrics.data_users is not None:
+            said = read_data_users(metrics.data_users)
+        else:
+            return
+    except (DatabaseError, MetricsError) as error:
+        yield Finding(Level.ATTENTION, "metrics", str(error))
+        return
+    counts = said.metrics.numbers() if said.metrics else {}
+    if said.groups is not None:
+        counts["groups"] = len(said.groups)
+    text = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
+    yield Finding(Level.GOOD, "metrics", text or "no numbers")
 
 
 def _groups(config: Config, claimed: Sequence[str]) -> Iterator[Finding]:

@@ -34,11 +34,11 @@ class MetricsError(ValueError):
 
 @attrs.frozen
 class Metrics:
-    """Download numbers of a data node; ``registered_users`` is None where nobody counted."""
+    """Download numbers of a node; None where nobody counted."""
 
-    download_count: int
-    download_bytes: int
-    download_users: int
+    download_count: int | None = None
+    download_bytes: int | None = None
+    download_users: int | None = None
     registered_users: int | None = None
 
     def numbers(self) -> dict[str, int]:
@@ -63,13 +63,7 @@ def from_body(body: bytes) -> Metrics:
     numbers = fields.get("metrics") if isinstance(fields, dict) else None
     if not isinstance(numbers, dict):
         raise BodyError("metrics: not a map of numbers")
-    users = numbers.get("registered_users")
-    return Metrics(
-        _count(numbers.get("download_count")),
-        _count(numbers.get("download_bytes")),
-        _count(numbers.get("download_users")),
-        None if users is None else _count(users),
-    )
+    return Metrics(*(_count(numbers.get(field.name)) for field in attrs.fields(Metrics)))
 
 
 def parse_data_users(content: bytes, name: str) -> Metrics:
@@ -92,7 +86,9 @@ def parse_data_users(content: bytes, name: str) -> Metrics:
     return Metrics(numbers[0] or 0, numbers[1] or 0, numbers[2] or 0, numbers[3])
 
 
-def _count(value: object) -> int:
+def _count(value: object) -> int | None:
+    if value is None:
+        return None
     if not is_number(value, COUNT_MAX):
         raise BodyError(f"metrics: not a number from 0 to {COUNT_MAX}")
     return value

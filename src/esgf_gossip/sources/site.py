@@ -115,6 +115,17 @@ def read_site(
     return Site(build_registration(data), data, find_problems(data), exclusions)
 
 
+def with_groups(site: Site, groups: tuple[Group, ...]) -> Site:
+    """
+    Return a site with other groups.
+
+    Raises:
+        SiteError: they cannot be published.
+    """
+    data = attrs.evolve(site.data, groups=groups)
+    return attrs.evolve(site, registration=build_registration(data), data=data, findings=find_problems(data))
+
+
 def _content(path: Path, largest: int) -> bytes:
     try:
         content = read_file(path, largest + 1)

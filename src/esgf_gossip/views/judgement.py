@@ -16,7 +16,7 @@ from esgf_gossip.core.standing import Standing
 from esgf_gossip.core.verdicts import Verdict
 from esgf_gossip.esgf.bodies import BodyError
 from esgf_gossip.esgf.exclusions import Exclusions
-from esgf_gossip.esgf.health import NOTHING_KNOWN, SERVICES, HealthByType
+from esgf_gossip.esgf.health import NOTHING_KNOWN, SERVICES
 from esgf_gossip.esgf.health import from_body as parse_health
 from esgf_gossip.esgf.metrics import METRICS
 from esgf_gossip.esgf.metrics import from_body as parse_metrics
@@ -124,12 +124,6 @@ class Judge:
             # The name is the certificate's; a registration under another name is a claim about somebody else.
             return f"the registration names {parsed[0].host}, the certificate {line.digest.origin}"
         return parsed
-
-    def health(self, host: str) -> HealthByType:
-        """Return what a node says of its own services; nothing where it says nothing."""
-        line = self._registry.table.line(host)
-        found: HealthByType = NOTHING_KNOWN if line is None else self._said(line, SERVICES, {})
-        return found
 
     def _said(self, line: VerifiedDigest, entry: str, used: _Said) -> Any:
         """Read a small entry once for each content; what is not there or cannot be read says nothing."""

@@ -13,6 +13,13 @@ from esgf_gossip.esgf.metrics import Metrics
 from esgf_gossip.views.federation import FederationView, NodeView
 
 GOOD: Final = "GOOD"
+# Our names of download numbers, and theirs.
+_OLD_NAMES: Final = {
+    "download_count": "download.count",
+    "download_bytes": "download.bytes",
+    "download_users": "download.users",
+    "registered_users": "users_count",
+}
 
 
 def node_properties(view: FederationView) -> dict[str, Any]:
@@ -41,11 +48,5 @@ def _properties(node: NodeView) -> dict[str, str]:
 
 
 def _metrics(said: Metrics) -> dict[str, str]:
-    body = {
-        "download.count": str(said.download_count),
-        "download.bytes": str(said.download_bytes),
-        "download.users": str(said.download_users),
-    }
-    if said.registered_users is not None:
-        body["users_count"] = str(said.registered_users)
-    return body
+    numbers = said.numbers()
+    return {old: str(numbers[name]) for name, old in _OLD_NAMES.items() if name in numbers}

@@ -187,12 +187,13 @@ def _service(service: Service | None, node: Registration) -> Iterable[str]:
 
 
 def _metrics(metrics: Metrics | None) -> Iterable[str]:
-    if metrics is None:
+    # Readers take a Metrics without DownloadedData badly.
+    if metrics is None or metrics.download_count is None:
         return
     downloaded = {
         "count": str(metrics.download_count),
-        "size": str(metrics.download_bytes),
-        "users": str(metrics.download_users),
+        "size": str(metrics.download_bytes or 0),
+        "users": str(metrics.download_users or 0),
     }
     children = [_element("DownloadedData", downloaded, depth=3)]
     if metrics.registered_users is not None:

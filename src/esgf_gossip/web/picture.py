@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from esgf_gossip.core import effects as fx
 from esgf_gossip.core import log_effects as lx
 from esgf_gossip.core.verdicts import Verdict
-from esgf_gossip.esgf.health import NEVER_PROBED, HealthByType, ServiceHealth
+from esgf_gossip.esgf.health import NEVER_PROBED, ServiceHealth
 from esgf_gossip.net.sparing import Sparing
 from esgf_gossip.storage.list_files import ListFiles
 from esgf_gossip.storage.outputs import RegistrationFile
@@ -122,10 +122,6 @@ class Picture:
         """Return why a node has its status, with the signed evidence; None where no node has that name."""
         node = self.view().node(host)
         return None if node is None else self._judge.explain(node)
-
-    def health_told(self, host: str) -> HealthByType:
-        """Return what a node says of its own services; nothing where it says nothing."""
-        return self._judge.health(host)
 
     def is_ready(self) -> bool:
         """Tell whether the picture has been compared with others, or had time to."""

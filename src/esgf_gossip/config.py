@@ -27,6 +27,7 @@ from esgf_gossip.config_values import (
     ContactAddress,
     DatabaseAddress,
     DialAddress,
+    Endpoint,
     HostName,
     ListenAddress,
     ListName,
@@ -122,11 +123,15 @@ class ServicesTable:
 
 @attrs.frozen
 class MetricsTable:
-    """``[metrics]``: where download numbers come from, a file or the site's PostgreSQL; ``""`` means none."""
+    """``[metrics]``: where download numbers come from, own numbers, and what of this host is told; ``""`` means none."""
 
     data_users: Path | None = attrs.field(metadata={"default": ""})
     database: DatabaseAddress | None = attrs.field(metadata={"default": ""})
     password_file: Path | None = attrs.field(metadata={"default": ""})
+    files: tuple[Path, ...] = attrs.field(metadata={"default": []})
+    resources: bool = attrs.field(metadata={"default": True})
+    storage: tuple[Path, ...] = attrs.field(metadata={"default": []})
+    compute: tuple[Endpoint, ...] = attrs.field(metadata={"default": []})
 
 
 @attrs.frozen

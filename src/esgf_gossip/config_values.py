@@ -15,6 +15,8 @@ from typing import Any, Final, NewType, get_args, get_origin
 import cattrs
 
 from esgf_gossip.addresses import check_host, parse_accepted, parse_dial, parse_listen, shown
+from esgf_gossip.esgf.reader_rules import has_credentials
+from esgf_gossip.esgf.resources import ENDPOINT_CHARACTERS
 from esgf_gossip.views.lists_xml import LISTS, SHARD_FORMS
 
 OUTPUT_FILES: Final = ("registration.xml", *LISTS)
@@ -37,6 +39,8 @@ ListName = NewType("ListName", str)
 Seconds = NewType("Seconds", int)
 ShardForm = NewType("ShardForm", str)
 CommandLine = NewType("CommandLine", tuple[str, ...])
+# A URL that all members may see.
+Endpoint = NewType("Endpoint", str)
 # What libpq connects with, without a password.
 DatabaseAddress = NewType("DatabaseAddress", str)
 ListenAddress = NewType("ListenAddress", tuple[str, int])
@@ -72,6 +76,18 @@ def _parse_database(text: str) -> str:
         )
     if "\0" in text:
         raise ValueError("has a NUL character in it: write what psql would take")
+    return text
+
+
+def _parse_endpoint(text: str) -> str:
+    if has_credentials(text):
+        raise ValueError("holds a user name and password, which all members would see: leave them out")
+    if (
+        not text.startswith(("http://", "https://"))
+        or len(text) > ENDPOINT_CHARACTERS
+        or not text.isprintable()
+    ):
+        raise ValueError(f"{shown(text)} is no address: write https://... of a compute service")
     return text
 
 
@@ -141,6 +157,7 @@ def make_converter(folder: Path) -> cattrs.Converter:
     converter.register_structure_hook(AcceptedHost, text(parse_accepted))
     converter.register_structure_hook(PropertyName, text(a_property))
     converter.register_structure_hook(DatabaseAddress | None, or_none(_parse_database))
+    converter.register_structure_hook(Endpoint, text(_parse_endpoint))
     converter.register_structure_hook(CommandLine, a_command)
     converter.register_structure_hook_factory(lambda kind: get_origin(kind) is tuple, many)
     return converter

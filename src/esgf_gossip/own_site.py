@@ -10,29 +10,36 @@ from collections.abc import Callable
 from random import SystemRandom
 from typing import Any, Final
 
+import attrs
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from esgf_gossip.config import Config
 from esgf_gossip.esgf.exclusions import Exclusions
 from esgf_gossip.esgf.health import SERVICES
 from esgf_gossip.esgf.health import to_body as health_body
-from esgf_gossip.esgf.metrics import METRICS
+from esgf_gossip.esgf.metrics import METRICS, Metrics, Number
 from esgf_gossip.esgf.metrics import to_body as metrics_body
 from esgf_gossip.esgf.registration import Group
+from esgf_gossip.esgf.resources import NOTHING_SAID, RESOURCES, Resources
+from esgf_gossip.esgf.resources import to_body as resources_body
 from esgf_gossip.esgf.site_data import SiteError
-from esgf_gossip.sources.metering import (
-    DATABASE_EVERY_S,
-    FILE_EVERY_S,
-    Metering,
-    database_source,
-    file_source,
-)
-from esgf_gossip.sources.postgres import Numbers
+from esgf_gossip.sources.gauge import Gauge, in_thread
+from esgf_gossip.sources.host import read_host
+from esgf_gossip.sources.metrics_files import Numbers, read_data_users, read_own
+from esgf_gossip.sources.postgres import ask
 from esgf_gossip.sources.probes import Prober
 from esgf_gossip.sources.probing import Probing
 from esgf_gossip.sources.site import Site, SiteFiles, read_site, with_groups
 from esgf_gossip.views.federation import NodeView
 from esgf_gossip.views.judgement import REGISTRATION
+
+# Other programs write files every few minutes; a database has more to do than to answer us.
+FILE_EVERY_S: Final = 60.0
+DATABASE_EVERY_S: Final = 300.0
+HOST_EVERY_S: Final = 60.0
+# Each node may change that often what it measures, however many there are: their sum is one digest a second.
+SECONDS_PER_NODE: Final = 1.0
 
 
 def read_own_site(config: Config, groups: tuple[Group, ...] | None = None) -> Site:
@@ -57,6 +64,7 @@ class OwnSite:
         config: what is in force at the start.
         site: as ``read_own_site`` found it.
         on_change: called when an entry changed by itself.
+        nodes: how many there are in the federation.
         reactor: clock, threads and connections.
         now_ms: Unix milliseconds.
     """
@@ -68,6 +76,7 @@ class OwnSite:
         config: Config,
         site: Site,
         on_change: Callable[[], object],
+        nodes: Callable[[], int],
         reactor: Any,
         now_ms: Callable[[], int],
     ) -> None:
@@ -76,7 +85,11 @@ class OwnSite:
         self._on_change: Final = on_change
         self._reactor: Final = reactor
         self._probing: Final = Probing(Prober(reactor).look, on_change, reactor, now_ms, SystemRandom())
-        self._metering: Final = Metering(self._numbers_changed, reactor)
+        least_s = lambda: nodes() * SECONDS_PER_NODE  # noqa: E731 - said once, for three
+        self._numbers: Final = Gauge("download numbers", Numbers(), self._numbers_changed, reactor, least_s)
+        nothing: tuple[tuple[str, Number], ...] = ()
+        self._own_numbers: Final = Gauge("the site's own metrics", nothing, on_change, reactor, least_s)
+        self._resources: Final = Gauge("resources of this host", NOTHING_SAID, on_change, reactor, least_s)
 
     @property
     def exclusions(self) -> Exclusions:
@@ -90,16 +103,21 @@ class OwnSite:
         Args:
             told: what this node said in its last run; it stands until a look contradicts it. None: nothing.
         """
-        metrics = None if told is None else told.metrics
+        metrics = (None if told is None else told.metrics) or Metrics()
         groups = None if told is None or told.registration is None else told.registration.groups
-        self._measure(Numbers(metrics, groups))
+        self._measure(
+            Numbers(attrs.evolve(metrics, own=()), groups),
+            metrics.own,
+            NOTHING_SAID if told is None else told.resources,
+        )
         self._take_groups()
         self._probe({} if told is None else dict(told.health))
 
     def stop(self) -> None:
         """Look no more."""
         self._probing.stop()
-        self._metering.stop()
+        for gauge in (self._numbers, self._own_numbers, self._resources):
+            gauge.stop()
 
     def read(self, config: Config) -> Site:
         """
@@ -108,7 +126,7 @@ class OwnSite:
         Raises:
             SiteError: as ``read_own_site``.
         """
-        return read_own_site(config, self._metering.numbers.groups if _asks_for_groups(config) else None)
+        return read_own_site(config, self._numbers.value.groups if _asks_for_groups(config) else None)
 
     def take(self, config: Config, site: Site) -> None:
         """Put into force what ``read`` returned."""
@@ -117,7 +135,7 @@ class OwnSite:
             site.registration.services != self._site.registration.services
         )
         self._site = site
-        self._measure(self._metering.numbers)
+        self._measure(self._numbers.value, self._own_numbers.value, self._resources.value)
         if is_moved:
             self._probe(dict(self._probing.health))
 
@@ -126,8 +144,11 @@ class OwnSite:
         entries = {REGISTRATION: self._site.registration.to_body()}
         if self._probing.health:
             entries[SERVICES] = health_body(self._probing.health)
-        if self._metering.numbers.metrics is not None:
-            entries[METRICS] = metrics_body(self._metering.numbers.metrics)
+        metrics = attrs.evolve(self._numbers.value.metrics or Metrics(), own=self._own_numbers.value)
+        if metrics != Metrics():
+            entries[METRICS] = metrics_body(metrics)
+        if self._resources.value != NOTHING_SAID:
+            entries[RESOURCES] = resources_body(self._resources.value)
         return entries
 
     def _probe(self, told: dict[str, Any]) -> None:
@@ -135,22 +156,37 @@ class OwnSite:
         watched = self._site.registration.services if services.probe else ()
         self._probing.start(watched, services.probe_every_s, told)
 
-    def _measure(self, told: Numbers) -> None:
+    def _measure(self, numbers: Numbers, own: tuple[tuple[str, Number], ...], resources: Resources) -> None:
         metrics = self._config.metrics
         if metrics.database is not None:
-            source = database_source(metrics.database, metrics.password_file, self._reactor)
-            self._metering.start(source, DATABASE_EVERY_S, told)
+            address = metrics.database
+            source = lambda: in_thread(lambda: ask(address, metrics.password_file), self._reactor)  # noqa: E731
+            self._numbers.start(source, DATABASE_EVERY_S, numbers)
         elif metrics.data_users is not None:
-            self._metering.start(file_source(metrics.data_users), FILE_EVERY_S, told)
+            path = metrics.data_users
+            self._numbers.start(lambda: read_data_users(path), FILE_EVERY_S, numbers)
         else:
-            self._metering.start(None, 0.0, Numbers())
+            self._numbers.start(None, 0.0, Numbers())
+        self._own_numbers.start(
+            (lambda: read_own(metrics.files)) if metrics.files else None, FILE_EVERY_S, own
+        )
+        self._resources.start(self._host if metrics.resources else None, HOST_EVERY_S, resources)
+
+    def _host(self) -> Resources | Deferred[Resources]:
+        metrics = self._config.metrics
+
+        def found() -> Resources:
+            return read_host(metrics.storage, metrics.compute).coarse(self._resources.value)
+
+        # A mount that hangs would hold up all else; what the system itself says comes at once.
+        return in_thread(found, self._reactor) if metrics.storage else found()
 
     def _numbers_changed(self) -> None:
         self._take_groups()
         self._on_change()
 
     def _take_groups(self) -> None:
-        groups = self._metering.numbers.groups
+        groups = self._numbers.value.groups
         if groups is None or not _asks_for_groups(self._config) or groups == self._site.data.groups:
             return
         try:

@@ -171,7 +171,9 @@ class GossipService(Service):
             )
         )
         # What the last run said of this node stands until it is found otherwise.
-        self._site = OwnSite(config, site, self._say, self._reactor, self._now_ms)
+        self._site = OwnSite(
+            config, site, self._say, lambda: len(self._node.registry.table), self._reactor, self._now_ms
+        )
         self._site.start(self.picture.view().node(config.node.host))
         self.picture.start()
         self._driver.perform(self._node.start(self._entries(), at))

@@ -12,7 +12,9 @@ import pytest
 from esgf_gossip.esgf.metrics import Metrics
 from esgf_gossip.esgf.registration import GROUP_DESCRIPTION_CHARACTERS, GROUPS, Group
 from esgf_gossip.sources import postgres
-from esgf_gossip.sources.postgres import DatabaseError, Numbers, ask
+from esgf_gossip.sources.gauge import SourceError
+from esgf_gossip.sources.metrics_files import Numbers
+from esgf_gossip.sources.postgres import ask
 from helpers.postgres import DATABASE, READER, READER_PASSWORD, postgres_server
 
 INSERT = """
@@ -132,7 +134,7 @@ def test_it_does_not_queue_behind_a_migration(filled, password, monkeypatch):
     monkeypatch.setattr(postgres, "LOCK_WAIT_MS", 50)
     with filled.superuser() as migration:
         migration.execute("LOCK TABLE esgf_node_manager.access_logging IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(DatabaseError, match="lock timeout"):
+        with pytest.raises(SourceError, match="lock timeout"):
             ask(filled.address, password)
 
 
@@ -162,7 +164,7 @@ def test_it_cannot_write(filled, password, monkeypatch):
     )
     super_password = password.with_name("super")
     super_password.write_text("super")
-    with pytest.raises(DatabaseError, match="read-only transaction"):
+    with pytest.raises(SourceError, match="read-only transaction"):
         ask(filled.address.replace(READER, "dbsuper"), super_password)
     with filled.superuser() as connection:
         assert connection.execute('SELECT count(*) FROM esgf_security."user"').fetchone() == (3,)
@@ -173,7 +175,7 @@ def test_a_server_that_falls_silent_is_left(filled, password, monkeypatch):
     monkeypatch.setattr(postgres, "DEADLINE_S", 0.5)
     monkeypatch.setattr(postgres, "QUESTION_S", 2)  # the server's own end, later than ours
     monkeypatch.setattr(postgres, "_USERS", "SELECT count(*) FROM (SELECT pg_sleep(30)) AS slept")
-    with pytest.raises(DatabaseError, match=r"\[metrics\] database: "):
+    with pytest.raises(SourceError, match=r"\[metrics\] database: "):
         ask(filled.address, password)
 
 
@@ -181,7 +183,7 @@ def test_a_question_that_takes_too_long_is_ended_by_the_server(filled, password,
     """The bound is the server's too: nothing goes on counting for nobody."""
     monkeypatch.setattr(postgres, "QUESTION_S", 1)
     monkeypatch.setattr(postgres, "_USERS", "SELECT count(*) FROM (SELECT pg_sleep(30)) AS slept")
-    with pytest.raises(DatabaseError, match="statement timeout"):
+    with pytest.raises(SourceError, match="statement timeout"):
         ask(filled.address, password)
 
 
@@ -191,7 +193,7 @@ def test_a_database_with_some_of_the_tables_gives_some_of_the_numbers(filled, pa
         connection.execute("ALTER SCHEMA esgf_security RENAME TO elsewhere")
     try:
         assert ask(filled.address, password) == Numbers(Metrics(5, 2230, 2), None)
-        with pytest.raises(DatabaseError, match="has none of the tables"):
+        with pytest.raises(SourceError, match="has none of the tables"):
             ask(filled.address.replace(DATABASE, "postgres"), password)
     finally:
         with filled.superuser() as connection:
@@ -209,7 +211,7 @@ def test_a_database_with_some_of_the_tables_gives_some_of_the_numbers(filled, pa
 )
 def test_a_wrong_address_is_one_line(filled, password, change, reason):
     """What is wrong is said, once, without the password."""
-    with pytest.raises(DatabaseError, match=reason) as caught:
+    with pytest.raises(SourceError, match=reason) as caught:
         ask(filled.address.replace(*change), password)
     assert "\n" not in str(caught.value)
     assert READER_PASSWORD not in str(caught.value)
@@ -221,7 +223,7 @@ def test_a_wrong_password_is_one_line(filled, password, content):
     password.unlink()
     if content is not None:
         password.write_text(content)
-    with pytest.raises(DatabaseError) as caught:
+    with pytest.raises(SourceError) as caught:
         ask(filled.address, password)
     assert "\n" not in str(caught.value)
 
@@ -231,7 +233,7 @@ def test_a_role_without_rights_is_told(filled, password):
     with filled.superuser() as connection:
         connection.execute(f'REVOKE SELECT (id) ON esgf_security."user" FROM {READER}')
     try:
-        with pytest.raises(DatabaseError, match="permission denied for table user"):
+        with pytest.raises(SourceError, match="permission denied for table user"):
             ask(filled.address, password)
     finally:
         with filled.superuser() as connection:
@@ -241,7 +243,7 @@ def test_a_role_without_rights_is_told(filled, password):
 def test_without_psycopg_the_message_says_what_to_install(monkeypatch):
     """The extra is optional; who switches it on without it reads how to get it."""
     monkeypatch.setitem(__import__("sys").modules, "psycopg", None)
-    with pytest.raises(DatabaseError, match=r"pip install 'esgf-gossip\[postgres\]'"):
+    with pytest.raises(SourceError, match=r"pip install 'esgf-gossip\[postgres\]'"):
         ask("host=127.0.0.1", None)
 
 
@@ -249,7 +251,7 @@ def test_a_server_that_stops_and_starts_again(filled, password):
     """Down is one line; up again it answers as before, after a crash too."""
     for mode in ("fast", "immediate"):
         filled.stop(mode)
-        with pytest.raises(DatabaseError, match="refused"):
+        with pytest.raises(SourceError, match="refused"):
             ask(filled.address, password)
         filled.start()
         assert ask(filled.address, password).metrics == RIGHT
@@ -260,7 +262,7 @@ def test_a_frozen_server_does_not_take_the_connection_for_ever(filled, password,
     monkeypatch.setattr(postgres, "CONNECT_S", 2)
     os.kill(filled.pid, signal.SIGSTOP)
     try:
-        with pytest.raises(DatabaseError, match="timeout"):
+        with pytest.raises(SourceError, match="timeout"):
             ask(filled.address, password)
     finally:
         os.kill(filled.pid, signal.SIGCONT)

@@ -150,7 +150,7 @@ def test_services_are_asked_by_type_and_health(client):
     for query, said in {
         "type=Tape": "IndexService",
         "health=ill": "unknown",
-        "typ=IndexService": "type and health",
+        "typ=IndexService": "type, health, min_cores_free",
         "type=%ff": "IndexService",
     }.items():
         answer = client.ask(f"/api/v1/services?{query}")

@@ -20,7 +20,7 @@ from esgf_gossip.sources.probing import Probing
 from esgf_gossip.storage.list_files import ListFiles
 from esgf_gossip.views.federation import FederationView, NodeStatus, OwnState
 from esgf_gossip.views.lists_xml import LISTS, lines_of
-from esgf_gossip.views.node_json import services_body, status_body
+from esgf_gossip.views.node_json import Wanted, services_body, status_body
 from helpers.site import a_view
 
 OWN = OwnState("n0.example.org", "fed.example.org", "0", 1, 1, 0, 0, 0, 0)
@@ -297,12 +297,12 @@ def test_the_lines_of_a_file_are_those_written(files):
 def test_services_are_listed_flat_and_by_type_and_health():
     """One object a service; who left or expired has none."""
     view = a_federation(down={1}, hosts=3)
-    assert len(services_body(view)) == 9
-    found = services_body(view, "indexservice", "down")
+    assert len(services_body(view, Wanted())) == 9
+    found = services_body(view, Wanted("indexservice", "down"))
     assert [(one["host"], one["since"], one["reason"]) for one in found] == [
         ("n1.example.org", "1970-01-01T00:00:02.000Z", "refused")
     ]
-    assert services_body(a_federation(hosts=3, status=NodeStatus.LEFT)) == []
+    assert services_body(a_federation(hosts=3, status=NodeStatus.LEFT), Wanted()) == []
 
 
 def test_an_alarm_of_the_lists_is_part_of_the_status():

@@ -137,26 +137,29 @@ def _site(config: Config) -> Iterator[Finding]:
 
 
 def _metrics(config: Config) -> Iterator[Finding]:
-    from esgf_gossip.esgf.metrics import MetricsError  # noqa: PLC0415 - check and run alone need it
-    from esgf_gossip.sources.metering import read_data_users  # noqa: PLC0415
-    from esgf_gossip.sources.postgres import DatabaseError, ask  # noqa: PLC0415
+    from esgf_gossip.sources.gauge import SourceError  # noqa: PLC0415 - check and run alone need it
+    from esgf_gossip.sources.host import read_host  # noqa: PLC0415
+    from esgf_gossip.sources.metrics_files import read_data_users, read_own  # noqa: PLC0415
+    from esgf_gossip.sources.postgres import ask  # noqa: PLC0415
 
     metrics = config.metrics
     try:
-        if metrics.database is not None:
-            said = ask(metrics.database, metrics.password_file)
-        elif metrics.data_users is not None:
-            said = read_data_users(metrics.data_users)
-        else:
-            return
-    except (DatabaseError, MetricsError) as error:
+        if metrics.database is not None or metrics.data_users is not None:
+            said = (
+                ask(metrics.database, metrics.password_file)
+                if metrics.data_users is None
+                else read_data_users(metrics.data_users)
+            )
+            counts = said.metrics.numbers() if said.metrics else {}
+            if said.groups is not None:
+                counts["groups"] = len(said.groups)
+            text = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
+            yield Finding(Level.GOOD, "metrics", text or "no numbers")
+        read_own(metrics.files)
+        if metrics.resources:
+            read_host(metrics.storage, metrics.compute)
+    except SourceError as error:
         yield Finding(Level.ATTENTION, "metrics", str(error))
-        return
-    counts = said.metrics.numbers() if said.metrics else {}
-    if said.groups is not None:
-        counts["groups"] = len(said.groups)
-    text = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
-    yield Finding(Level.GOOD, "metrics", text or "no numbers")
 
 
 def _groups(config: Config, claimed: Sequence[str]) -> Iterator[Finding]:

@@ -16,9 +16,10 @@ import click
 from esgf_gossip.cli.control_client import ControlClient, Conversation
 from esgf_gossip.cli.failures import CommandError, ExitCode, printable
 from esgf_gossip.cli.options import common_options, config_option, json_option
-from esgf_gossip.cli.tables import print_json, print_json_line, print_pairs, print_table, text_of
+from esgf_gossip.cli.tables import print_json, print_json_line, print_pairs, print_table, size_text, text_of
 from esgf_gossip.config import load
 from esgf_gossip.esgf.health import Health
+from esgf_gossip.esgf.resources import CORES_MOST
 from esgf_gossip.esgf.services import RULES
 
 # An orderly stop says goodbye to every peer and closes the database.
@@ -79,21 +80,63 @@ def nodes(config_path: Path, *, json_output: bool) -> None:
 @click.option(
     "--health", type=click.Choice([one.value for one in Health]), help="Only services of this health."
 )
+@click.option(
+    "--resources", is_flag=True, help="Show who has room: one line per node that tells its resources."
+)
+@click.option(
+    "--min-cores-free",
+    type=click.IntRange(0, CORES_MOST),
+    metavar="N",
+    help="Only nodes that say that they have so many cores free.",
+)
 @config_option
 @json_option
 @common_options
-def services(service_type: str | None, health: str | None, config_path: Path, *, json_output: bool) -> None:
+def services(
+    service_type: str | None,
+    health: str | None,
+    min_cores_free: int | None,
+    config_path: Path,
+    *,
+    resources: bool,
+    json_output: bool,
+) -> None:
     """
     Show the services of the federation, one line each, with their health.
 
-    unknown: nobody looked; such a service stays in every list.
+    unknown: nobody looked; such a service stays in every list. With --resources the
+    nodes that have such services, those with the most free cores first.
     """
-    answer = _daemon(config_path).ask("services", type=service_type or "", health=health or "")
+    asked = {
+        "type": service_type or "",
+        "health": health or "",
+        "min_cores_free": "" if min_cores_free is None else str(min_cores_free),
+    }
+    answer = _daemon(config_path).ask("resources" if resources else "services", **asked)
     if json_output:
         print_json(answer)
         return
+    if resources:
+        columns = ("host", "status", "cores free", "of", "memory free", "of", "storage free", "of", "compute")
+        print_table(columns, [_room_row(one) for one in answer])
+        return
     columns = ("type", "host", "health", "since", "endpoint", "reason")
     print_table(columns, [[one.get(column) for column in columns] for one in answer])
+
+
+def _room_row(node: Mapping[str, Any]) -> list[Any]:
+    room = node.get("resources") or {}
+    return [
+        node.get("host"),
+        node.get("status"),
+        room.get("cores_free"),
+        room.get("cores"),
+        *(
+            size_text(room.get(name))
+            for name in ("memory_free_bytes", "memory_bytes", "storage_free_bytes", "storage_bytes")
+        ),
+        room.get("compute_endpoints"),
+    ]
 
 
 @click.command(epilog="Example: esgf-gossip show esgf-data.dkrz.de")

@@ -64,6 +64,16 @@ def text_of(value: Any) -> str:
             return str(value)
 
 
+def size_text(size_bytes: Any) -> str:
+    """Say a size as people write it, with two digits or more; what is no number is empty."""
+    if not isinstance(size_bytes, int) or isinstance(size_bytes, bool):
+        return ""
+    size, unit = float(size_bytes), 0
+    while size >= 1000 and unit < len(_UNITS) - 1:
+        size, unit = size / 1000, unit + 1
+    return f"{size:.1f} {_UNITS[unit]}" if size < 10 and unit else f"{size:.0f} {_UNITS[unit]}"
+
+
 def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]], title: str) -> None:
     from rich.console import Console  # noqa: PLC0415 - only where a table is drawn
     from rich.table import Table  # noqa: PLC0415
@@ -76,6 +86,7 @@ def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]], title: str) ->
     Console().print(table)
 
 
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _STYLES = {
     "up": "green",
     "suspect": "yellow",

@@ -15,12 +15,12 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
 from esgf_gossip.esgf import registration
 from esgf_gossip.esgf.metrics import COUNT_MAX, Metrics
 from esgf_gossip.esgf.registration import Group
 from esgf_gossip.files import read_file
+from esgf_gossip.sources.gauge import SourceError
+from esgf_gossip.sources.metrics_files import Numbers
 
 if TYPE_CHECKING:
     import psycopg
@@ -52,18 +52,6 @@ _USERS: Final = 'SELECT count(*) FROM esgf_security."user"'
 _GROUPS: Final = 'SELECT name, left(description, %s) FROM esgf_security."group" ORDER BY id LIMIT %s'
 
 
-class DatabaseError(Exception):
-    """Report why a database gives no numbers: where, what, what to do, in one line, without a password."""
-
-
-@attrs.frozen
-class Numbers:
-    """What a source says: download numbers, access groups; None for what it does not hold."""
-
-    metrics: Metrics | None = None
-    groups: tuple[Group, ...] | None = None
-
-
 def ask(address: str, password_file: Path | None) -> Numbers:
     """
     Ask the database once. Blocks for at most about a minute: not for the reactor's thread.
@@ -73,12 +61,12 @@ def ask(address: str, password_file: Path | None) -> Numbers:
         password_file: its first line is the password; None: libpq's own ways (``~/.pgpass``, peer, trust).
 
     Raises:
-        DatabaseError: psycopg is missing, nobody answers, or what was asked for is not there.
+        SourceError: psycopg is missing, nobody answers, or what was asked for is not there.
     """
     try:
         import psycopg  # noqa: PLC0415 - the optional extra
     except ImportError:
-        raise DatabaseError(
+        raise SourceError(
             "[metrics] database needs psycopg, which is not installed; pip install 'esgf-gossip[postgres]'"
         ) from None
     options: dict[str, Any] = {} if password_file is None else {"password": _password(password_file)}
@@ -98,7 +86,7 @@ def ask(address: str, password_file: Path | None) -> Numbers:
             return _read(connection)
     except (psycopg.Error, UnicodeError) as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        raise DatabaseError(f"[metrics] database: {text[:400]}") from None
+        raise SourceError(f"[metrics] database: {text[:400]}") from None
 
 
 def _read(connection: psycopg.Connection[Any]) -> Numbers:
@@ -122,7 +110,7 @@ def _read(connection: psycopg.Connection[Any]) -> Numbers:
             ).fetchone()
             has_downloads, has_users, has_groups = row or (False, False, False)
             if not (has_downloads or has_users or has_groups):
-                raise DatabaseError(
+                raise SourceError(
                     f"[metrics] database: {connection.info.dbname} has none of the tables {', '.join(_TABLES)}; "
                     "is it the site's database?"
                 )
@@ -155,8 +143,8 @@ def _password(path: Path) -> str:
     try:
         content = read_file(path, PASSWORD_BYTES)
     except OSError as error:
-        raise DatabaseError(f"[metrics] password_file {path}: {error.strerror}; correct node.toml") from None
+        raise SourceError(f"[metrics] password_file {path}: {error.strerror}; correct node.toml") from None
     lines = content.decode("utf-8", "replace").splitlines()
     if not lines or not lines[0]:
-        raise DatabaseError(f"[metrics] password_file {path}: is empty; write the password in its first line")
+        raise SourceError(f"[metrics] password_file {path}: is empty; write the password in its first line")
     return lines[0]

@@ -15,6 +15,7 @@ from esgf_gossip.esgf.health import NEVER_PROBED, NOTHING_KNOWN, HealthByType, S
 from esgf_gossip.esgf.metrics import Metrics
 from esgf_gossip.esgf.node_type import NO_TYPE, NodeType
 from esgf_gossip.esgf.registration import Registration
+from esgf_gossip.esgf.resources import NOTHING_SAID, Resources
 
 
 class NodeStatus(Enum):
@@ -38,7 +39,7 @@ class NodeView:
     is issued_at of the digest that last changed the registration. ``groups_refused``
     are the peer groups it claims and its certificate does not grant: ``registration`` is without them.
     ``excluded`` are the types of which this site leaves it out of its own files. ``health`` is what the node says
-    of its own services, by type; ``metrics`` are its download numbers, None where it tells none.
+    of its own services, by type; ``metrics`` are its numbers, None where it tells none, ``resources`` what it has room for.
     """
 
     host: str
@@ -57,6 +58,7 @@ class NodeView:
     excluded: NodeType = NO_TYPE
     health: HealthByType = NOTHING_KNOWN
     metrics: Metrics | None = None
+    resources: Resources = NOTHING_SAID
 
     @property
     def is_listed(self) -> bool:

@@ -21,6 +21,8 @@ from esgf_gossip.esgf.health import from_body as parse_health
 from esgf_gossip.esgf.metrics import METRICS
 from esgf_gossip.esgf.metrics import from_body as parse_metrics
 from esgf_gossip.esgf.registration import Registration, RegistrationError
+from esgf_gossip.esgf.resources import NOTHING_SAID, RESOURCES
+from esgf_gossip.esgf.resources import from_body as parse_resources
 from esgf_gossip.views.explanation import explain
 from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView, OwnState
 
@@ -33,6 +35,7 @@ _Said = dict[tuple[str, bytes], Any]
 _SMALL: Final[dict[str, tuple[Callable[[bytes], Any], Any]]] = {
     SERVICES: (parse_health, NOTHING_KNOWN),
     METRICS: (parse_metrics, None),
+    RESOURCES: (parse_resources, NOTHING_SAID),
 }
 _Cache = dict[tuple[bytes, frozenset[str]], _Read]
 
@@ -111,6 +114,7 @@ class Judge:
             excluded=exclusions.of(digest.origin),
             health=self._said(line, SERVICES, said),
             metrics=self._said(line, METRICS, said),
+            resources=self._said(line, RESOURCES, said),
         )
 
     def _registration(self, content: bytes, line: VerifiedDigest, used: _Cache) -> _Read:

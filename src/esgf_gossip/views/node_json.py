@@ -13,9 +13,12 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import attrs
+
 from esgf_gossip.esgf.health import Health
 from esgf_gossip.esgf.node_type import NodeType, node_type_names
 from esgf_gossip.esgf.registration import Registration
+from esgf_gossip.esgf.resources import NOTHING_SAID, Resources
 from esgf_gossip.esgf.services import Service
 from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView
 
@@ -64,9 +67,9 @@ def status_body(view: FederationView) -> dict[str, Any]:
     return body
 
 
-def nodes_body(view: FederationView) -> list[dict[str, Any]]:
-    """Return the body of ``/api/v1/nodes``: one object per node, in the order of the view."""
-    return [node_body(node) for node in view.nodes]
+def nodes_body(view: FederationView, wanted: Wanted | None = None) -> list[dict[str, Any]]:
+    """Return the body of ``/api/v1/nodes``: one object per node that has the room asked for, in the order of the view."""
+    return [node_body(node) for node in view.nodes if wanted is None or wanted.has_room(node)]
 
 
 def node_body(node: NodeView) -> dict[str, Any]:
@@ -91,26 +94,58 @@ def node_body(node: NodeView) -> dict[str, Any]:
         "forked": node.forked,
         "services": _services(node),
         "metrics": {} if node.metrics is None else node.metrics.numbers(),
-        "resources": {},
+        "resources": _resources(node.resources),
     }
 
 
-def services_body(view: FederationView, service_type: str = "", health: str = "") -> list[dict[str, Any]]:
+@attrs.frozen
+class Wanted:
     """
-    Return the body of ``/api/v1/services``: one object per service of the nodes that are members now.
+    Which nodes and services are asked for; the default asks for all.
 
     Args:
-        view: the picture.
-        service_type: only this type, in any case; empty: all.
-        health: only this health; empty: all.
+        type: of the service, in any case; empty: any.
+        health: of the service; empty: any.
+        min_cores_free: the node has at least so many cores that are not busy, and says so; None: whatever it has.
     """
+
+    type: str = ""
+    health: str = ""
+    min_cores_free: int | None = None
+
+    def has_room(self, node: NodeView) -> bool:
+        """Tell whether a node has the cores asked for."""
+        free = node.resources.cores_free
+        return self.min_cores_free is None or (free is not None and free >= self.min_cores_free)
+
+    def services(self, node: NodeView) -> list[dict[str, Any]]:
+        """Return the services of a node that are asked for; none where it is no member now."""
+        if node.status in (NodeStatus.STALE, NodeStatus.LEFT) or not self.has_room(node):
+            return []
+        return [
+            service
+            for service in _services(node)
+            if self.type.lower() in ("", service["type"].lower()) and self.health in ("", service["health"])
+        ]
+
+
+def services_body(view: FederationView, wanted: Wanted) -> list[dict[str, Any]]:
+    """Return the body of ``/api/v1/services``: one object per service of the nodes that are members now."""
     return [
         {"host": node.host, "node_status": node.status.value, **service}
         for node in view.nodes
-        if node.status not in (NodeStatus.STALE, NodeStatus.LEFT)
-        for service in _services(node)
-        if service_type.lower() in ("", service["type"].lower()) and health in ("", service["health"])
+        for service in wanted.services(node)
     ]
+
+
+def resources_body(view: FederationView, wanted: Wanted) -> list[dict[str, Any]]:
+    """Return who has room: one object per node that has a service asked for and tells its resources, most cores first."""
+    rows = [
+        {"host": node.host, "status": node.status.value, "resources": _resources(node.resources)}
+        for node in view.nodes
+        if node.resources != NOTHING_SAID and wanted.services(node)
+    ]
+    return sorted(rows, key=lambda row: -int(row["resources"].get("cores_free", -1)))
 
 
 def json_bytes(body: Any) -> bytes:
@@ -146,6 +181,12 @@ def _location(registration: Registration) -> dict[str, Any] | None:
 
 def _services(node: NodeView) -> list[dict[str, Any]]:
     return [_service(node, service) for service in (node.registration.services if node.registration else ())]
+
+
+def _resources(said: Resources) -> dict[str, Any]:
+    if said == NOTHING_SAID:
+        return {}
+    return {**said.numbers(), "compute_endpoints": list(said.compute_endpoints)}
 
 
 def _service(node: NodeView, service: Service) -> dict[str, Any]:

@@ -18,13 +18,14 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 
 from esgf_gossip.views.federation import FederationView
-from esgf_gossip.views.node_json import json_bytes, node_body, nodes_body, services_body, status_body
+from esgf_gossip.views.node_json import Wanted, json_bytes, node_body, nodes_body, services_body, status_body
 from esgf_gossip.web.event_stream import EventStreamPage
 from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.kept import KeptDocument, KeptDocuments
 from esgf_gossip.web.legacy import JavaPage, NodeManagerPage
-from esgf_gossip.web.openapi import SERVICE_FILTERS, openapi_body
+from esgf_gossip.web.openapi import openapi_body
 from esgf_gossip.web.problems import Problem, Refused
+from esgf_gossip.web.questions import OF_NODES, OF_SERVICES, QuestionError, wanted
 from esgf_gossip.web.resources import MISSING, RETRY_AFTER_S, KeptPage, Page, ProblemPage, send_document
 
 JSON: Final = "application/json"
@@ -60,6 +61,23 @@ class Facade(Protocol):
         """Tell whether the picture can be relied on: compared with two peers, or alone for 30 s."""
 
 
+def asked(request: Request, known: tuple[str, ...]) -> Wanted:
+    """
+    Read what a request asks for; of a parameter that stands twice the last counts.
+
+    Raises:
+        Refused: 400, a parameter or a value is not known.
+    """
+    fields = {
+        name.decode("ascii", "replace"): values[-1].decode("ascii", "replace")
+        for name, values in request.args.items()
+    }
+    try:
+        return wanted(fields, known)
+    except QuestionError as error:
+        raise Refused(Problem(400, str(error))) from None
+
+
 class ViewPage(Page):
     """Serves what is made of the view; made anew only when the view is another object."""
 
@@ -80,10 +98,22 @@ class ViewPage(Page):
 
 
 class NodesPage(ViewPage):
-    """``/api/v1/nodes``, and below it one page per host."""
+    """``/api/v1/nodes?min_cores_free=``, and below it one page per host."""
 
     def __init__(self, facade: Facade) -> None:
         super().__init__(facade, nodes_body)
+
+    def answer(self, request: Request) -> bytes:
+        """
+        Send all nodes, or those that have room.
+
+        Raises:
+            Refused: 400, a parameter or a value is not known.
+        """
+        if not request.args:
+            return super().answer(request)
+        body = nodes_body(self._facade.view(), asked(request, OF_NODES))
+        return send_document(request, KeptDocument(json_bytes(body), JSON))
 
     def getChild(self, path: bytes, request: Request) -> IResource:  # noqa: ARG002 - Twisted's own signature
         """Find a host by its name, in any case."""
@@ -134,7 +164,7 @@ class ExplainPage(Page):
 
 
 class ServicesPage(Page):
-    """``/api/v1/services?type=&health=``."""
+    """``/api/v1/services?type=&health=&min_cores_free=``."""
 
     def __init__(self, facade: Facade) -> None:
         super().__init__()
@@ -147,16 +177,7 @@ class ServicesPage(Page):
         Raises:
             Refused: 400, a parameter or a value is not known.
         """
-        wanted = dict.fromkeys(SERVICE_FILTERS, "")
-        for name, values in request.args.items():
-            key = name.decode("ascii", "replace")
-            if key not in SERVICE_FILTERS:
-                raise Refused(Problem(400, f"the parameters are {' and '.join(SERVICE_FILTERS)}"))
-            known = {one.lower() for one in SERVICE_FILTERS[key]}
-            wanted[key] = values[-1].decode("ascii", "replace").lower()
-            if wanted[key] not in {"", *known}:
-                raise Refused(Problem(400, f"{key} is one of {', '.join(SERVICE_FILTERS[key])}"))
-        body = services_body(self._facade.view(), wanted["type"], wanted["health"])
+        body = services_body(self._facade.view(), asked(request, OF_SERVICES))
         return send_document(request, KeptDocument(json_bytes(body), JSON))
 
 

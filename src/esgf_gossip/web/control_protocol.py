@@ -22,9 +22,18 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 from esgf_gossip.views.federation import FederationView
-from esgf_gossip.views.node_json import json_bytes, node_body, nodes_body, services_body, status_body
+from esgf_gossip.views.node_json import (
+    Wanted,
+    json_bytes,
+    node_body,
+    nodes_body,
+    resources_body,
+    services_body,
+    status_body,
+)
 from esgf_gossip.web.events import Event, EventHub
 from esgf_gossip.web.outlet import Outlet
+from esgf_gossip.web.questions import OF_SERVICES, QuestionError, wanted
 
 LINE_BYTES: Final = 64 * 1024
 WAITING_LINES: Final = 16
@@ -73,6 +82,13 @@ class _Request:
     fields: Mapping[str, Any]
 
 
+def _wanted(fields: Mapping[str, Any]) -> Wanted:
+    try:
+        return wanted({name: value for name, value in fields.items() if name != "command"}, OF_SERVICES)
+    except QuestionError as error:
+        raise CommandError(str(error)) from None
+
+
 class ControlProtocol(LineOnlyReceiver):
     """One client: its lines are answered in order; ``watch`` turns the connection into a stream."""
 
@@ -94,9 +110,8 @@ class ControlProtocol(LineOnlyReceiver):
         self._answers: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
             "status": lambda _fields: status_body(self._commands.view()),
             "nodes": lambda _fields: nodes_body(self._commands.view()),
-            "services": lambda fields: services_body(
-                self._commands.view(), str(fields.get("type", "")), str(fields.get("health", ""))
-            ),
+            "services": lambda fields: services_body(self._commands.view(), _wanted(fields)),
+            "resources": lambda fields: resources_body(self._commands.view(), _wanted(fields)),
             "node": self._node,
             "explain": self._explained,
             "trust": lambda _fields: self._commands.trust_report(),

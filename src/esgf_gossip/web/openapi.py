@@ -11,19 +11,16 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from esgf_gossip.core.verdicts import Vote
-from esgf_gossip.esgf.health import Health
-from esgf_gossip.esgf.services import RULES
+from esgf_gossip.esgf.resources import CORES_MOST
 from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.views.node_json import COUNTED
+from esgf_gossip.web.questions import HEALTH, SERVICE_TYPES
 
 Schema = dict[str, Any]
 
 TEXT: Final[Schema] = {"type": "string"}
 COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 INSTANT: Final[Schema] = {"type": "string", "format": "date-time", "description": "RFC 3339, UTC"}
-HEALTH: Final = tuple(one.value for one in Health)
-# What /api/v1/services can be asked for, and by which values.
-SERVICE_FILTERS: Final = {"type": tuple(rule.type for rule in RULES), "health": HEALTH}
 
 
 def _object(properties: dict[str, Schema], optional: Iterable[str] = ()) -> Schema:
@@ -153,15 +150,27 @@ _IF_NONE_MATCH: Final[Schema] = {
     "description": "ETag of the document at hand; 304 if it is still the same",
 }
 _HOST: Final[Schema] = {"name": "host", "in": "path", "required": True, "schema": TEXT}
-_SERVICE_QUERY: Final[list[Schema]] = [
+_ROOM_QUERY: Final[list[Schema]] = [
     {
-        "name": name,
+        "name": "min_cores_free",
         "in": "query",
         "required": False,
-        "schema": {"enum": list(values)},
-        "description": f"only services of this {name}",
+        "schema": {"type": "integer", "minimum": 0, "maximum": CORES_MOST},
+        "description": "only nodes that say that they have so many cores free",
     }
-    for name, values in SERVICE_FILTERS.items()
+]
+_SERVICE_QUERY: Final[list[Schema]] = [
+    *(
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "schema": {"enum": list(values)},
+            "description": f"only services of this {name}",
+        }
+        for name, values in (("type", SERVICE_TYPES), ("health", HEALTH))
+    ),
+    *_ROOM_QUERY,
 ]
 _LAST_EVENT_ID: Final[Schema] = {
     "name": "Last-Event-ID",
@@ -189,7 +198,7 @@ def openapi_body(documents: Iterable[str], version: str) -> dict[str, Any]:
             for name in documents
         },
         "/api/v1/status": _json("What this node says of itself", _named("Status")),
-        "/api/v1/nodes": _json("Every node of the federation", _list_of(_named("Node"))),
+        "/api/v1/nodes": _json("Every node of the federation", _list_of(_named("Node")), _ROOM_QUERY, [400]),
         "/api/v1/nodes/{host}": _json("One node", _named("Node"), [_HOST], [404]),
         "/api/v1/nodes/{host}/explain": _json(
             "Why a node has its status, and who said so", _named("Explanation"), [_HOST], [404]

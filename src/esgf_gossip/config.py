@@ -23,6 +23,7 @@ from esgf_gossip.addresses import EVERY_ADDRESS, format_address
 from esgf_gossip.config_values import (
     OUTPUT_FILES,
     AcceptedHost,
+    AllowedNetwork,
     CommandLine,
     ContactAddress,
     DatabaseAddress,
@@ -115,10 +116,13 @@ class HttpTable:
 
 @attrs.frozen
 class ServicesTable:
-    """``[services]``: whether the node probes its own services, and how often, in seconds."""
+    """``[services]``: whether the node probes its own services and others', how often, in seconds, and data folders."""
 
     probe: bool = attrs.field(metadata={"default": False})
     probe_every_s: Seconds = attrs.field(metadata={"default": 60})
+    probe_others: bool = attrs.field(metadata={"default": True})
+    allow: tuple[AllowedNetwork, ...] = attrs.field(metadata={"default": []})
+    data_roots: tuple[Path, ...] = attrs.field(metadata={"default": []})
 
 
 @attrs.frozen

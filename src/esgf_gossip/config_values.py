@@ -6,6 +6,7 @@ Source: docs/operations.md, the table of settings. Which key has which kind is `
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable
@@ -39,6 +40,8 @@ ListName = NewType("ListName", str)
 Seconds = NewType("Seconds", int)
 ShardForm = NewType("ShardForm", str)
 CommandLine = NewType("CommandLine", tuple[str, ...])
+# A network in its usual form, such as 10.1.0.0/16.
+AllowedNetwork = NewType("AllowedNetwork", str)
 # A URL that all members may see.
 Endpoint = NewType("Endpoint", str)
 # What libpq connects with, without a password.
@@ -89,6 +92,13 @@ def _parse_endpoint(text: str) -> str:
     ):
         raise ValueError(f"{shown(text)} is no address: write https://... of a compute service")
     return text
+
+
+def _parse_network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise ValueError(f"{shown(text)} is no network: write one such as 10.1.0.0/16 ({error})") from None
 
 
 def make_converter(folder: Path) -> cattrs.Converter:
@@ -157,6 +167,7 @@ def make_converter(folder: Path) -> cattrs.Converter:
     converter.register_structure_hook(AcceptedHost, text(parse_accepted))
     converter.register_structure_hook(PropertyName, text(a_property))
     converter.register_structure_hook(DatabaseAddress | None, or_none(_parse_database))
+    converter.register_structure_hook(AllowedNetwork, text(_parse_network))
     converter.register_structure_hook(Endpoint, text(_parse_endpoint))
     converter.register_structure_hook(CommandLine, a_command)
     converter.register_structure_hook_factory(lambda kind: get_origin(kind) is tuple, many)

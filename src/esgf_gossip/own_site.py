@@ -6,6 +6,7 @@ Joins the rooms of ``sources``; when an entry changes, ``on_change`` is called a
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
 from random import SystemRandom
 from typing import Any, Final
@@ -16,20 +17,26 @@ from twisted.logger import Logger
 
 from esgf_gossip.config import Config
 from esgf_gossip.esgf.exclusions import Exclusions
-from esgf_gossip.esgf.health import SERVICES
+from esgf_gossip.esgf.health import SERVICES, ServiceHealth
 from esgf_gossip.esgf.health import to_body as health_body
 from esgf_gossip.esgf.metrics import METRICS, Metrics, Number
 from esgf_gossip.esgf.metrics import to_body as metrics_body
+from esgf_gossip.esgf.observations import OBSERVATIONS, Observations
+from esgf_gossip.esgf.observations import to_body as observations_body
 from esgf_gossip.esgf.registration import Group
 from esgf_gossip.esgf.resources import NOTHING_SAID, RESOURCES, Resources
 from esgf_gossip.esgf.resources import to_body as resources_body
+from esgf_gossip.esgf.services import Service
 from esgf_gossip.esgf.site_data import SiteError
 from esgf_gossip.sources.gauge import Gauge, in_thread
 from esgf_gossip.sources.host import read_host
 from esgf_gossip.sources.metrics_files import Numbers, read_data_users, read_own
+from esgf_gossip.sources.observing import Observing, Subjects
 from esgf_gossip.sources.postgres import ask
 from esgf_gossip.sources.probes import Prober
 from esgf_gossip.sources.probing import Probing
+from esgf_gossip.sources.reach import Network, OpenEndpoint
+from esgf_gossip.sources.roots import SERVING, DataRoots
 from esgf_gossip.sources.site import Site, SiteFiles, read_site, with_groups
 from esgf_gossip.views.federation import NodeView
 from esgf_gossip.views.judgement import REGISTRATION
@@ -56,6 +63,14 @@ def read_own_site(config: Config, groups: tuple[Group, ...] | None = None) -> Si
     )
 
 
+@attrs.frozen
+class Neighbourhood:
+    """What the site asks of the federation: how many nodes there are, and whose services this one is to look at."""
+
+    size: Callable[[], int]
+    subjects: Callable[[], Subjects]
+
+
 class OwnSite:
     """
     The site of this node.
@@ -64,7 +79,7 @@ class OwnSite:
         config: what is in force at the start.
         site: as ``read_own_site`` found it.
         on_change: called when an entry changed by itself.
-        nodes: how many there are in the federation.
+        federation: whom to look at, and how many nodes there are.
         reactor: clock, threads and connections.
         now_ms: Unix milliseconds.
     """
@@ -76,7 +91,7 @@ class OwnSite:
         config: Config,
         site: Site,
         on_change: Callable[[], object],
-        nodes: Callable[[], int],
+        federation: Neighbourhood,
         reactor: Any,
         now_ms: Callable[[], int],
     ) -> None:
@@ -84,8 +99,15 @@ class OwnSite:
         self._site = site
         self._on_change: Final = on_change
         self._reactor: Final = reactor
-        self._probing: Final = Probing(Prober(reactor).look, on_change, reactor, now_ms, SystemRandom())
-        least_s = lambda: nodes() * SECONDS_PER_NODE  # noqa: E731 - said once, for three
+        self._prober: Final = Prober(reactor)
+        self._roots = DataRoots((), reactor)
+        self._probing: Final = Probing(self._look, on_change, reactor, now_ms, SystemRandom())
+        self._allowed: tuple[Network, ...] = ()
+        outside = Prober(reactor, lambda host, port: OpenEndpoint(reactor, host, port, self._allowed))
+        self._observing: Final = Observing(
+            federation.subjects, outside.look, on_change, reactor, now_ms, SystemRandom()
+        )
+        least_s = lambda: federation.size() * SECONDS_PER_NODE  # noqa: E731 - said once, for three
         self._numbers: Final = Gauge("download numbers", Numbers(), self._numbers_changed, reactor, least_s)
         nothing: tuple[tuple[str, Number], ...] = ()
         self._own_numbers: Final = Gauge("the site's own metrics", nothing, on_change, reactor, least_s)
@@ -111,11 +133,12 @@ class OwnSite:
             NOTHING_SAID if told is None else told.resources,
         )
         self._take_groups()
-        self._probe({} if told is None else dict(told.health))
+        self._probe({} if told is None else dict(told.health), None if told is None else told.observations)
 
     def stop(self) -> None:
         """Look no more."""
         self._probing.stop()
+        self._observing.stop()
         for gauge in (self._numbers, self._own_numbers, self._resources):
             gauge.stop()
 
@@ -137,13 +160,16 @@ class OwnSite:
         self._site = site
         self._measure(self._numbers.value, self._own_numbers.value, self._resources.value)
         if is_moved:
-            self._probe(dict(self._probing.health))
+            self._probe(dict(self._probing.health), self._observing.seen)
 
     def entries(self) -> dict[str, bytes]:
         """Return what this node says of its site, by the name of the entry."""
         entries = {REGISTRATION: self._site.registration.to_body()}
         if self._probing.health:
             entries[SERVICES] = health_body(self._probing.health)
+        seen = self._observing.seen
+        if seen is not None:
+            entries[OBSERVATIONS] = observations_body(seen)
         metrics = attrs.evolve(self._numbers.value.metrics or Metrics(), own=self._own_numbers.value)
         if metrics != Metrics():
             entries[METRICS] = metrics_body(metrics)
@@ -151,10 +177,21 @@ class OwnSite:
             entries[RESOURCES] = resources_body(self._resources.value)
         return entries
 
-    def _probe(self, told: dict[str, Any]) -> None:
+    def _probe(self, told: dict[str, ServiceHealth], seen: Observations | None) -> None:
         services = self._config.services
+        self._roots = DataRoots(services.data_roots, self._reactor)
         watched = self._site.registration.services if services.probe else ()
         self._probing.start(watched, services.probe_every_s, told)
+        self._allowed = tuple(ipaddress.ip_network(text) for text in services.allow)
+        self._observing.stop()
+        if services.probe and services.probe_others:
+            self._observing.start(services.probe_every_s, self._allowed, seen)
+
+    def _look(self, service: Service, timeout_s: float) -> Deferred[str | None]:
+        if service.type not in SERVING or not self._config.services.data_roots:
+            return self._prober.look(service, timeout_s)
+        first: Deferred[Any] = self._roots.look(timeout_s)
+        return first.addCallback(lambda reason: reason or self._prober.look(service, timeout_s))
 
     def _measure(self, numbers: Numbers, own: tuple[tuple[str, Number], ...], resources: Resources) -> None:
         metrics = self._config.metrics

@@ -33,8 +33,9 @@ from esgf_gossip.net.connections import Connections
 from esgf_gossip.net.driver import Driver
 from esgf_gossip.net.trust_keeper import TrustKeeper, TrustPlace
 from esgf_gossip.net.trust_report import nodes_report
-from esgf_gossip.own_site import OwnSite, read_own_site
+from esgf_gossip.own_site import Neighbourhood, OwnSite, read_own_site
 from esgf_gossip.reloading import Reload, need_restart
+from esgf_gossip.sources.observing import Subjects
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.storage.list_files import ListFiles
 from esgf_gossip.storage.outputs import RegistrationFile
@@ -143,8 +144,9 @@ class GossipService(Service):
         )
         outputs = config.outputs
         self._lists = ListFiles(outputs.directory, outputs.files, outputs.shard_form, outputs.drop_down)
+        self._judge = Judge(self._node.registry, self._node.standing, lambda: self._site.exclusions)
         self.picture = Picture(
-            Judge(self._node.registry, self._node.standing, lambda: self._site.exclusions),
+            self._judge,
             self._own_state,
             lambda: self._node.peers_compared,
             lambda: self._node.links.expiry_ms(self._driver.at()),
@@ -171,9 +173,8 @@ class GossipService(Service):
             )
         )
         # What the last run said of this node stands until it is found otherwise.
-        self._site = OwnSite(
-            config, site, self._say, lambda: len(self._node.registry.table), self._reactor, self._now_ms
-        )
+        federation = Neighbourhood(lambda: len(self._node.registry.table), self._subjects)
+        self._site = OwnSite(config, site, self._say, federation, self._reactor, self._now_ms)
         self._site.start(self.picture.view().node(config.node.host))
         self.picture.start()
         self._driver.perform(self._node.start(self._entries(), at))
@@ -181,6 +182,15 @@ class GossipService(Service):
         self.trust.on_statement = self._say
         self.trust.start(self._node, self._driver, self._database)
         self._driver.on_fatal = self._end
+
+    def _subjects(self) -> Subjects:
+        """Return the services of those members that this node is to look at."""
+        is_to_look_at = self._judge.observed_by(self.config.node.host)
+        return {
+            node.host: node.registration.services
+            for node in self.picture.view().nodes
+            if node.is_listed and node.registration is not None and is_to_look_at(node.host)
+        }
 
     def _notice(self, notice: Notice) -> None:
         self.trust.notice(notice)

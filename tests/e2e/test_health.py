@@ -168,3 +168,58 @@ def test_every_kind_of_look_sees_what_is_there(tmp_path):
         eventually(lambda: {one["health"] for one in told().values()} == {"unknown"}, "nothing is told")
     stub.close()
     secure.close()
+
+
+def test_what_others_see_takes_a_service_out_that_says_nothing_of_itself(tmp_path):
+    """A node that does not look at itself: its provider stops, a quorum of six others sees it, all seven lists lose it."""
+    addresses = [f"127.0.0.{number}" for number in range(31, 31 + NODES)]
+    with stubs(addresses) as opened, DemoFederation(tmp_path, NODES) as federation:
+        federation.prepare()
+        port = opened[0].port
+        for host, address in zip(federation.hosts, addresses, strict=True):
+            endpoints = {"idp.service.endpoint": f"http://{address}:{port}/idp"}
+            probe_only(federation, host, endpoints, looks_at_others=True)
+        blind = federation.config_path(federation.hosts[3])
+        blind.write_text(blind.read_text().replace("probe = true", "probe = false"))
+        federation.start_all()
+        eventually(lambda: all_equal(federation, federation.hosts, NODES), "seven nodes converge")
+        path = f"/api/v1/nodes/{federation.hosts[3]}"
+        of_blind = lambda: fetch_json(federation.http_url(federation.hosts[0]), path)["services"][0]
+        eventually(lambda: "/idp" in opened[3].seen, "others look at it")
+        assert of_blind()["health"] == "unknown"
+        idp = f"http://{addresses[3]}:{port}/idp"
+        eventually(lambda: _all_with(federation, "esgf_idp.xml", [idp]), "all seven list the provider")
+        opened[3].failing.add("/idp")
+        eventually(lambda: _none_with(federation, "esgf_idp.xml", idp), "it leaves all seven")
+        assert of_blind()["health"] == "down"
+        assert of_blind()["reason"].startswith("seen from ")
+        assert _all_with(federation, "esgf_idp.xml", [f"http://{addresses[4]}:{port}/idp"])
+        opened[3].failing.clear()
+        eventually(lambda: _all_with(federation, "esgf_idp.xml", [idp]), "it returns")
+        eventually(lambda: of_blind()["health"] == "unknown", "nobody looks at it any more but from outside")
+
+
+def test_a_closed_door_stays_closed(tmp_path):
+    """Looks from outside go neither to loopback nor to a third host, whatever a registration says."""
+    address = "127.0.0.51"
+    with stubs([address]) as (stub,), DemoFederation(tmp_path, 3) as federation:
+        federation.prepare()
+        for host in federation.hosts:
+            probe_only(
+                federation,
+                host,
+                {"idp.service.endpoint": f"http://{address}:{stub.port}/{host}"},
+                looks_at_others=True,
+            )
+            config = federation.config_path(host)
+            config.write_text(config.read_text().replace('allow = ["127.0.0.0/8"]', "allow = []"))
+        silent, *others = federation.hosts
+        config = federation.config_path(silent)
+        config.write_text(config.read_text().replace("probe = true", "probe = false"))
+        federation.start_all()
+        eventually(lambda: all_equal(federation, federation.hosts, 3), "three nodes converge")
+        for host in others:
+            eventually(lambda host=host: stub.seen.count(f"/{host}") >= 6, "six periods have passed")
+        assert f"/{silent}" not in stub.seen
+        entry = fetch_json(federation.http_url(others[0]), f"/api/v1/nodes/{silent}")["services"][0]
+        assert entry["health"] == "unknown"

@@ -59,7 +59,9 @@ def self_signed(path: Path) -> Path:
     return path
 
 
-def probe_only(federation: DemoFederation, host: str, endpoints: Mapping[str, str]) -> None:
+def probe_only(
+    federation: DemoFederation, host: str, endpoints: Mapping[str, str], *, looks_at_others: bool = False
+) -> None:
     """
     Switch probing on for a node whose only services are those given, by property.
 
@@ -74,7 +76,12 @@ def probe_only(federation: DemoFederation, host: str, endpoints: Mapping[str, st
     config = federation.config_path(host)
     text = config.read_text()
     assert "probe = false" in text
-    config.write_text(text.replace("probe = false", f"probe = true\nprobe_every_s = {PROBE_EVERY_S}"))
+    # Of others only what lies on loopback may be looked at, and only where a test wants it.
+    others = f"probe_others = {'true' if looks_at_others else 'false'}"
+    allow = 'allow = ["127.0.0.0/8"]'
+    config.write_text(
+        text.replace("probe = false", f"probe = true\nprobe_every_s = {PROBE_EVERY_S}\n{others}\n{allow}")
+    )
 
 
 @contextmanager

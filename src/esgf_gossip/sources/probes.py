@@ -7,18 +7,21 @@ redirect is followed, no body is read, nothing secret is sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred, TimeoutError, inlineCallbacks  # noqa: A004 - addTimeout's own
-from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
 from twisted.internet.protocol import Protocol
-from twisted.web.client import Agent, ResponseNeverReceived
+from twisted.web.client import URI, Agent, ResponseNeverReceived
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
 
 from esgf_gossip.esgf.services import Service
+from esgf_gossip.sources.reach import NotAllowed
 from esgf_gossip.trust.unverified import UnverifiedPolicy
 
 TCP_PORTS: Final = {"GridFTPService": 2811, "MyProxyService": 7512}
@@ -39,16 +42,31 @@ class ProbeFailed(Exception):  # noqa: N818 - an outcome, not a fault of ours
     """Report what one look at a service saw, in a few words."""
 
 
+@implementer(IAgentEndpointFactory)
 class Prober:
-    """Looks at services from this host."""
+    """
+    Looks at services from this host.
 
-    def __init__(self, reactor: Any) -> None:
+    Args:
+        reactor: clock and connections.
+        endpoint_to: makes what connects to a host and port; by default whatever it is.
+    """
+
+    def __init__(self, reactor: Any, endpoint_to: Callable[[str, int], Any] | None = None) -> None:
         self._reactor: Final = reactor
-        self._agent: Final = Agent(reactor, UnverifiedPolicy())
+        self._endpoint_to: Final = endpoint_to or (lambda host, port: HostnameEndpoint(reactor, host, port))
+        self._agent: Final = Agent.usingEndpointFactory(reactor, self)
 
-    def look(self, service: Service, timeout_s: float) -> Deferred[str]:
+    def endpointForURI(self, uri: URI) -> Any:
+        """Return what connects to the host of a URL, for Twisted's Agent; over TLS any certificate will do."""
+        endpoint = self._endpoint_to(uri.host.decode("ascii"), uri.port)
+        if uri.scheme == b"http":
+            return endpoint
+        return wrapClientTLS(UnverifiedPolicy().creatorForNetloc(uri.host, uri.port), endpoint)
+
+    def look(self, service: Service, timeout_s: float) -> Deferred[str | None]:
         """
-        Fire with an empty text where the service answers, else with what was seen; never fails.
+        Fire with an empty text where the service answers, else with what was seen; None: nobody may look. Never fails.
 
         ``timeout_s`` bounds the look, all its steps together.
         """
@@ -88,8 +106,7 @@ class Prober:
         if not address.hostname:
             raise ProbeFailed("the endpoint names no host")
         port = address.port or TCP_PORTS[service.type]
-        endpoint = HostnameEndpoint(self._reactor, address.hostname, port)
-        protocol = yield endpoint.connect(_Caller())
+        protocol = yield self._endpoint_to(address.hostname, port).connect(_Caller())
         protocol.transport.loseConnection()
 
 
@@ -122,8 +139,10 @@ def _solr_ping(service: Service) -> str:
     return f"http://{host}:{dict(service.attributes)['port']}{SOLR_PING}"
 
 
-def _reason(failure: Any) -> str:
+def _reason(failure: Any) -> str | None:
     error = failure.value
+    if isinstance(error, NotAllowed):
+        return None
     if isinstance(error, ProbeFailed):
         return str(error)
     text = " ".join(str(error).split()) or type(error).__name__

@@ -1,5 +1,5 @@
 """
-The health of this node's own services: looked at in turn, told only when it changes.
+The health of the services of one node: looked at in turn, told only when it changes.
 
 Two looks in vain make a service down, two good ones up; after a look that contradicts what is told the next
 comes in half the time. What was told before a restart stays until it is contradicted.
@@ -25,7 +25,7 @@ JITTER: Final = 0.1
 # One look takes a quarter of a period, within these bounds.
 TIMEOUT_S: Final = (1.0, 5.0)
 
-Look = Callable[[Service, float], Deferred[str]]
+Look = Callable[[Service, float], "Deferred[str | None]"]
 
 
 @attrs.define
@@ -42,11 +42,13 @@ class Probing:
     Looks at services and keeps their health.
 
     Args:
-        look: fires with an empty text where a service answers, else with what was seen (``Prober.look``).
+        look: fires with an empty text where a service answers, else with what was seen, None where nobody could
+            look (``Prober.look``).
         on_change: called when a health changed.
         clock: the reactor, or a Clock in tests.
         now_ms: Unix milliseconds.
         random: for the moment of each look.
+        whose: how the log calls the node.
     """
 
     log = Logger()
@@ -58,6 +60,7 @@ class Probing:
         clock: Any,
         now_ms: Callable[[], int],
         random: Random,
+        whose: str = "this node",
     ) -> None:
         self.health: HealthByType = {}
         self._look: Final = look
@@ -65,6 +68,7 @@ class Probing:
         self._clock: Final = clock
         self._now_ms: Final = now_ms
         self._random: Final = random
+        self._whose: Final = whose
         self._every_s = 0.0
         self._watched: dict[str, _Watched] = {}
 
@@ -99,9 +103,12 @@ class Probing:
         timeout_s = min(max(TIMEOUT_S[0], self._every_s / 4), TIMEOUT_S[1])
         self._look(watched.service, timeout_s).addCallback(self._seen, watched)
 
-    def _seen(self, reason: str, watched: _Watched) -> None:
+    def _seen(self, reason: str | None, watched: _Watched) -> None:
         name = watched.service.type
         if self._watched.get(name) is not watched:
+            return
+        if reason is None:
+            self._next(watched, self._every_s)
             return
         told = self.health.get(name)
         health = Health.DOWN if reason else Health.UP
@@ -112,9 +119,11 @@ class Probing:
             watched.contrary = 0
             self.health = {**self.health, name: ServiceHealth(health, self._now_ms(), reason)}
             if reason:
-                self.log.warn("{name} of this node is down: {reason}", name=name, reason=reason)
+                self.log.warn(
+                    "{name} of {whose} is down: {reason}", name=name, whose=self._whose, reason=reason
+                )
             else:
-                self.log.info("{name} of this node is up", name=name)
+                self.log.info("{name} of {whose} is up", name=name, whose=self._whose)
             self._on_change()
         period_s = self._every_s / 2 if watched.contrary else self._every_s
         self._next(watched, period_s * (1 - JITTER * self._random.random()))

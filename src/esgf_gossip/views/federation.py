@@ -11,9 +11,10 @@ from enum import Enum
 
 import attrs
 
-from esgf_gossip.esgf.health import NEVER_PROBED, NOTHING_KNOWN, HealthByType, ServiceHealth
+from esgf_gossip.esgf.health import NEVER_PROBED, NOTHING_KNOWN, Health, HealthByType, ServiceHealth
 from esgf_gossip.esgf.metrics import Metrics
 from esgf_gossip.esgf.node_type import NO_TYPE, NodeType
+from esgf_gossip.esgf.observations import Observations
 from esgf_gossip.esgf.registration import Registration
 from esgf_gossip.esgf.resources import NOTHING_SAID, Resources
 
@@ -40,6 +41,8 @@ class NodeView:
     are the peer groups it claims and its certificate does not grant: ``registration`` is without them.
     ``excluded`` are the types of which this site leaves it out of its own files. ``health`` is what the node says
     of its own services, by type; ``metrics`` are its numbers, None where it tells none, ``resources`` what it has room for.
+    ``outside`` are those of its services that a quorum of others sees to be down, ``observations``
+    what it sees of others; None where it does not look.
     """
 
     host: str
@@ -59,6 +62,8 @@ class NodeView:
     health: HealthByType = NOTHING_KNOWN
     metrics: Metrics | None = None
     resources: Resources = NOTHING_SAID
+    outside: HealthByType = NOTHING_KNOWN
+    observations: Observations | None = None
 
     @property
     def is_listed(self) -> bool:
@@ -70,8 +75,11 @@ class NodeView:
         )
 
     def health_of(self, service_type: str) -> ServiceHealth:
-        """Return the health of one of its services; unknown where nobody looked."""
-        return self.health.get(service_type, NEVER_PROBED)
+        """Return the health of one of its services: down if it says so or a quorum of others; unknown where nobody looked."""
+        own = self.health.get(service_type, NEVER_PROBED)
+        if own.health in (Health.DOWN, Health.MAINTENANCE):
+            return own
+        return self.outside.get(service_type, own)
 
 
 @attrs.frozen

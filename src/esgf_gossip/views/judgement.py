@@ -6,8 +6,10 @@ Pure but for caches of what was parsed, keyed by the content of the bodies. A wr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
+
+import attrs
 
 from esgf_gossip.core.model import VerifiedDigest
 from esgf_gossip.core.publication import EPOCH_RANDOM_BITS
@@ -16,15 +18,18 @@ from esgf_gossip.core.standing import Standing
 from esgf_gossip.core.verdicts import Verdict
 from esgf_gossip.esgf.bodies import BodyError
 from esgf_gossip.esgf.exclusions import Exclusions
-from esgf_gossip.esgf.health import NOTHING_KNOWN, SERVICES
+from esgf_gossip.esgf.health import NOTHING_KNOWN, SERVICES, HealthByType
 from esgf_gossip.esgf.health import from_body as parse_health
 from esgf_gossip.esgf.metrics import METRICS
 from esgf_gossip.esgf.metrics import from_body as parse_metrics
+from esgf_gossip.esgf.observations import OBSERVATIONS
+from esgf_gossip.esgf.observations import from_body as parse_observations
 from esgf_gossip.esgf.registration import Registration, RegistrationError
 from esgf_gossip.esgf.resources import NOTHING_SAID, RESOURCES
 from esgf_gossip.esgf.resources import from_body as parse_resources
 from esgf_gossip.views.explanation import explain
 from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView, OwnState
+from esgf_gossip.views.outside import seen_down
 
 REGISTRATION = "registration"
 
@@ -35,6 +40,7 @@ _Said = dict[tuple[str, bytes], Any]
 _SMALL: Final[dict[str, tuple[Callable[[bytes], Any], Any]]] = {
     SERVICES: (parse_health, NOTHING_KNOWN),
     METRICS: (parse_metrics, None),
+    OBSERVATIONS: (parse_observations, None),
     RESOURCES: (parse_resources, NOTHING_SAID),
 }
 _Cache = dict[tuple[bytes, frozenset[str]], _Read]
@@ -76,9 +82,27 @@ class Judge:
         said: _Said = {}
         exclusions = self._exclusions()
         lines = sorted(self._registry.table, key=lambda line: line.digest.origin)
-        nodes = tuple(self._node(line, expiry_ms, held, used, said, exclusions) for line in lines)
+        nodes = [self._node(line, expiry_ms, held, used, said, exclusions) for line in lines]
+        outside = self._seen_down(nodes)
+        nodes = [
+            attrs.evolve(node, outside=outside[node.host]) if node.host in outside else node for node in nodes
+        ]
         self._parsed, self._read = used, said
-        return FederationView(at_ms, self._registry.table.root, own, nodes)
+        return FederationView(at_ms, self._registry.table.root, own, tuple(nodes))
+
+    def _seen_down(self, nodes: Sequence[NodeView]) -> dict[str, HealthByType]:
+        """Return what a quorum sees to be down; who is unreachable or no member is not asked."""
+        speaks = (NodeStatus.UP, NodeStatus.SUSPECT)
+        looking = {
+            node.host: node.observations
+            for node in nodes
+            if node.observations is not None and node.status in speaks
+        }
+        return seen_down(looking, self._standing.observers.originals)
+
+    def observed_by(self, host: str) -> Callable[[str], bool]:
+        """Return whether a node is one of those that ``host`` is to look at."""
+        return lambda subject: host in self._standing.observers.originals(subject)
 
     def _node(
         self,
@@ -115,6 +139,7 @@ class Judge:
             health=self._said(line, SERVICES, said),
             metrics=self._said(line, METRICS, said),
             resources=self._said(line, RESOURCES, said),
+            observations=self._said(line, OBSERVATIONS, said),
         )
 
     def _registration(self, content: bytes, line: VerifiedDigest, used: _Cache) -> _Read:

@@ -208,11 +208,11 @@ class Picture:
 
     def _tell_health(self, view: FederationView) -> None:
         health = {
-            (node.host, service.type): node.health[service.type]
+            (node.host, service.type): node.health_of(service.type)
             for node in view.nodes
-            if node.health and node.registration is not None
+            if (node.health or node.outside) and node.registration is not None
             for service in node.registration.services
-            if service.type in node.health
+            if service.type in node.health or service.type in node.outside
         }
         before, self._health = self._health, health
         if before is None:

@@ -21,7 +21,7 @@ import cattrs
 
 from esgf_gossip.addresses import EVERY_ADDRESS, format_address
 from esgf_gossip.config_values import (
-    OUTPUT_FILES,
+    USUAL_FILES,
     AcceptedHost,
     AllowedNetwork,
     CommandLine,
@@ -101,9 +101,10 @@ class OutputsTable:
     """``[outputs]``: which files this node writes, and where."""
 
     directory: Path = attrs.field(metadata={"default": None})
-    files: tuple[OutputName, ...] = attrs.field(metadata={"default": list(OUTPUT_FILES)})
+    files: tuple[OutputName, ...] = attrs.field(metadata={"default": list(USUAL_FILES)})
     shard_form: ShardForm = attrs.field(metadata={"default": SHARD_FORMS[0]})
     drop_down: tuple[ListName, ...] = attrs.field(metadata={"default": list(DROP_DOWN)})
+    peer_groups: tuple[PropertyName, ...] = attrs.field(metadata={"default": []})
 
 
 @attrs.frozen

@@ -18,9 +18,10 @@ import cattrs
 from esgf_gossip.addresses import check_host, parse_accepted, parse_dial, parse_listen, shown
 from esgf_gossip.esgf.reader_rules import has_credentials
 from esgf_gossip.esgf.resources import ENDPOINT_CHARACTERS
-from esgf_gossip.views.lists_xml import LISTS, SHARD_FORMS
+from esgf_gossip.views.lists_xml import LISTS, SHARD_FORMS, USUAL
 
 OUTPUT_FILES: Final = ("registration.xml", *LISTS)
+USUAL_FILES: Final = ("registration.xml", *USUAL)
 
 # More often is a load, less often news of yesterday.
 PROBE_EVERY_S: Final = (1, 3600)

@@ -16,7 +16,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from esgf_gossip.config import Config
-from esgf_gossip.esgf.exclusions import Exclusions
 from esgf_gossip.esgf.health import SERVICES, ServiceHealth
 from esgf_gossip.esgf.health import to_body as health_body
 from esgf_gossip.esgf.metrics import METRICS, Metrics, Number
@@ -39,8 +38,10 @@ from esgf_gossip.sources.reach import Network, OpenEndpoint
 from esgf_gossip.sources.roots import SERVING, DataRoots
 from esgf_gossip.sources.site import Site, SiteFiles, read_site, with_groups
 from esgf_gossip.views.federation import NodeView
-from esgf_gossip.views.judgement import REGISTRATION
+from esgf_gossip.views.judgement import REGISTRATION, Policy
 
+# Beside registration.xml: nodes that run no daemon yet, written by the administrator.
+STATIC_FILE: Final = "registration_static.xml"
 # Other programs write files every few minutes; a database has more to do than to answer us.
 FILE_EVERY_S: Final = 60.0
 DATABASE_EVERY_S: Final = 300.0
@@ -57,7 +58,14 @@ def read_own_site(config: Config, groups: tuple[Group, ...] | None = None) -> Si
         SiteError: one of them is missing, wrong, or cannot be published.
     """
     esgf = config.esgf
-    files = SiteFiles(esgf.properties, esgf.config_type, esgf.groups, esgf.host_certificate, esgf.excludes)
+    files = SiteFiles(
+        esgf.properties,
+        esgf.config_type,
+        esgf.groups,
+        esgf.host_certificate,
+        esgf.excludes,
+        config.outputs.directory / STATIC_FILE,
+    )
     return read_site(
         files, config.node.host, publish=esgf.publish, check_app_home=esgf.check_app_home, groups=groups
     )
@@ -114,9 +122,9 @@ class OwnSite:
         self._resources: Final = Gauge("resources of this host", NOTHING_SAID, on_change, reactor, least_s)
 
     @property
-    def exclusions(self) -> Exclusions:
-        """Whom this site leaves out of its own files."""
-        return self._site.exclusions
+    def policy(self) -> Policy:
+        """Whom this site leaves out of its own files, and whom it shows besides the members."""
+        return Policy(self._site.exclusions, self._site.static, frozenset(self._config.outputs.peer_groups))
 
     def start(self, told: NodeView | None) -> None:
         """

@@ -27,6 +27,7 @@ from esgf_gossip.config import Config, ConfigError, load
 from esgf_gossip.core.effects import Notice
 from esgf_gossip.core.node import Node
 from esgf_gossip.core.publication import PublicationError
+from esgf_gossip.esgf.metrics import METRICS
 from esgf_gossip.esgf.site_data import SiteError
 from esgf_gossip.net.clock import wall_clock_ms
 from esgf_gossip.net.connections import Connections
@@ -42,7 +43,7 @@ from esgf_gossip.storage.outputs import RegistrationFile
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.statement import ENTRY as TRUST_ENTRY
 from esgf_gossip.views.federation import FederationView, OwnState
-from esgf_gossip.views.judgement import Judge
+from esgf_gossip.views.judgement import REGISTRATION, Judge
 from esgf_gossip.web.control import ControlSocket, ControlSocketError
 from esgf_gossip.web.control_protocol import CommandError
 from esgf_gossip.web.picture import Picture
@@ -144,7 +145,7 @@ class GossipService(Service):
         )
         outputs = config.outputs
         self._lists = ListFiles(outputs.directory, outputs.files, outputs.shard_form, outputs.drop_down)
-        self._judge = Judge(self._node.registry, self._node.standing, lambda: self._site.exclusions)
+        self._judge = Judge(self._node.registry, self._node.standing, lambda: self._site.policy)
         self.picture = Picture(
             self._judge,
             self._own_state,
@@ -326,22 +327,24 @@ class GossipService(Service):
             outcome.refused.append(f"{error}; the trust in force stays")
 
     def _reload_site(self, config: Config, outcome: Reload) -> None:
-        before = self._node.origin.publication.sequence
+        before = self._site.entries()
         try:
             site = self._site.read(config)
         except SiteError as error:
             outcome.refused.append(f"{error}; the registration in force stays")
             return
-        exclusions = self._site.exclusions
+        policy = self._site.policy
         self._site.take(config, site)
         self.config = config
         self._say()
-        if site.exclusions != exclusions:
-            outcome.changed.append("exclusions")
+        outcome.changed.extend(self._site.policy.changed_since(policy))
         self.picture.moved()
         outcome.findings.extend(str(finding) for finding in site.findings)
-        if self._node.origin.publication.sequence != before:
-            outcome.changed.append("registration")
+        after = self._site.entries()
+        # Health and resources move by themselves; these two by what was read.
+        outcome.changed.extend(
+            name for name in (REGISTRATION, METRICS) if before.get(name) != after.get(name)
+        )
 
     def _entries(self) -> dict[str, bytes]:
         entries = self._site.entries()

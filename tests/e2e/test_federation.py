@@ -11,7 +11,7 @@ import pytest
 from esgf_gossip.cli.failures import CommandError
 from esgf_gossip.cli.run import daemon_command
 from esgf_gossip.demo.processes import DemoFederation
-from esgf_gossip.views.lists_xml import LISTS
+from esgf_gossip.views.lists_xml import USUAL
 from helpers.daemons import (
     a_federation_of_processes,
     all_equal,
@@ -21,6 +21,10 @@ from helpers.daemons import (
     set_property,
     status_of,
 )
+
+STATIC = """<Registration xmlns="http://www.esgf.org/registry" timeStamp="1" version="v0.0.1">
+<Node organization="Old" hostname="old.example.org" nodeType="4" timeStamp="5" shortName="OLD">
+<AuthorizationService endpoint="https://old.example.org/orp"/></Node></Registration>"""
 
 
 def _without_stamp(document: bytes) -> bytes:
@@ -89,7 +93,7 @@ def test_seven_nodes_survive_a_kill_a_change_and_a_restart(tmp_path):
         assert (tmp_path / "nodes" / victim / "state" / "registration.xml").read_bytes() == fetch(
             federation.http_url(victim), "/registration.xml"
         )[2]
-        for name in LISTS:
+        for name in USUAL:
             served = {fetch(federation.http_url(host), f"/{name}")[2] for host in federation.hosts}
             assert served == {(tmp_path / "nodes" / victim / "state" / name).read_bytes()}, name
 
@@ -108,6 +112,25 @@ def test_seven_nodes_survive_a_kill_a_change_and_a_restart(tmp_path):
         (path.parent / "excludes.txt").write_text("( ALL\n")
         assert "no regular expression" in federation.control(victim).ask("reload")["refused"][0]
         assert line not in fetch(federation.http_url(victim), "/esgf_azs.xml")[2]
+        (path.parent / "excludes.txt").write_text(f"^{re.escape(changed)}$ ALL\n")
+
+        # A node without a daemon, written by hand beside the documents of one site, is in these alone, and marked.
+        static = path.parent / "state" / "registration_static.xml"
+        static.write_text(STATIC)
+        assert federation.control(victim).ask("reload")["changed"] == ["static nodes"]
+        by_hand = b'hostname="old.example.org"'
+        of_victim = federation.http_url(victim)
+        eventually(lambda: by_hand in fetch(of_victim, "/registration.xml")[2], "the document holds it")
+        eventually(
+            lambda: b"https://old.example.org/orp" in fetch(of_victim, "/esgf_azs.xml")[2], "the list too"
+        )
+        assert fetch_json(of_victim, "/api/v1/nodes/old.example.org")["status"] == "static"
+        assert fetch_json(of_victim, "/api/v1/nodes/old.example.org/explain")["observers"] == []
+        assert fetch_json(of_victim, "/api/v1/status")["nodes"]["total"] == 7
+        assert by_hand not in fetch(federation.http_url(others[0]), "/registration.xml")[2]
+        static.write_text("half")
+        assert "no well-formed XML" in federation.control(victim).ask("reload")["refused"][0]
+        assert by_hand in fetch(of_victim, "/registration.xml")[2]
 
 
 def test_any_of_seven_may_be_killed_while_another_changes(tmp_path):

@@ -14,7 +14,7 @@ from esgf_gossip.storage.database import FILE_NAME, Database
 from esgf_gossip.storage.list_files import ListFiles
 from esgf_gossip.storage.outputs import RegistrationFile
 from esgf_gossip.views.federation import NodeStatus
-from esgf_gossip.views.lists_xml import LISTS
+from esgf_gossip.views.lists_xml import USUAL
 from esgf_gossip.web.picture import (
     DIAL_NEWS_EVERY,
     READY_AFTER_S,
@@ -73,7 +73,7 @@ def picture(federation, clock, path, tmp_path):
         lambda: federation.compared,
         lambda: 0,
         RegistrationFile(path, database),
-        ListFiles(path.parent, tuple(LISTS)),
+        ListFiles(path.parent, tuple(USUAL)),
         clock,
         lambda: NOON_MS + int(clock.seconds() * 1000),
     )

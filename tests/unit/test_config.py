@@ -20,7 +20,7 @@ from esgf_gossip.config import (
     to_toml,
     toml_string,
 )
-from esgf_gossip.config_values import OUTPUT_FILES
+from esgf_gossip.config_values import USUAL_FILES
 from helpers.config import FEDERATION, HOST, a_config, a_document, a_node_toml
 
 FOLDER = Path("/srv/node")
@@ -59,7 +59,7 @@ def test_two_keys_are_enough():
         config.esgf.check_app_home,
         config.esgf.host_certificate,
     ) == (None, (), False, None)
-    assert (config.outputs.directory, config.outputs.files) == (FOLDER / "state", OUTPUT_FILES)
+    assert (config.outputs.directory, config.outputs.files) == (FOLDER / "state", USUAL_FILES)
     assert (config.http.listen, config.http.hosts) == (("127.0.0.1", 8950), ("127.0.0.1", "localhost", HOST))
     assert config.services.probe is False
     assert config.control_socket == FOLDER / "state" / "control.sock"

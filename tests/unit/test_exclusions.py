@@ -112,7 +112,7 @@ def test_any_bytes_give_exclusions_or_an_error(content):
 def test_each_list_is_excluded_by_its_own_type(types, absent):
     """ALL hides from the lists, PRIVATE from every file; the API still shows the node, and says so."""
     node = a_view(FULL, excluded=types)
-    files = {name: render_list(name, [node]) for name in lists_xml.LISTS}
+    files = {name: render_list(name, [node]) for name in lists_xml.USUAL}
     del files["esgf_ats.xml"]  # no groups, no lines
     files["registration.xml"] = registration_xml.render([node], 1)
     assert {name for name, content in files.items() if HOST.encode() not in content} == absent

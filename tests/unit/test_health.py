@@ -19,7 +19,7 @@ from esgf_gossip.esgf.services import Service
 from esgf_gossip.sources.probing import Probing
 from esgf_gossip.storage.list_files import ListFiles
 from esgf_gossip.views.federation import FederationView, NodeStatus, OwnState
-from esgf_gossip.views.lists_xml import LISTS, lines_of
+from esgf_gossip.views.lists_xml import USUAL, lines_of
 from esgf_gossip.views.node_json import Wanted, services_body, status_body
 from helpers.site import a_view
 
@@ -199,7 +199,7 @@ def listed(files, name="esgf_idp.xml"):
 @pytest.fixture
 def files(tmp_path):
     """Return the lists of a fresh node."""
-    return ListFiles(tmp_path, tuple(LISTS))
+    return ListFiles(tmp_path, tuple(USUAL))
 
 
 def test_what_is_down_leaves_the_lists_that_ask_for_it_and_returns(files):
@@ -215,7 +215,7 @@ def test_what_is_down_leaves_the_lists_that_ask_for_it_and_returns(files):
 
 def test_a_list_can_keep_what_is_down(tmp_path):
     """``[outputs] drop_down = []`` leaves every list to the registrations alone."""
-    files = ListFiles(tmp_path, tuple(LISTS), drop_down=())
+    files = ListFiles(tmp_path, tuple(USUAL), drop_down=())
     files.update(a_federation(down={1}), is_ready=True)
     assert listed(files) == list(range(8))
 
@@ -256,10 +256,10 @@ def test_failures_far_apart_are_taken_for_what_they_are(files):
 
 def test_the_guard_holds_over_a_restart(tmp_path):
     """The list on the disk is the last good one; a new process does not forget who was in it, nor who was not."""
-    before = ListFiles(tmp_path, tuple(LISTS))
+    before = ListFiles(tmp_path, tuple(USUAL))
     before.update(a_federation(down={3}), is_ready=True)
     before.update(a_federation(down=EVERYBODY, at_s=LATER_S), is_ready=True)
-    after = ListFiles(tmp_path, tuple(LISTS))
+    after = ListFiles(tmp_path, tuple(USUAL))
     after.update(a_federation(down=EVERYBODY, at_s=2 * LATER_S), is_ready=True)
     assert listed(after) == [0, 1, 2, 4, 5, 6, 7]
     assert len(after.alarms) == 2

@@ -13,7 +13,7 @@ from esgf_gossip.demo.site_data import site_hosts
 from esgf_gossip.esgf.registration import Group, Registration
 from esgf_gossip.esgf.services import RULES
 from esgf_gossip.views.federation import NodeStatus
-from esgf_gossip.views.lists_xml import LISTS, REGISTRY, SHARD_FORMS, WHITELIST, is_list
+from esgf_gossip.views.lists_xml import GLOBUS_NAME, LISTS, REGISTRY, SHARD_FORMS, USUAL, WHITELIST, is_list
 from helpers.site import a_view, demo_site, render_list
 
 HOST = "a.example.org"
@@ -54,7 +54,7 @@ def entries(name: str, *sites: Registration, **how: str) -> list[str]:
     return render_list(name, map(a_view, sites), **how).decode().splitlines()[2:-1]
 
 
-@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("name", USUAL)
 def test_the_real_sites_give_the_numbers_of_the_java_node_manager(name):
     """Eight identity providers, thirteen authorization services, and so on: what the gleaners wrote in 2015."""
     sites = [demo_site(host).registration for host in site_hosts()]
@@ -80,6 +80,10 @@ def test_the_real_entries_are_those_of_2015():
     assert WHEEL_SERVICE in wheel[0]
 
 
+# The readers of these two know no namespace.
+NAMESPACES = {"las_servers.xml": REGISTRY, "esgf_cogs.xml": "", "esgf_known_providers.xml": ""}
+
+
 @settings(deadline=None)
 @given(st.lists(SITES, max_size=4), st.sampled_from(sorted(LISTS)), st.sampled_from(SHARD_FORMS))
 def test_every_list_is_what_its_readers_can_bear(sites, name, shard_form):
@@ -87,14 +91,17 @@ def test_every_list_is_what_its_readers_can_bear(sites, name, shard_form):
     content = render_list(name, map(a_view, sites), shard_form)
     root = etree.fromstring(content)
     rule = LISTS[name]
-    assert root.tag == f"{{{rule.namespace}}}{rule.root}"
-    assert rule.namespace == (REGISTRY if name == "las_servers.xml" else WHITELIST)
+    assert root.tag == (f"{{{rule.namespace}}}{rule.root}" if rule.namespace else rule.root)
+    assert rule.namespace == NAMESPACES.get(name, WHITELIST)
     lines = re.split("[\n\r\x85\u2028\u2029]", content.decode())
-    assert lines[1].startswith(f"<{rule.root} ")
+    assert re.match(f"<{rule.root}[ >]", lines[1])
     assert lines[-2:] == [f"</{rule.root}>", ""]
     assert len(lines) == len(root) + 4
     assert len(set(lines[2:-2])) == len(root)
-    for child in root:
+    for child in [*root.iterfind("OP/NAME"), *root.iterfind("OP/URL")]:
+        assert child.text
+        assert child.text == child.text.strip()
+    for child in () if name == "esgf_known_providers.xml" else root:
         assert not len(child)
         assert not re.search(r"\s", child.text or "")
         assert child.text or child.attrib
@@ -159,3 +166,38 @@ def test_an_empty_federation_gives_the_root_alone():
 def test_other_bytes_are_no_list(content):
     """Half a file, or another, is not taken over from the disk."""
     assert not is_list("esgf_idp.xml", content)
+
+
+def test_providers_to_choose_from_are_named_by_what_users_type():
+    """The address under which identities lie; a provider of another make is left out, nobody knows where they lie."""
+    sites = [demo_site(host).registration for host in site_hosts()]
+    found = entries("esgf_known_providers.xml", *sites)
+    assert len(found) == COUNTS["esgf_idp.xml"]
+    assert found[0] == (
+        "    <OP><NAME>ISI-MIP ESGF Node</NAME><URL>https://esg.pik-potsdam.de/esgf-idp/openid/</URL></OP>"
+    )
+    assert entries("esgf_known_providers.xml", a_site(idp__service__endpoint="https://a.org/other")) == []
+
+
+def test_sites_of_cog_are_those_with_another_front_end_than_web_fe():
+    """Name and domain; the front end of 2015 is not CoG."""
+    assert entries("esgf_cogs.xml", demo_site("pcmdi9.llnl.gov").registration) == []
+    site = a_site(web__fe__service__endpoint="https://Cog.example.org/projects/", node__short__name="A & B")
+    assert entries("esgf_cogs.xml", site) == ['    <site name="A &amp; B" domain="cog.example.org"/>']
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "place"),
+    [
+        ("gsiftp://data.example.org", "data.example.org:2811"),
+        ("gsiftp://Data.example.org:2812/", "data.example.org:2812"),
+        ("data.example.org:2811", "data.example.org:2811"),
+        ("https://data.example.org/", None),
+    ],
+)
+def test_endpoints_of_globus_have_a_name_and_a_place(endpoint, place):
+    """Without a name, which readers need, there is none."""
+    named = a_site(gridftp__endpoint=endpoint, **{GLOBUS_NAME: "x#y"})
+    expected = [] if place is None else [f'    <endpoint name="x#y" gridftp="{place}"/>']
+    assert entries("esgf_endpoints.xml", named) == expected
+    assert entries("esgf_endpoints.xml", a_site(gridftp__endpoint=endpoint)) == []

@@ -21,6 +21,7 @@ from esgf_gossip.esgf.node_type import NodeTypeError, parse_node_type
 from esgf_gossip.esgf.properties import FILE_BYTES as PROPERTIES_BYTES
 from esgf_gossip.esgf.properties import PropertiesError, parse_properties
 from esgf_gossip.esgf.registration import Group, Registration
+from esgf_gossip.esgf.registration_reader import DOCUMENT_BYTES, DocumentError, StaticNode, read_document
 from esgf_gossip.esgf.services import RULES
 from esgf_gossip.esgf.site_data import Finding, SiteData, SiteError, build_registration, find_problems
 from esgf_gossip.files import read_file
@@ -40,6 +41,7 @@ class SiteFiles:
         groups: one group a line, ``name = description``; None: the node has none.
         certificate: text of the host certificate for PEMCert; None: ``NOT_AVAILABLE``.
         excludes: ``esgf_excludes.txt``; None: nobody is left out.
+        static: ``registration_static.xml``, nodes without a daemon; None, or where the file is missing: there are none.
     """
 
     properties: Path
@@ -47,6 +49,7 @@ class SiteFiles:
     groups: Path | None = None
     certificate: Path | None = None
     excludes: Path | None = None
+    static: Path | None = None
 
 
 @attrs.frozen
@@ -54,13 +57,14 @@ class Site:
     """
     A site as its files describe it: what it publishes, what it says, what the administrator should know.
 
-    ``exclusions`` are whom it leaves out of its own files.
+    ``exclusions`` are whom it leaves out of its own files, ``static`` nodes it shows although they run no daemon.
     """
 
     registration: Registration
     data: SiteData
     findings: tuple[Finding, ...]
     exclusions: Exclusions = attrs.field(factory=Exclusions)
+    static: tuple[StaticNode, ...] = ()
 
     @property
     def properties(self) -> Mapping[str, str]:
@@ -99,7 +103,8 @@ def read_site(
         exclusions = Exclusions()
         if files.excludes is not None:
             exclusions = parse_exclusions(_content(files.excludes, EXCLUSIONS_BYTES), str(files.excludes))
-    except (PropertiesError, NodeTypeError, GroupsError, ExclusionsError) as error:
+        static, passed_over = _static(files.static)
+    except (PropertiesError, NodeTypeError, GroupsError, ExclusionsError, DocumentError) as error:
         raise SiteError(str(error)) from None
     data = SiteData(
         host=host,
@@ -112,7 +117,8 @@ def read_site(
         groups_name=str(files.groups or "groups"),
         certificate_name=str(files.certificate or "host certificate"),
     )
-    return Site(build_registration(data), data, find_problems(data), exclusions)
+    findings = (*find_problems(data), *passed_over)
+    return Site(build_registration(data), data, findings, exclusions, static)
 
 
 def with_groups(site: Site, groups: tuple[Group, ...]) -> Site:
@@ -134,6 +140,13 @@ def _content(path: Path, largest: int) -> bytes:
     if len(content) > largest:
         raise SiteError(f"{path}: more than {largest} bytes; is it the right file?")
     return content
+
+
+def _static(path: Path | None) -> tuple[tuple[StaticNode, ...], tuple[Finding, ...]]:
+    if path is None or not path.exists():
+        return (), ()
+    nodes, passed_over = read_document(_content(path, DOCUMENT_BYTES), str(path))
+    return nodes, tuple(Finding(*line.split(": ", 1)) for line in passed_over)
 
 
 def _reason(error: OSError) -> str:

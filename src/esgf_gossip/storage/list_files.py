@@ -16,7 +16,16 @@ from twisted.logger import Logger
 
 from esgf_gossip.files import read_file, replace_file
 from esgf_gossip.views.federation import FederationView
-from esgf_gossip.views.lists_xml import DROP_DOWN, LISTS, SHARD_FORMS, document, entries, is_list, lines_of
+from esgf_gossip.views.lists_xml import (
+    DROP_DOWN,
+    LISTS,
+    SHARD_FORMS,
+    USUAL,
+    document,
+    entries,
+    is_list,
+    lines_of,
+)
 
 # A list of 10,000 nodes is about 1 MiB.
 FILE_BYTES: Final = 16 * 1024 * 1024
@@ -64,7 +73,11 @@ class ListFiles:
         """
         self._drop_down = drop_down
         self._shard_form = shard_form
-        self._lists = {name: _List(directory / name if name in written else None) for name in LISTS}
+        self._lists = {
+            name: _List(directory / name if name in written else None)
+            for name in LISTS
+            if name in USUAL or name in written
+        }
         for name, one in self._lists.items():
             found = _read(one.path)
             if is_list(name, found):
@@ -81,10 +94,17 @@ class ListFiles:
             if one.content and not one.is_updated and not is_ready:
                 continue
             lines = entries(name, view.nodes, self._shard_form)
+            if LISTS[name].is_optional and not lines:
+                continue
             one.content = document(name, self._without_down(name, one, lines, view.at_ms))
             one.is_updated = True
             if one.path is not None and _read(one.path) != one.content:
                 self._write(one, one.path)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name the lists there are or will be."""
+        return tuple(self._lists)
 
     @property
     def alarms(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ _WORDS = {
     NodeStatus.LEFT: "it has said itself that it leaves the federation",
     NodeStatus.STALE: "its digest has expired and no newer one has come",
     NodeStatus.MAINTENANCE: "it has announced maintenance",
+    NodeStatus.STATIC: "it is no member: it stands in registration_static.xml of this node",
 }
 
 

@@ -28,6 +28,8 @@ class NodeStatus(Enum):
     STALE = "stale"
     MAINTENANCE = "maintenance"
     LEFT = "left"
+    # No member: the administrator of this node vouches for it, in registration_static.xml.
+    STATIC = "static"
 
 
 @attrs.frozen
@@ -109,7 +111,7 @@ class OwnState:
 
 @attrs.frozen
 class FederationView:
-    """All nodes at one instant, sorted by host; ``root`` is the hash over all digest lines."""
+    """All nodes at one instant, sorted by host, static ones too; ``root`` is the hash over all digest lines."""
 
     at_ms: int
     root: bytes
@@ -119,6 +121,11 @@ class FederationView:
     def node(self, host: str) -> NodeView | None:
         """Return the node of that name, or None."""
         return next((node for node in self.nodes if node.host == host), None)
+
+    @property
+    def members(self) -> list[NodeView]:
+        """Return those that the federation knows: all but the static ones of this site."""
+        return [node for node in self.nodes if node.status is not NodeStatus.STATIC]
 
     def count(self, status: NodeStatus) -> int:
         """Count the nodes of one status."""

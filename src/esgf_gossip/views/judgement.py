@@ -22,9 +22,11 @@ from esgf_gossip.esgf.health import NOTHING_KNOWN, SERVICES, HealthByType
 from esgf_gossip.esgf.health import from_body as parse_health
 from esgf_gossip.esgf.metrics import METRICS
 from esgf_gossip.esgf.metrics import from_body as parse_metrics
+from esgf_gossip.esgf.node_type import NodeType
 from esgf_gossip.esgf.observations import OBSERVATIONS
 from esgf_gossip.esgf.observations import from_body as parse_observations
 from esgf_gossip.esgf.registration import Registration, RegistrationError
+from esgf_gossip.esgf.registration_reader import StaticNode
 from esgf_gossip.esgf.resources import NOTHING_SAID, RESOURCES
 from esgf_gossip.esgf.resources import from_body as parse_resources
 from esgf_gossip.views.explanation import explain
@@ -46,6 +48,35 @@ _SMALL: Final[dict[str, tuple[Callable[[bytes], Any], Any]]] = {
 _Cache = dict[tuple[bytes, frozenset[str]], _Read]
 
 
+@attrs.frozen
+class Policy:
+    """
+    What one site decides for its own files; nothing of it is gossiped.
+
+    Args:
+        exclusions: nodes left out, by type.
+        static: nodes shown although they are no members.
+        peer_groups: members of at least one of these are in the files; empty: all are.
+    """
+
+    exclusions: Exclusions = attrs.field(factory=Exclusions)
+    static: tuple[StaticNode, ...] = ()
+    peer_groups: frozenset[str] = frozenset()
+
+    def excluded(self, host: str, registration: Registration | None) -> NodeType:
+        """Return the types of which a node is left out; PRIVATE: of all files."""
+        types = self.exclusions.of(host)
+        groups = () if registration is None else registration.peer_groups
+        if self.peer_groups and self.peer_groups.isdisjoint(groups):
+            types |= NodeType.PRIVATE
+        return types
+
+    def changed_since(self, before: Policy) -> list[str]:
+        """Name the parts that are others than before."""
+        names = {"exclusions": "exclusions", "static": "static nodes", "peer_groups": "peer groups"}
+        return [text for name, text in names.items() if getattr(self, name) != getattr(before, name)]
+
+
 class Judge:
     """Makes views of one registry and of the verdicts on its nodes."""
 
@@ -53,12 +84,12 @@ class Judge:
         self,
         registry: Registry,
         standing: Standing,
-        exclusions: Callable[[], Exclusions] = Exclusions,
+        policy: Callable[[], Policy] = Policy,
     ) -> None:
-        """``exclusions`` gives those in force whenever a view is made: they are policy of this site."""
+        """``policy`` gives what is in force whenever a view is made."""
         self._registry = registry
         self._standing = standing
-        self._exclusions = exclusions
+        self._policy = policy
         self._parsed: _Cache = {}
         self._read: _Said = {}
 
@@ -80,14 +111,17 @@ class Judge:
         """
         used: _Cache = {}
         said: _Said = {}
-        exclusions = self._exclusions()
+        policy = self._policy()
         lines = sorted(self._registry.table, key=lambda line: line.digest.origin)
-        nodes = [self._node(line, expiry_ms, held, used, said, exclusions) for line in lines]
+        nodes = [self._node(line, expiry_ms, held, used, said, policy) for line in lines]
         outside = self._seen_down(nodes)
         nodes = [
             attrs.evolve(node, outside=outside[node.host]) if node.host in outside else node for node in nodes
         ]
         self._parsed, self._read = used, said
+        members = {node.host for node in nodes}
+        nodes.extend(_static(one, policy) for one in policy.static if one.registration.host not in members)
+        nodes.sort(key=lambda node: node.host)
         return FederationView(at_ms, self._registry.table.root, own, tuple(nodes))
 
     def _seen_down(self, nodes: Sequence[NodeView]) -> dict[str, HealthByType]:
@@ -111,7 +145,7 @@ class Judge:
         held: frozenset[str],
         used: _Cache,
         said: _Said,
-        exclusions: Exclusions,
+        policy: Policy,
     ) -> NodeView:
         digest = line.digest
         status, since_ms = self._status(line, expiry_ms, held)
@@ -135,7 +169,7 @@ class Judge:
             # A proof of an older certificate is no mark on the one that replaced it.
             forked=digest.certificate_sha256 in self._registry.forks,
             groups_refused=refused,
-            excluded=exclusions.of(digest.origin),
+            excluded=policy.excluded(digest.origin, registration),
             health=self._said(line, SERVICES, said),
             metrics=self._said(line, METRICS, said),
             resources=self._said(line, RESOURCES, said),
@@ -198,3 +232,21 @@ class Judge:
     def explain(self, node: NodeView) -> dict[str, Any]:
         """Return why a node of a view has its status, with the signed evidence."""
         return explain(node, self._registry, self._standing)
+
+
+def _static(one: StaticNode, policy: Policy) -> NodeView:
+    host = one.registration.host
+    return NodeView(
+        host=host,
+        status=NodeStatus.STATIC,
+        since_ms=one.timestamp_ms,
+        epoch=0,
+        sequence=0,
+        issued_at_ms=0,
+        expires_at_ms=0,
+        contact=("", 0),
+        registration=one.registration,
+        registration_issued_at_ms=one.timestamp_ms,
+        excluded=policy.exclusions.of(host),
+        metrics=one.metrics,
+    )

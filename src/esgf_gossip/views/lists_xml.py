@@ -18,7 +18,7 @@ from esgf_gossip.esgf.health import Health
 from esgf_gossip.esgf.node_type import NodeType
 from esgf_gossip.esgf.reader_rules import one_line
 from esgf_gossip.esgf.registration import Registration
-from esgf_gossip.esgf.services import Service
+from esgf_gossip.esgf.services import DOWNLOAD_PORT, Service
 from esgf_gossip.views import markup
 from esgf_gossip.views.federation import NodeView
 
@@ -30,6 +30,10 @@ SHARD_FORMS: Final = ("host:port", "host")
 _WHEEL: Final = "wheel"
 _WHEEL_SERVICE: Final = "https://localhost/esgf-idp/saml/soap/secure/attributeService.htm"
 _WEB_HOST: Final = re.compile(r"https?://([^/:@\s]+)(?::[0-9]{1,5})?(?:/|$)")
+_GRIDFTP_HOST: Final = re.compile(r"(?:gsiftp://)?([^/:@\s]+)(?::([0-9]{1,5}))?(?:/|$)")
+_OPENID_SERVER: Final = "/idp/openidServer.htm"
+# The property with the name of a node's Globus endpoint; a site lists it in [esgf] publish.
+GLOBUS_NAME: Final = "globus.endpoint"
 _ROOT_WITHIN_BYTES: Final = 512
 
 _Entries = Callable[[Iterable[Registration], str], Iterator[str]]
@@ -41,6 +45,7 @@ class ListRule:
     One file: its root element, its namespace, the type whose exclusion empties it, the service it lists.
 
     ``entries`` makes the lines between of registrations; a node whose ``service`` is down may leave the file.
+    ``is_optional``: written where it is asked for, and never empty, which its readers take badly.
     """
 
     root: str
@@ -48,6 +53,7 @@ class ListRule:
     type: NodeType
     service: str
     entries: _Entries
+    is_optional: bool = False
 
 
 def entries(name: str, nodes: Iterable[NodeView], shard_form: str = SHARD_FORMS[0]) -> dict[str, bool]:
@@ -78,7 +84,7 @@ def document(name: str, lines: Iterable[str]) -> bytes:
     return "".join(
         [
             markup.DECLARATION,
-            f'<{rule.root} xmlns="{rule.namespace}">\n',
+            f"<{rule.root}{markup.attributes({'xmlns': rule.namespace or None})}>\n",
             *(f"    {line}\n" for line in lines),
             f"</{rule.root}>\n",
         ]
@@ -93,8 +99,10 @@ def lines_of(content: bytes) -> frozenset[str]:
 def is_list(name: str, document: bytes) -> bool:
     """Tell whether bytes, of another program perhaps, are that list: whole, with the root its readers want."""
     rule = LISTS[name]
-    start = f"<{rule.root} ".encode()
-    return start in document[:_ROOT_WITHIN_BYTES] and document.rstrip().endswith(f"</{rule.root}>".encode())
+    start = f"<{rule.root} " if rule.namespace else f"<{rule.root}>"
+    return start.encode() in document[:_ROOT_WITHIN_BYTES] and document.rstrip().endswith(
+        f"</{rule.root}>".encode()
+    )
 
 
 def _endpoints(kind: str) -> _Entries:
@@ -154,6 +162,34 @@ def _las_servers(registrations: Iterable[Registration], _shard_form: str) -> Ite
             yield f"<las_server{markup.attributes(values)}/>"
 
 
+def _known_providers(registrations: Iterable[Registration], _shard_form: str) -> Iterator[str]:
+    for registration in registrations:
+        # What users choose is the address under which all their identities lie, not that of the protocol.
+        base, found, _ = _endpoint(registration, "OpenIDProvider").partition(_OPENID_SERVER)
+        name = one_line(registration.long_name or registration.short_name).strip()
+        if found and name:
+            yield f"<OP><NAME>{markup.escaped(name)}</NAME><URL>{markup.escaped(base)}/openid/</URL></OP>"
+
+
+def _cogs(registrations: Iterable[Registration], _shard_form: str) -> Iterator[str]:
+    for registration in registrations:
+        endpoint = _endpoint(registration, "FrontEnd")
+        found = _WEB_HOST.match(endpoint)
+        name = one_line(registration.short_name).strip()
+        # web-fe is the front end that CoG replaced.
+        if found and name and "web-fe" not in endpoint and reader_rules.is_host_name(found[1].lower()):
+            yield f"<site{markup.attributes({'name': name, 'domain': found[1].lower()})}/>"
+
+
+def _endpoints_of_globus(registrations: Iterable[Registration], _shard_form: str) -> Iterator[str]:
+    for registration in registrations:
+        name = one_line(registration.properties.get(GLOBUS_NAME, "")).strip()
+        found = _GRIDFTP_HOST.match(_endpoint(registration, "GridFTPService"))
+        if name and found and reader_rules.is_host_name(found[1].lower()):
+            place = f"{found[1].lower()}:{found[2] or DOWNLOAD_PORT}"
+            yield f"<endpoint{markup.attributes({'name': name, 'gridftp': place})}/>"
+
+
 def _service(registration: Registration, kind: str) -> Service | None:
     return next((service for service in registration.services if service.type == kind), None)
 
@@ -177,6 +213,15 @@ LISTS: Final = {
     ),
     "esgf_shards.xml": ListRule("shards", WHITELIST, NodeType.INDEX, "IndexService", _shards),
     "las_servers.xml": ListRule("las_servers", REGISTRY, NodeType.COMPUTE, "LASService", _las_servers),
+    "esgf_known_providers.xml": ListRule(
+        "OPS", "", NodeType.IDP, "OpenIDProvider", _known_providers, is_optional=True
+    ),
+    "esgf_cogs.xml": ListRule("sites", "", NodeType.INDEX, "FrontEnd", _cogs, is_optional=True),
+    "esgf_endpoints.xml": ListRule(
+        "endpoints", WHITELIST, NodeType.DATA, "GridFTPService", _endpoints_of_globus, is_optional=True
+    ),
 }
+# Those that every node writes.
+USUAL: Final = tuple(name for name, rule in LISTS.items() if not rule.is_optional)
 # Nobody can choose a provider that is down, and a dead index would hold up every search.
 DROP_DOWN: Final = ("esgf_idp.xml", "esgf_shards.xml")

@@ -47,7 +47,7 @@ def status_body(view: FederationView) -> dict[str, Any]:
         "sequence": own.sequence,
         "root": view.root.hex(),
         "nodes": {
-            "total": len(view.nodes),
+            "total": len(view.members),
             **{status.value: view.count(status) for status in COUNTED},
         },
         "links": own.links,

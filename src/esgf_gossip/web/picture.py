@@ -22,7 +22,6 @@ from esgf_gossip.storage.list_files import ListFiles
 from esgf_gossip.storage.outputs import RegistrationFile
 from esgf_gossip.views.federation import FederationView, NodeStatus, OwnState
 from esgf_gossip.views.judgement import Judge
-from esgf_gossip.views.lists_xml import LISTS
 from esgf_gossip.views.node_json import utc_text
 from esgf_gossip.web.damping import Damping
 from esgf_gossip.web.events import EventHub
@@ -81,7 +80,7 @@ class Picture:
         now_ms: Callable[[], int],
     ) -> None:
         self.events = EventHub(now_ms())
-        self.documents = KeptDocuments(("registration.xml", *LISTS))
+        self.documents = KeptDocuments(("registration.xml", *lists.names))
         self._judge = judge
         self._own_state = own_state
         self._peers_compared = peers_compared
@@ -126,7 +125,7 @@ class Picture:
     def is_ready(self) -> bool:
         """Tell whether the picture has been compared with others, or had time to."""
         if not self._is_ready:
-            others = len(self.view().nodes) - 1
+            others = len(self.view().members) - 1
             has_compared = others > 0 and self._peers_compared() >= min(READY_PEERS, others)
             self._is_ready = has_compared or self._clock.seconds() - self._started_at_s >= READY_AFTER_S
         return self._is_ready

@@ -157,7 +157,11 @@ class OwnSite:
         Raises:
             SiteError: as ``read_own_site``.
         """
-        return read_own_site(config, self._numbers.value.groups if _asks_for_groups(config) else None)
+        if not _asks_for_groups(config):
+            return read_own_site(config)
+        found = self._numbers.value.groups
+        # Until a database that was named just now has answered, the groups of before stand.
+        return read_own_site(config, self._site.data.groups if found is None else found)
 
     def take(self, config: Config, site: Site) -> None:
         """Put into force what ``read`` returned."""

@@ -14,6 +14,7 @@ from lxml import etree
 
 from esgf_gossip.core import limits
 from esgf_gossip.esgf import reader_rules
+from esgf_gossip.esgf.metrics import COUNT_MAX, Metrics
 from esgf_gossip.esgf.registration import Group, Registration, RegistrationError
 from esgf_gossip.esgf.site_data import PUBLISHED_KEYS, build_registration
 from esgf_gossip.views.registration_xml import ElementCache, render
@@ -115,6 +116,13 @@ def test_every_document_keeps_the_rules(registrations):
     content = document(*registrations)
     check_document(content, len(registrations))
     assert sorted(r.host for r in registrations) == [n.get("hostname") for n in etree.fromstring(content)]
+
+
+@settings(deadline=None)
+@given(REGISTRATIONS, st.builds(Metrics, *[st.none() | st.integers(0, COUNT_MAX)] * 4))
+def test_every_document_with_numbers_keeps_the_rules(registration, metrics):
+    """Whatever a node counts or does not count."""
+    check_document(render([a_view(registration, metrics=metrics)], 1, ElementCache()), 1)
 
 
 def check_document(content: bytes, node_count: int) -> None:

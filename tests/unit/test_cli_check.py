@@ -215,3 +215,17 @@ def test_every_setting_is_explained():
     rows = re.findall(r"^\| `([a-z]+)\.([a-z_]+)` \|", settings, re.MULTILINE)
     tables = {field.name: field.type for field in attrs.fields(Config)}
     assert rows == [(name, key.name) for name, kind in tables.items() for key in attrs.fields(kind)]
+
+
+def test_what_the_sources_of_a_site_lack_is_found(tmp_path, good):
+    """A password that others can read, a data folder that is gone, numbers that are none."""
+    (tmp_path / "password").write_text("x")
+    (tmp_path / "password").chmod(0o644)
+    (tmp_path / "own").write_text("x y")
+    metrics = {"files": ["own"], "password_file": "password"}
+    services = {"data_roots": [str(tmp_path / "gone")]}
+    lines = check(tmp_path, good, metrics=metrics, services=services).stdout
+    assert "can be read by others; chmod 600" in lines
+    assert f"{tmp_path}/gone: No such file or directory" in lines
+    assert "own:1: 'x y' is not a name and a number; see [metrics] in node.toml" in lines
+    assert "data_roots are looked at only with probe = true" in lines

@@ -13,7 +13,7 @@ from esgf_gossip.esgf.bodies import BodyError
 from esgf_gossip.esgf.metrics import COUNT_MAX, Metrics, MetricsError, from_body, parse_data_users, to_body
 from esgf_gossip.esgf.registration import Group
 from esgf_gossip.own_site import DATABASE_EVERY_S, FILE_EVERY_S
-from esgf_gossip.sources.gauge import REST, Gauge, SourceError
+from esgf_gossip.sources.gauge import PATIENCE_S, REST, Gauge, SourceError
 from esgf_gossip.sources.metrics_files import Numbers, read_data_users
 from esgf_gossip.views.federation import FederationView, OwnState
 from esgf_gossip.views.legacy_json import metrics as metrics_json
@@ -138,8 +138,8 @@ def test_a_database_is_asked_again_after_a_rest_that_grows_with_the_answer(every
     assert (gauge.value, told) == (after, [after])
     database.asked[3].callback(after)
     said = everything_said()
-    assert said.count("{what} stay as they are") == 1
-    assert said.count("read again") == 1
+    assert said.count("'failure': 'gone'") == 1
+    assert said.count("read again") == 2, "after the long silence, and after the failure"
     assert told == [after]
 
 
@@ -156,6 +156,22 @@ def test_an_answer_after_the_stop_tells_nobody(everything_said):
         end(database.asked[-1])
     assert (told, clock.getDelayedCalls(), gauge.value) == ([], [], NOTHING)
     assert "stay as they are" not in everything_said()
+
+
+def test_a_source_that_never_answers_is_said(everything_said):
+    """A file system that hangs holds up its thread; the log says so once, and again nothing is asked."""
+    clock, database = Clock(), Database()
+    gauge = Gauge("download numbers", NOTHING, lambda: None, clock)
+    gauge.start(database, DATABASE_EVERY_S, NOTHING)
+    clock.advance(PATIENCE_S - 1)
+    assert "does not answer" not in everything_said()
+    clock.pump([1.0] * 1000)
+    assert everything_said().count("stay as they are: {failure}") == 1
+    database.asked[0].callback(Numbers(NUMBERS))
+    assert gauge.value == Numbers(NUMBERS)
+    assert len(database.asked) == 1
+    gauge.stop()
+    assert clock.getDelayedCalls() == []
 
 
 def test_a_fault_of_our_own_ends_no_reading(everything_said):

@@ -52,6 +52,7 @@ def all_findings(config: Config) -> Iterator[Finding]:
     yield from _trust(config)
     yield from _site(config)
     yield from _metrics(config)
+    yield from _data_roots(config)
     yield from _database(config)
     if not runs:
         # The ports of a running daemon are taken, by itself.
@@ -136,6 +137,17 @@ def _site(config: Config) -> Iterator[Finding]:
     yield from _groups(config, site.registration.peer_groups)
 
 
+def _data_roots(config: Config) -> Iterator[Finding]:
+    from esgf_gossip.sources.roots import find_fault  # noqa: PLC0415 - check and run alone need it
+
+    fault = find_fault(config.services.data_roots)
+    if fault:
+        text = f"data_roots: {fault}; while it is so, ThreddsService and GridFTPService are told to be down"
+        yield Finding(Level.ATTENTION, "services", text)
+    if config.services.data_roots and not config.services.probe:
+        yield Finding(Level.ATTENTION, "services", "data_roots are looked at only with probe = true")
+
+
 def _metrics(config: Config) -> Iterator[Finding]:
     from esgf_gossip.sources.gauge import SourceError  # noqa: PLC0415 - check and run alone need it
     from esgf_gossip.sources.host import read_host  # noqa: PLC0415
@@ -143,6 +155,10 @@ def _metrics(config: Config) -> Iterator[Finding]:
     from esgf_gossip.sources.postgres import ask  # noqa: PLC0415
 
     metrics = config.metrics
+    secret = metrics.password_file
+    if secret is not None and secret.exists() and secret.stat().st_mode & 0o077:
+        text = f"password_file {secret} can be read by others; chmod 600 {secret}"
+        yield Finding(Level.ATTENTION, "metrics", text)
     try:
         if metrics.database is not None or metrics.data_users is not None:
             said = (

@@ -16,6 +16,8 @@ from twisted.python.failure import Failure
 
 # A source is busy with us for at most a twentieth of its time.
 REST: Final = 20.0
+# After so long without an answer, a mount that hangs for one, the log says so.
+PATIENCE_S: Final = 120.0
 
 T = TypeVar("T")
 # Fires with the value, or fails with SourceError; a value that is there at once is as good.
@@ -58,6 +60,7 @@ class Gauge(Generic[T]):
         self._every_s = 0.0
         self._source: Source[T] | None = None
         self._call: Any = None
+        self._patience: Any = None
 
     def start(self, source: Source[T] | None, every_s: float, told: T) -> None:
         """
@@ -77,12 +80,17 @@ class Gauge(Generic[T]):
     def stop(self) -> None:
         """Read no more; an answer under way tells nobody."""
         self._source = None
-        if self._call is not None and self._call.active():
-            self._call.cancel()
+        for call in (self._call, self._patience):
+            if call is not None and call.active():
+                call.cancel()
 
     def _look(self, source: Source[T], *, is_first: bool = False) -> None:
         begun_s = self._clock.seconds()
         answer = maybeDeferred(source)
+        if not answer.called:
+            self._patience = self._clock.callLater(
+                PATIENCE_S, self._say, "the source does not answer", source
+            )
         # What is there at once stands before the first word of this node.
         is_silent = is_first and answer.called
         answer.addCallbacks(self._heard, self._failed, (source,), {"is_silent": is_silent}, (source,))
@@ -91,6 +99,8 @@ class Gauge(Generic[T]):
 
     def _next(self, source: Source[T], took_s: float) -> None:
         if self._source is source:
+            if self._patience is not None and self._patience.active():
+                self._patience.cancel()
             after_s = max(self._every_s, self._least_s(), REST * took_s)
             self._call = self._clock.callLater(after_s, self._look, source)
 
@@ -106,7 +116,9 @@ class Gauge(Generic[T]):
 
     def _failed(self, failure: Failure, source: Source[T]) -> None:
         failure.trap(SourceError)
-        text = str(failure.value)
+        self._say(str(failure.value), source)
+
+    def _say(self, text: str, source: Source[T]) -> None:
         if self._source is source and text != self._failure:
             self._failure = text
             self.log.warn("{what} stay as they are: {failure}", what=self._what, failure=text)

@@ -13,7 +13,7 @@ from esgf_gossip.esgf.bodies import BodyError
 from esgf_gossip.esgf.metrics import COUNT_MAX, Metrics, MetricsError, from_body, parse_data_users, to_body
 from esgf_gossip.esgf.registration import Group
 from esgf_gossip.own_site import DATABASE_EVERY_S, FILE_EVERY_S
-from esgf_gossip.sources.gauge import PATIENCE_S, REST, Gauge, SourceError
+from esgf_gossip.sources.gauge import PATIENCE_S, REST_MOST_S, Gauge, SourceError
 from esgf_gossip.sources.metrics_files import Numbers, read_data_users
 from esgf_gossip.views.federation import FederationView, OwnState
 from esgf_gossip.views.legacy_json import metrics as metrics_json
@@ -129,7 +129,7 @@ def test_a_database_is_asked_again_after_a_rest_that_grows_with_the_answer(every
     assert len(database.asked) == 1, "the first has not answered"
     database.asked[0].callback(after)
     assert told == [after]
-    clock.advance(REST * DATABASE_EVERY_S - 1)
+    clock.advance(REST_MOST_S - 1)
     assert len(database.asked) == 1
     clock.advance(1)
     for number in (1, 2):
@@ -165,11 +165,13 @@ def test_a_source_that_never_answers_is_said(everything_said):
     gauge.start(database, DATABASE_EVERY_S, NOTHING)
     clock.advance(PATIENCE_S - 1)
     assert "does not answer" not in everything_said()
-    clock.pump([1.0] * 1000)
+    clock.pump([1.0] * 10_000)
     assert everything_said().count("stay as they are: {failure}") == 1
     database.asked[0].callback(Numbers(NUMBERS))
     assert gauge.value == Numbers(NUMBERS)
     assert len(database.asked) == 1
+    clock.advance(REST_MOST_S)
+    assert len(database.asked) == 2, "after a silence of any length it is asked within the hour"
     gauge.stop()
     assert clock.getDelayedCalls() == []
 

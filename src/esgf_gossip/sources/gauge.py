@@ -14,8 +14,9 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-# A source is busy with us for at most a twentieth of its time.
+# A source is busy with us for at most a twentieth of its time; one that hung for hours is asked again within the hour.
 REST: Final = 20.0
+REST_MOST_S: Final = 3600.0
 # After so long without an answer, a mount that hangs for one, the log says so.
 PATIENCE_S: Final = 120.0
 
@@ -101,7 +102,7 @@ class Gauge(Generic[T]):
         if self._source is source:
             if self._patience is not None and self._patience.active():
                 self._patience.cancel()
-            after_s = max(self._every_s, self._least_s(), REST * took_s)
+            after_s = max(self._every_s, self._least_s(), min(REST * took_s, REST_MOST_S))
             self._call = self._clock.callLater(after_s, self._look, source)
 
     def _heard(self, value: T, source: Source[T], *, is_silent: bool) -> None:

@@ -6,6 +6,7 @@ A network mount that hangs holds up whoever looks: that is a thread of its own, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -60,8 +61,10 @@ def find_fault(folders: Sequence[Path]) -> str:
     """Return what is wrong with the first folder that is not well, empty for nothing. Blocks as long as the disk does."""
     for folder in folders:
         try:
-            if next(folder.iterdir(), None) is None:
-                return f"{folder} is empty: is it mounted?"
+            # The first name is enough: there may be millions.
+            with os.scandir(folder) as names:
+                if next(names, None) is None:
+                    return f"{folder} is empty: is it mounted?"
         except OSError as error:
             return f"{folder}: {error.strerror or type(error).__name__}"
     return ""

@@ -13,7 +13,16 @@ from esgf_gossip.web.kept import KeptDocument, KeptDocuments
 from esgf_gossip.web.openapi import HEALTH
 from helpers.web import HOST, Client, StubDaemon, a_node, a_site, a_view, parsed, request
 
-PATHS = ("/", "/api/v1/status", "/api/v1/nodes", "/api/v1/services", "/openapi.json", "/healthz", "/readyz")
+PATHS = (
+    "/",
+    "/api/v1/status",
+    "/api/v1/nodes",
+    "/api/v1/services",
+    "/openapi.json",
+    "/metrics",
+    "/healthz",
+    "/readyz",
+)
 XML = b"<Registration/>" * 100
 
 

@@ -19,6 +19,7 @@ from twisted.web.resource import IResource
 
 from esgf_gossip.views.federation import FederationView
 from esgf_gossip.views.node_json import Wanted, json_bytes, node_body, nodes_body, services_body, status_body
+from esgf_gossip.views.prometheus import CONTENT_TYPE, prometheus_page
 from esgf_gossip.web.event_stream import EventStreamPage
 from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.kept import KeptDocument, KeptDocuments
@@ -40,6 +41,7 @@ LISTED: Final = (
     ("/api/v1/services", "every service of every member, with its health"),
     ("/api/v1/events", "what happens, as server-sent events"),
     ("/openapi.json", "this service, described for programs"),
+    ("/metrics", "the numbers for Prometheus"),
     ("/healthz", "whether the process runs"),
     ("/readyz", "whether its files and answers can be relied on"),
 )
@@ -79,20 +81,28 @@ def asked(request: Request, known: tuple[str, ...]) -> Wanted:
 
 
 class ViewPage(Page):
-    """Serves what is made of the view; made anew only when the view is another object."""
+    """Serves what is made of the view, JSON by default; made anew only when the view is another object."""
 
-    def __init__(self, facade: Facade, body_of: Callable[[FederationView], Any]) -> None:
+    def __init__(
+        self,
+        facade: Facade,
+        body_of: Callable[[FederationView], Any],
+        bytes_of: Callable[[Any], bytes] = json_bytes,
+        content_type: str = JSON,
+    ) -> None:
         super().__init__()
         self._facade = facade
         self._body_of = body_of
+        self._bytes_of = bytes_of
+        self._content_type = content_type
         self._made_of: FederationView | None = None
         self._document: KeptDocument | None = None
 
     def answer(self, request: Request) -> bytes:
-        """Send the JSON of the newest view."""
+        """Send what is made of the newest view."""
         view = self._facade.view()
         if self._document is None or view is not self._made_of:
-            self._document = KeptDocument(json_bytes(self._body_of(view)), JSON)
+            self._document = KeptDocument(self._bytes_of(self._body_of(view)), self._content_type)
             self._made_of = view
         return send_document(request, self._document)
 
@@ -265,6 +275,7 @@ class RootPage(Page):
         self.putChild(b"healthz", TextPage("ok", lambda: True))
         self.putChild(b"readyz", TextPage("ready", facade.is_ready))
         self.putChild(b"openapi.json", OpenApiPage(facade))
+        self.putChild(b"metrics", ViewPage(facade, prometheus_page, bytes, CONTENT_TYPE))
 
     def getChild(self, path: bytes, request: Request) -> IResource:  # noqa: ARG002 - Twisted's own signature
         """Find a kept document."""

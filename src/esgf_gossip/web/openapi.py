@@ -212,6 +212,7 @@ def openapi_body(documents: Iterable[str], version: str) -> dict[str, Any]:
         "/openapi.json": _path(
             "This description", _document("application/json", {"type": "object"}), [_IF_NONE_MATCH], [304]
         ),
+        "/metrics": _path("The numbers for Prometheus", _document("text/plain"), [_IF_NONE_MATCH], [304]),
         "/healthz": _path("Whether the process runs", _document("text/plain")),
         "/readyz": _path(
             "Whether files and answers can be relied on", _document("text/plain"), refusals=[503]

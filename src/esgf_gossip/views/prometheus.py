@@ -1,0 +1,134 @@
+"""
+The FederationView as Prometheus reads it: one page of numbers, named by its conventions.
+
+Pure: nothing is counted here, each number is one of the view. Source: docs/monitoring.md, which names them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from esgf_gossip.esgf.health import Health
+from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+_HOST: Final = ["host"]
+# What a node tells of itself: our name, its name here, what it is.
+_NUMBERS: Final = {
+    "download_count": ("downloads", "Finished downloads at a node, as it tells them."),
+    "download_bytes": ("download_bytes", "Bytes of finished downloads at a node."),
+    "download_users": ("download_users", "Users with finished downloads at a node."),
+    "registered_users": ("registered_users", "Accounts at a node."),
+}
+_ROOM: Final = {
+    "cores": ("cores", "Processors of a node's host."),
+    "cores_free": ("cores_free", "Processors of a node's host that are not busy, in coarse steps."),
+    "memory_bytes": ("memory_bytes", "Main memory of a node's host."),
+    "memory_free_bytes": ("memory_free_bytes", "Main memory that programs could have, in coarse steps."),
+    "storage_bytes": ("storage_bytes", "Size of the file systems with a node's data."),
+    "storage_free_bytes": ("storage_free_bytes", "Free space there, in coarse steps."),
+}
+
+
+def prometheus_page(view: FederationView) -> bytes:
+    """Return the body of ``/metrics``: equal views give equal bytes."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_OfView(view))
+    page: bytes = generate_latest(registry)
+    return page
+
+
+class _OfView(Collector):
+    def __init__(self, view: FederationView) -> None:
+        self._view = view
+
+    def collect(self) -> Iterator[Metric]:
+        """Give every family."""
+        yield from _of_daemon(self._view)
+        yield from _of_nodes(self._view.nodes)
+
+
+def _of_daemon(view: FederationView) -> Iterator[Metric]:
+    own = view.own
+    yield InfoMetricFamily(
+        "esgf_gossip_build", "The program that runs.", {"version": own.version, "federation": own.federation}
+    )
+    yield InfoMetricFamily(
+        "esgf_gossip_root",
+        "The hash over all statements held; equal on all nodes that hold the same set.",
+        {"root": view.root.hex()},
+    )
+    counts = GaugeMetricFamily("esgf_gossip_nodes", "Nodes known, by status.", labels=["status"])
+    for status in NodeStatus:
+        counts.add_metric([status.value], view.count(status))
+    yield counts
+    yield _one("esgf_gossip_links", "Standing links to peers.", own.links)
+    yield _one(
+        "esgf_gossip_start_time_seconds", "When the daemon started, Unix time.", own.started_at_ms / 1000
+    )
+    yield _one(
+        "esgf_gossip_certificate_expiry_timestamp_seconds",
+        "When this node's certificate ends, Unix time.",
+        own.certificate_not_after_ms / 1000,
+    )
+    yield _one("esgf_gossip_crl_age_seconds", "Age of the oldest revocation list in force.", own.crl_age_s)
+    yield _one(
+        "esgf_gossip_list_guard_active",
+        "Lists kept as they were because too much would vanish.",
+        len(own.list_alarms),
+    )
+    yield _one(
+        "esgf_gossip_trust_alarms", "Alarms of trust that an administrator must see.", len(own.trust_alarms)
+    )
+    faults = GaugeMetricFamily(
+        "esgf_gossip_fault", "1 while a part of the daemon is at fault.", labels=["part"]
+    )
+    faults.add_metric(["storage"], bool(own.storage_error))
+    faults.add_metric(["publishing"], bool(own.publishing_stopped))
+    faults.add_metric(["trust"], bool(own.trust_error))
+    yield faults
+
+
+def _of_nodes(nodes: Iterable[NodeView]) -> Iterator[Metric]:
+    status = GaugeMetricFamily(
+        "esgf_gossip_node_status", "1 for the status that a node has.", labels=["host", "status"]
+    )
+    since = GaugeMetricFamily(
+        "esgf_gossip_node_status_since_timestamp_seconds", "Since when it has it, Unix time.", labels=_HOST
+    )
+    forked = GaugeMetricFamily(
+        "esgf_gossip_node_forked", "1 where a node's key was used twice.", labels=_HOST
+    )
+    health = GaugeMetricFamily(
+        "esgf_gossip_service_up",
+        "1 while a service is up, 0 while it is down or in maintenance; none where nobody looked.",
+        labels=["host", "type"],
+    )
+    numbers = {name: _of_hosts(*said) for name, said in {**_NUMBERS, **_ROOM}.items()}
+    for node in nodes:
+        status.add_metric([node.host, node.status.value], 1)
+        since.add_metric([node.host], node.since_ms / 1000)
+        forked.add_metric([node.host], node.forked)
+        for service in node.registration.services if node.registration else ():
+            found = node.health_of(service.type).health
+            if found is not Health.UNKNOWN:
+                health.add_metric([node.host, service.type], found is Health.UP)
+        told = {**(node.metrics.numbers() if node.metrics else {}), **node.resources.numbers()}
+        for name, family in numbers.items():
+            if name in told:
+                family.add_metric([node.host], told[name])
+    yield from (status, since, forked, health)
+    yield from numbers.values()
+
+
+def _of_hosts(name: str, what: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"esgf_gossip_node_{name}", what, labels=_HOST)
+
+
+def _one(name: str, what: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, what, value=value)

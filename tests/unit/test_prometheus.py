@@ -19,6 +19,7 @@ from esgf_gossip.esgf.metrics import COUNT_MAX, Metrics
 from esgf_gossip.esgf.resources import Resources
 from esgf_gossip.views.federation import FederationView, NodeStatus, OwnState
 from esgf_gossip.views.prometheus import CONTENT_TYPE, prometheus_page
+from esgf_gossip.web.api import PROMETHEUS
 from helpers.site import FULL_HOST, a_view, demo_site
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -119,7 +120,7 @@ def test_any_numbers_give_a_page_that_can_be_read(metrics, stamp_ms):
 def test_equal_views_give_equal_bytes():
     """The page is kept with a tag."""
     assert prometheus_page(FULL) == prometheus_page(FULL)
-    assert CONTENT_TYPE.startswith("text/plain; version=")
+    assert CONTENT_TYPE == PROMETHEUS
 
 
 def names_served() -> set[str]:

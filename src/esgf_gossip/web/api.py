@@ -19,7 +19,6 @@ from twisted.web.resource import IResource
 
 from esgf_gossip.views.federation import FederationView
 from esgf_gossip.views.node_json import Wanted, json_bytes, node_body, nodes_body, services_body, status_body
-from esgf_gossip.views.prometheus import CONTENT_TYPE, prometheus_page
 from esgf_gossip.web.event_stream import EventStreamPage
 from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.kept import KeptDocument, KeptDocuments
@@ -30,6 +29,7 @@ from esgf_gossip.web.questions import OF_NODES, OF_SERVICES, QuestionError, want
 from esgf_gossip.web.resources import MISSING, RETRY_AFTER_S, KeptPage, Page, ProblemPage, send_document
 
 JSON: Final = "application/json"
+PROMETHEUS: Final = "text/plain; version=1.0.0; charset=utf-8"
 # The page has no script, no style sheet and no form: nothing is allowed but itself.
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -275,12 +275,19 @@ class RootPage(Page):
         self.putChild(b"healthz", TextPage("ok", lambda: True))
         self.putChild(b"readyz", TextPage("ready", facade.is_ready))
         self.putChild(b"openapi.json", OpenApiPage(facade))
-        self.putChild(b"metrics", ViewPage(facade, prometheus_page, bytes, CONTENT_TYPE))
+        self.putChild(b"metrics", ViewPage(facade, _prometheus_page, bytes, PROMETHEUS))
 
     def getChild(self, path: bytes, request: Request) -> IResource:  # noqa: ARG002 - Twisted's own signature
         """Find a kept document."""
         name = path.decode("ascii", "replace")
         return KeptPage(self._documents, name) if self._documents.is_known(name) else MISSING
+
+
+def _prometheus_page(view: FederationView) -> bytes:
+    # Brings an HTTP server of its own with it, 70 ms at the start of each daemon: for those who ask.
+    from esgf_gossip.views.prometheus import prometheus_page  # noqa: PLC0415
+
+    return prometheus_page(view)
 
 
 class Folder(ProblemPage):

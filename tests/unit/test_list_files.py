@@ -7,7 +7,7 @@ import os
 import pytest
 
 from esgf_gossip.esgf.registration import Registration
-from esgf_gossip.storage import list_files
+from esgf_gossip.storage import output_file
 from esgf_gossip.storage.list_files import ListFiles
 from esgf_gossip.views.federation import FederationView, OwnState
 from esgf_gossip.views.lists_xml import USUAL
@@ -81,7 +81,7 @@ def test_a_disk_that_refuses_leaves_the_file_before_whole(tmp_path, monkeypatch)
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(list_files, "replace_file", full)
+        patched.setattr(output_file, "replace_file", full)
         files.update(a_federation("b.example.org"), is_ready=True)
     assert (tmp_path / NAME).read_bytes() == old != dict(files)[NAME]
     files.update(a_federation("b.example.org"), is_ready=True)

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from esgf_gossip.storage import output_file
 from esgf_gossip.storage.database import FILE_NAME, Database
 from esgf_gossip.storage.outputs import RegistrationFile
 from esgf_gossip.views.federation import FederationView, OwnState
@@ -98,3 +99,26 @@ def test_a_document_that_is_only_served_is_not_written(tmp_path, database):
     document.update(_view(_node()))
     assert b"<Node " in document.content
     assert not (tmp_path / "registration.xml").exists()
+
+
+@pytest.mark.parametrize("harm", ["unlink", "cut", "same size"])
+def test_a_document_that_somebody_took_away_or_harmed_comes_back(tmp_path, database, harm):
+    """The next picture writes it again, with the stamp it had: it says nothing new."""
+    path = tmp_path / "registration.xml"
+    document = RegistrationFile(path, database)
+    document.update(_view(_node()))
+    whole = path.read_bytes()
+    if harm == "unlink":
+        path.unlink()
+    else:
+        path.write_bytes(b"" if harm == "cut" else b"x" * len(whole))
+    assert document.update(_view(_node())) is False
+    assert path.read_bytes() == whole == document.content
+
+
+def test_a_file_that_nobody_touched_is_not_read_again(tmp_path, database, monkeypatch):
+    """A look at each of six files is one stat: pictures are made four times a second."""
+    document = RegistrationFile(tmp_path / "registration.xml", database)
+    document.update(_view(_node()))
+    monkeypatch.setattr(output_file, "read_file", lambda *_: pytest.fail("it was read"))
+    assert document.update(_view(_node())) is False

@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 from twisted.logger import Logger
 
-from esgf_gossip.files import read_file, replace_file
+from esgf_gossip.storage.output_file import OutputFile
 from esgf_gossip.views.federation import FederationView
 from esgf_gossip.views.lists_xml import (
     DROP_DOWN,
@@ -36,15 +36,14 @@ TOGETHER_MS: Final = 10 * 60 * 1000
 @attrs.define
 class _List:
     """
-    One list: what is served, whether this run made it, why it cannot be written.
+    One list: its file, what is served, whether this run made it.
 
     ``down_at_ms`` is when each line was first seen to be down, ``kept`` are those that are listed nevertheless.
     """
 
-    path: Path | None
+    file: OutputFile
     content: bytes = b""
     is_updated: bool = False
-    write_error: str = ""
     alarm: str = ""
     down_at_ms: dict[str, int] = attrs.field(factory=dict)
     kept: set[str] = attrs.field(factory=set)
@@ -74,12 +73,12 @@ class ListFiles:
         self._drop_down = drop_down
         self._shard_form = shard_form
         self._lists = {
-            name: _List(directory / name if name in written else None)
+            name: _List(OutputFile(directory / name if name in written else None, FILE_BYTES))
             for name in LISTS
             if name in USUAL or name in written
         }
         for name, one in self._lists.items():
-            found = _read(one.path)
+            found = one.file.read()
             if is_list(name, found):
                 one.content = found
 
@@ -98,8 +97,8 @@ class ListFiles:
                 continue
             one.content = document(name, self._without_down(name, one, lines, view.at_ms))
             one.is_updated = True
-            if one.path is not None and _read(one.path) != one.content:
-                self._write(one, one.path)
+            if one.file.is_behind(one.content):
+                one.file.write(one.content)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -147,28 +146,3 @@ class ListFiles:
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
         """Go through the names and contents of the lists there are."""
         return ((name, one.content) for name, one in self._lists.items() if one.content)
-
-    def _write(self, one: _List, path: Path) -> None:
-        try:
-            replace_file(path, one.content)
-        except OSError as error:
-            if not one.write_error:
-                self.log.critical(
-                    "cannot write {path}: {reason}; the file before stays",
-                    path=str(path),
-                    reason=error.strerror,
-                )
-            one.write_error = error.strerror or str(error)
-            return
-        if one.write_error:
-            self.log.info("{path} can be written again", path=str(path))
-        one.write_error = ""
-
-
-def _read(path: Path | None) -> bytes:
-    if path is None:
-        return b""
-    try:
-        return read_file(path, FILE_BYTES)
-    except OSError:
-        return b""

@@ -10,10 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from twisted.logger import Logger
-
-from esgf_gossip.files import read_file, replace_file
 from esgf_gossip.storage.database import Database, StorageError
+from esgf_gossip.storage.output_file import OutputFile
 from esgf_gossip.views.federation import FederationView
 from esgf_gossip.views.registration_xml import ElementCache, content_key, render, root_timestamp_ms
 
@@ -29,8 +27,6 @@ class RegistrationFile:
     ``write_error`` is one line while the disk refuses the file, else empty.
     """
 
-    log = Logger()
-
     def __init__(self, path: Path | None, database: Database) -> None:
         """
         Take over what an earlier run or program left: its stamp is the floor of ours.
@@ -42,11 +38,10 @@ class RegistrationFile:
         Raises:
             StorageError: the database cannot be read.
         """
-        self.write_error = ""
-        self._path = path
+        self._file = OutputFile(path, FILE_BYTES)
         self._database = database
         self._cache = ElementCache()
-        self.content = self._written = self._read()
+        self.content = self._file.read()
         self._is_updated = False
         self._stamp_ms = max(database.fact(STAMP), root_timestamp_ms(self.content))
         if root_timestamp_ms(self.content) == 0:
@@ -57,13 +52,10 @@ class RegistrationFile:
         """Whether ``content`` is still what was found at the start."""
         return bool(self.content) and not self._is_updated
 
-    def _read(self) -> bytes:
-        if self._path is None:
-            return b""
-        try:
-            return read_file(self._path, FILE_BYTES)
-        except OSError:
-            return b""
+    @property
+    def write_error(self) -> str:
+        """Say what keeps the file from being written."""
+        return self._file.write_error
 
     def update(self, view: FederationView) -> bool:
         """
@@ -78,22 +70,14 @@ class RegistrationFile:
         changed = content_key(document) != content_key(self.content)
         if changed:
             self.content, self._stamp_ms = document, stamp_ms
-        if self._written != self.content:
+        if self._file.is_behind(self.content):
             self._write()
         return changed
 
     def _write(self) -> None:
         try:
             self._database.set_fact(STAMP, self._stamp_ms)
-            if self._path is not None:
-                replace_file(self._path, self.content)
-        except (OSError, StorageError) as error:
-            reason = f"{self._path}: {error.strerror}" if isinstance(error, OSError) else str(error)
-            if not self.write_error:
-                self.log.critical("cannot write {reason}; the file before stays", reason=reason)
-            self.write_error = reason
-            return
-        if self.write_error:
-            self.log.info("{path} can be written again", path=str(self._path))
-        self.write_error = ""
-        self._written = self.content
+        except StorageError as error:
+            self._file.fail(str(error))
+        else:
+            self._file.write(self.content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from esgf_gossip.cli import node_commands
 from esgf_gossip.cli.control_client import ControlClient, Conversation, NoDaemonError
 from esgf_gossip.cli.failures import CommandError, ExitCode
 from esgf_gossip.cli.main import program
+from esgf_gossip.cli.tables import print_table
 from esgf_gossip.config import load
 from helpers.config import HOST, a_node_toml
 
@@ -346,3 +348,36 @@ def test_an_answer_in_pieces_is_one_answer():
     theirs.close()
     conversation.close()
     assert found == [{"a": 1}, {"b": 2}]
+
+
+def completed(line: str) -> list[str]:
+    """Ask the program as bash does for what may follow a line that was begun."""
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+    environment = {**os.environ, **words, "_ESGF_GOSSIP_COMPLETE": "bash_complete"}
+    command = [sys.executable, "-m", "esgf_gossip.cli.main"]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert found.stderr == ""
+    return [row.partition(",")[2] for row in found.stdout.splitlines() if row]
+
+
+def test_shells_complete_commands_types_and_hosts(config):
+    """Hosts come from the daemon, those alone that are host names; without a daemon there are none, and no word of it."""
+    assert completed("esgf-gossip ser") == ["services"]
+    assert completed("esgf-gossip services --type Ind") == ["indexservice"]
+    nodes = [{"host": name} for name in ("a.org", "b.org", "a.net", "a;reboot", "a\nb")]
+    with MadeUpDaemon(load(config).control_socket, [an_answer(nodes)]) as daemon:
+        assert completed(f"esgf-gossip show --config {config} a") == ["a.org", "a.net"]
+    assert daemon.asked == [{"command": "nodes"}]
+    load(config).control_socket.unlink()
+    assert completed(f"esgf-gossip explain --config {config} a") == []
+    assert completed(f"esgf-gossip explain --config {config}.not a") == []
+
+
+def test_no_color_means_no_colour(monkeypatch, capsys):
+    """On a terminal too, where NO_COLOR is set: https://no-color.org."""
+    for value, has_colour in (("", True), ("1", False)):
+        monkeypatch.setenv("NO_COLOR", value)
+        monkeypatch.setenv("TERM", "xterm-256color")
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+        print_table(("host", "status"), [("a.org", "up")])
+        assert ("\x1b[32m" in capsys.readouterr().out) is has_colour

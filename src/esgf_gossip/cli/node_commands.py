@@ -17,17 +17,31 @@ from esgf_gossip.cli.control_client import ControlClient, Conversation
 from esgf_gossip.cli.failures import CommandError, ExitCode, printable
 from esgf_gossip.cli.options import common_options, config_option, json_option
 from esgf_gossip.cli.tables import print_json, print_json_line, print_pairs, print_table, size_text, text_of
-from esgf_gossip.config import load
+from esgf_gossip.config import ConfigError, load
 from esgf_gossip.esgf.health import Health
+from esgf_gossip.esgf.reader_rules import is_host_name
 from esgf_gossip.esgf.resources import CORES_MOST
 from esgf_gossip.esgf.services import RULES
 
 # An orderly stop says goodbye to every peer and closes the database.
 STOP_TIMEOUT_S = 30.0
+# Somebody has pressed a key and waits.
+COMPLETION_TIMEOUT_S = 1.0
 
 
 def _daemon(config_path: Path, timeout_s: float = 10.0) -> ControlClient:
     return ControlClient(load(config_path).control_socket, timeout_s)
+
+
+def _hosts(context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """Return the hosts that begin so, for the completion of shells; where no daemon answers, none."""
+    try:
+        answer = _daemon(context.params["config_path"], COMPLETION_TIMEOUT_S).ask("nodes")
+    except (CommandError, ConfigError, OSError, KeyError):
+        return []
+    names = (text_of(node.get("host")) for node in _list_of_nodes(answer))
+    # A shell gets them: nothing but a host name may be among them.
+    return [name for name in names if is_host_name(name) and name.startswith(begun.lower())]
 
 
 @click.command(epilog="Example: esgf-gossip status --config /etc/esgf-gossip/node.toml --json")
@@ -140,7 +154,7 @@ def _room_row(node: Mapping[str, Any]) -> list[Any]:
 
 
 @click.command(epilog="Example: esgf-gossip show esgf-data.dkrz.de")
-@click.argument("host")
+@click.argument("host", shell_complete=_hosts)
 @config_option
 @json_option
 @common_options
@@ -159,7 +173,7 @@ def show(host: str, config_path: Path, *, json_output: bool) -> None:
 
 
 @click.command(epilog="Example: esgf-gossip explain esgf-data.dkrz.de")
-@click.argument("host")
+@click.argument("host", shell_complete=_hosts)
 @config_option
 @json_option
 @common_options

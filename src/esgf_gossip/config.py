@@ -29,6 +29,8 @@ from esgf_gossip.config_values import (
     DatabaseAddress,
     DialAddress,
     Endpoint,
+    HistoryBytes,
+    HistoryDays,
     HostName,
     ListenAddress,
     ListName,
@@ -59,11 +61,13 @@ class ConfigError(Exception):
 
 @attrs.frozen
 class NodeTable:
-    """``[node]``: who this node is; ``state`` is the folder of its database and control socket."""
+    """``[node]``: who this node is; the folder of its databases and control socket; how much of the past it keeps."""
 
     host: HostName = attrs.field()
     federation: HostName = attrs.field()
     state: Path = attrs.field(metadata={"default": "state"})
+    history_days: HistoryDays = attrs.field(metadata={"default": 90})
+    history_bytes: HistoryBytes = attrs.field(metadata={"default": 256 * 1024 * 1024})
 
 
 @attrs.frozen

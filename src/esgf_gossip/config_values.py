@@ -25,6 +25,8 @@ USUAL_FILES: Final = ("registration.xml", *USUAL)
 
 # More often is a load, less often news of yesterday.
 PROBE_EVERY_S: Final = (1, 3600)
+HISTORY_DAYS: Final = (1, 3650)
+HISTORY_BYTES: Final = (1024 * 1024, 64 * 1024**3)
 
 # As libpq reads it: a word of its own, a parameter of the URL, or after the user.
 _PASSWORD: Final = re.compile(r"(?:^|[\s?&])password\s*=|://[^/@]*:[^/@]*@", re.IGNORECASE)
@@ -39,6 +41,8 @@ PropertyName = NewType("PropertyName", str)
 OutputName = NewType("OutputName", str)
 ListName = NewType("ListName", str)
 Seconds = NewType("Seconds", int)
+HistoryDays = NewType("HistoryDays", int)
+HistoryBytes = NewType("HistoryBytes", int)
 ShardForm = NewType("ShardForm", str)
 CommandLine = NewType("CommandLine", tuple[str, ...])
 # A network in its usual form, such as 10.1.0.0/16.
@@ -133,10 +137,13 @@ def make_converter(folder: Path) -> cattrs.Converter:
     def or_none(parse: Callable[[str], Any]) -> Callable[[Any, Any], Any]:
         return text(lambda value: None if value == "" else parse(value))
 
-    def seconds(value: Any, _: Any) -> int:
-        if not PROBE_EVERY_S[0] <= strictly(int, value) <= PROBE_EVERY_S[1]:
-            raise ValueError(f"is {value}: write a number from {PROBE_EVERY_S[0]} to {PROBE_EVERY_S[1]}")
-        return int(value)
+    def within(least: int, most: int) -> Callable[[Any, Any], int]:
+        def number(value: Any, _: Any) -> int:
+            if not least <= strictly(int, value) <= most:
+                raise ValueError(f"is {value}: write a number from {least} to {most}")
+            return int(value)
+
+        return number
 
     def a_property(value: str) -> str:
         if not value.strip():
@@ -164,7 +171,9 @@ def make_converter(folder: Path) -> cattrs.Converter:
     converter.register_structure_hook(OutputName, text(_parse_output))
     converter.register_structure_hook(ShardForm, text(_parse_shard_form))
     converter.register_structure_hook(ListName, text(_parse_list))
-    converter.register_structure_hook(Seconds, seconds)
+    converter.register_structure_hook(Seconds, within(*PROBE_EVERY_S))
+    converter.register_structure_hook(HistoryDays, within(*HISTORY_DAYS))
+    converter.register_structure_hook(HistoryBytes, within(*HISTORY_BYTES))
     converter.register_structure_hook(AcceptedHost, text(parse_accepted))
     converter.register_structure_hook(PropertyName, text(a_property))
     converter.register_structure_hook(DatabaseAddress | None, or_none(_parse_database))

@@ -32,26 +32,30 @@ from esgf_gossip.esgf.site_data import SiteError
 from esgf_gossip.net.clock import wall_clock_ms
 from esgf_gossip.net.connections import Connections
 from esgf_gossip.net.driver import Driver
+from esgf_gossip.net.figures import Figures
 from esgf_gossip.net.trust_keeper import TrustKeeper, TrustPlace
-from esgf_gossip.net.trust_report import nodes_report
 from esgf_gossip.own_site import Neighbourhood, OwnSite, read_own_site
 from esgf_gossip.reloading import Reload, need_restart
 from esgf_gossip.sources.observing import Subjects
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
+from esgf_gossip.storage.history import FILE_NAME as HISTORY
 from esgf_gossip.storage.list_files import ListFiles
 from esgf_gossip.storage.outputs import RegistrationFile
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.statement import ENTRY as TRUST_ENTRY
-from esgf_gossip.views.federation import FederationView, OwnState
+from esgf_gossip.views.federation import OwnState
 from esgf_gossip.views.judgement import REGISTRATION, Judge
+from esgf_gossip.web.archive import Archive
 from esgf_gossip.web.control import ControlSocket, ControlSocketError
 from esgf_gossip.web.control_protocol import CommandError
 from esgf_gossip.web.picture import Picture
 from esgf_gossip.web.site import make_site
+from esgf_gossip.window import Window
 
 # A goodbye has that long to leave the host before the process ends.
 STOP_S: Final = 2.0
 CANNOT_RUN: Final = 11
+DAY_MS: Final = 24 * 60 * 60 * 1000
 
 
 class StartError(Exception):
@@ -146,6 +150,16 @@ class GossipService(Service):
         outputs = config.outputs
         self._lists = ListFiles(outputs.directory, outputs.files, outputs.shard_form, outputs.drop_down)
         self._judge = Judge(self._node.registry, self._node.standing, lambda: self._site.policy)
+        self.archive = Archive(
+            config.node.state / HISTORY,
+            config.node.history_days * DAY_MS,
+            config.node.history_bytes,
+            self._node.registry,
+            self._own_state,
+            lambda: self._site.policy,
+            self._reactor,
+            self._now_ms,
+        )
         self.picture = Picture(
             self._judge,
             self._own_state,
@@ -158,13 +172,18 @@ class GossipService(Service):
         )
         self._driver = Driver(self._node, self._database, self._reactor, self._notice, self._now_ms)
         self._connections = Connections(self._driver, self.trust.creator, self._reactor)
-        self._control = ControlSocket(config.control_socket, self, self._reactor)
+        self._figures = Figures(self._node, self._driver)
+        self.window = Window(
+            self.picture, self.archive, self._figures, self.trust, self._node.registry, self, self._now_ms
+        )
+        self.window.log_tail.start()
+        self._control = ControlSocket(config.control_socket, self.window, self._reactor)
         # Bound before the first packet is sent: a second daemon ends here.
         self._control.start()
         self._connections.listen(config.gossip.listen)
         if config.http.listen is not None:
             host, port = config.http.listen
-            web_site = make_site(self.picture, config.http.hosts, self._reactor)
+            web_site = make_site(self.window, config.http.hosts, self._reactor)
             self._http_port = self._reactor.listenTCP(port, web_site, interface=host)
         stored = self._database.load()
         at = self._driver.at()
@@ -177,6 +196,7 @@ class GossipService(Service):
         federation = Neighbourhood(lambda: len(self._node.registry.table), self._subjects)
         self._site = OwnSite(config, site, self._say, federation, self._reactor, self._now_ms)
         self._site.start(self.picture.view().node(config.node.host))
+        self.archive.start(self.picture)
         self.picture.start()
         self._driver.perform(self._node.start(self._entries(), at))
         self.trust.visit = self._connections.visit
@@ -195,6 +215,8 @@ class GossipService(Service):
 
     def _notice(self, notice: Notice) -> None:
         self.trust.notice(notice)
+        self._figures.notice(notice)
+        self.archive.notice(notice)
         self.picture.notice(notice)
 
     def _own_state(self) -> OwnState:
@@ -215,6 +237,7 @@ class GossipService(Service):
             trust_error=self.trust.failure or self.trust.hook.failure,
             trust_alarms=tuple(self.trust.alarms),
             list_alarms=self._lists.alarms,
+            history_error=self.archive.failure,
         )
 
     # ----------------------------------------------------------------- stop
@@ -245,6 +268,10 @@ class GossipService(Service):
         # A start that failed half way has not made all of them.
         if hasattr(self, "picture"):
             self.picture.stop()
+        if hasattr(self, "archive"):
+            self.archive.stop()
+        if hasattr(self, "window"):
+            self.window.log_tail.stop()
         if hasattr(self, "_site"):
             self._site.stop()
         self.trust.stop()
@@ -260,34 +287,6 @@ class GossipService(Service):
         self._database.close()
 
     # ----------------------------------------------------------------- commands
-
-    @property
-    def events(self) -> Any:
-        """The events of this run."""
-        return self.picture.events
-
-    def view(self) -> FederationView:
-        """Return the current view."""
-        return self.picture.view()
-
-    def explain(self, host: str) -> dict[str, Any] | None:
-        """Return why a node has its status, or None where there is no such node."""
-        return self.picture.explain(host)
-
-    def trust_report(self) -> dict[str, Any]:
-        """Return what each node says of its trust, and what is wrong with ours."""
-        keeper = self.trust
-        return {
-            "nodes": nodes_report(self._node.registry),
-            "error": keeper.failure,
-            "hook_error": keeper.hook.failure,
-            "alarms": list(keeper.alarms),
-            "findings": [attrs.asdict(one) for one in keeper.material.findings(self._now_ms())],
-        }
-
-    def on_view_changed(self, callback: Any) -> Any:
-        """Call back whenever the view may have changed; the result ends it."""
-        return self.picture.on_view_changed(callback)
 
     def reload(self) -> Deferred[dict[str, Any]]:
         """

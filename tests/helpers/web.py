@@ -10,15 +10,20 @@ import json
 from typing import Any
 
 import attrs
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 
 from esgf_gossip.core.reachability import Reachability
 from esgf_gossip.esgf.registration import Registration
+from esgf_gossip.storage.history import Wish
 from esgf_gossip.views.explanation import explain
 from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView, OwnState
+from esgf_gossip.views.history_json import change_body
+from esgf_gossip.web.archive import Moment
 from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.kept import KeptDocuments
+from esgf_gossip.web.log_tail import LogTail
 from esgf_gossip.web.site import NodeSite, make_site
 from helpers.watch import a_report, a_standing
 
@@ -78,11 +83,42 @@ def a_view(*nodes: NodeView, **changes: Any) -> FederationView:
     return FederationView(NOON_MS, b"\xab" * 32, OwnState(**fields | changes), nodes or (a_node(),))
 
 
+class StubPast:
+    """Stands in for the archive: the past is as the present, and one change happened."""
+
+    def __init__(self, daemon: StubDaemon) -> None:
+        self._daemon = daemon
+        self.wishes: list[Wish] = []
+        self.fault: Exception | None = None
+
+    def changes(self, wish: Wish) -> Deferred[dict[str, Any]]:
+        self.wishes.append(wish)
+        detail = {"status": "up", "before": "unreachable"}
+        change = change_body(7, NOON_MS, wish.host or HOST, "status", detail)
+        return self._answer({"begins_ms": NOON_MS - 1000, "changes": [change], "next_before": None})
+
+    def view(self, at_ms: int) -> Deferred[Moment]:
+        view = attrs.evolve(self._daemon.picture, at_ms=at_ms)
+        return self._answer(Moment(view, NOON_MS - 1000))
+
+    def document(self, at_ms: int) -> Deferred[bytes]:
+        return self._answer(b"<Registration at='%d'/>" % at_ms)
+
+    def differences(self, from_ms: int, to_ms: int) -> Deferred[list[dict[str, Any]]]:
+        changes = [{"name": "short_name", "before": from_ms, "after": to_ms}]
+        return self._answer([{"host": HOST, "before": "up", "after": "up", "changes": changes}])
+
+    def _answer(self, result: Any) -> Deferred[Any]:
+        return succeed(result) if self.fault is None else fail(self.fault)
+
+
 class StubDaemon:
     """Stands in for the daemon behind the site and behind the control socket."""
 
     def __init__(self, *nodes: NodeView) -> None:
         self.picture = a_view(*nodes)
+        self.past = StubPast(self)
+        self.log_tail = LogTail()
         self.documents = KeptDocuments()
         self.events = EventHub()
         self.ready = True
@@ -92,6 +128,18 @@ class StubDaemon:
 
     def is_ready(self) -> bool:
         return self.ready
+
+    def now_ms(self) -> int:
+        return NOON_MS
+
+    def trust_report(self) -> dict[str, Any]:
+        return {"nodes": [], "error": "", "hook_error": "", "alarms": [], "findings": []}
+
+    def gossip_report(self) -> dict[str, Any]:
+        return {"counts": {}, "traffic": {}, "held": {}, "peers": []}
+
+    def configuration(self) -> str:
+        return '[node]\nhost = "esgf-a.example.org"\n'
 
     def explain(self, host: str) -> dict[str, Any] | None:
         node = self.picture.node(host)

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 
 from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.views.node_json import node_body, nodes_body, status_body
+from esgf_gossip.web.archive import PastError
 from esgf_gossip.web.control_protocol import (
     CLIENTS,
     LINE_BYTES,
@@ -112,6 +113,21 @@ def test_readings_are_the_bodies_of_http(program, commands):
     assert [{"ok": True, "data": nodes_body(view)}] == program.ask("nodes")
     assert [{"ok": True, "data": node_body(view.nodes[0])}] == program.ask("node", host=HOST.upper())
     assert commands.done == []
+
+
+def test_the_past_is_asked_as_over_http(program, commands):
+    """history, differences, registration and at= answer the bodies of HTTP; what cannot be told is refused."""
+    (answer,) = program.ask("history", host=HOST, since="yesterday", limit="5")
+    assert answer["data"]["changes"][0]["summary"] == "is up, was unreachable"
+    assert commands.past.wishes[0].limit == 5
+    (answer,) = program.ask("differences", **{"from": "2026-11-26"})
+    assert answer["data"]["from"] == "2026-11-26T00:00:00.000Z"
+    assert program.ask("nodes", at="2026-11-26") == program.ask("nodes")
+    assert program.ask("registration", at="1970-01-01T00:00:01Z")[0]["data"]["xml"].endswith("at='1000'/>")
+    (refused,) = program.ask("node", host=HOST, at="soon")
+    assert "yesterday 14:00" in refused["error"]
+    commands.past.fault = PastError("the disk is away")
+    assert program.ask("nodes", at="now") == [{"ok": False, "error": "the disk is away"}]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from esgf_gossip.core import effects as fx
 from esgf_gossip.core.messages import Goodbye, Hello
 from esgf_gossip.core.node import Node
 from esgf_gossip.net.driver import PERSIST_AGAIN_S, Driver
+from esgf_gossip.net.traffic import Traffic
 from esgf_gossip.sim.trust import START_MS, PlainJudge, PlainSigner, PlainVerifier
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.trust.tls import PeerIdentity
@@ -40,6 +41,7 @@ class RecordingConnection:
         self.story = story
         self.dialled = dialled
         self.link = None
+        self.traffic = Traffic()
 
     def send(self, message):
         """Note a message."""

@@ -11,6 +11,7 @@ from esgf_gossip.core.messages import AskLeaves, AskProof, Leaves, Proof
 from esgf_gossip.core.node import Node
 from esgf_gossip.core.publication import PublicationError
 from esgf_gossip.net.driver import LEAVES_QUEUE_BYTES, PERSIST_AGAIN_S, Driver
+from esgf_gossip.net.traffic import Traffic
 from esgf_gossip.sim.trust import START_MS, PlainJudge, PlainSigner, PlainVerifier
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.trust.tls import PeerIdentity
@@ -42,6 +43,7 @@ class Connection:
     """The end of a link that keeps what it is told to send."""
 
     remote, remote_host, dialled, link, budget = "192.0.2.1:4711", "192.0.2.1", None, None, None
+    traffic = Traffic()
     waiting_bytes = 0
 
     def __init__(self):

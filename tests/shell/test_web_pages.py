@@ -8,16 +8,18 @@ from twisted.internet.task import Clock
 
 from esgf_gossip.views.federation import FederationView, NodeStatus
 from esgf_gossip.views.node_json import node_body, nodes_body, status_body
+from esgf_gossip.web.archive import PastError
 from esgf_gossip.web.host_names import HostNames
 from esgf_gossip.web.kept import KeptDocument, KeptDocuments
 from esgf_gossip.web.openapi import HEALTH
-from helpers.web import HOST, Client, StubDaemon, a_node, a_site, a_view, parsed, request
+from helpers.web import HOST, NOON_MS, Client, StubDaemon, a_node, a_site, a_view, parsed, request
 
 PATHS = (
     "/",
     "/api/v1/status",
     "/api/v1/nodes",
     "/api/v1/services",
+    "/api/v1/history",
     "/openapi.json",
     "/metrics",
     "/healthz",
@@ -44,7 +46,7 @@ def test_api_serves_the_bodies_of_the_view(client, daemon):
         ("/api/v1/status", status_body(daemon.picture)),
         ("/api/v1/nodes", nodes_body(daemon.picture)),
         (f"/api/v1/nodes/{HOST}", node_body(daemon.picture.nodes[0])),
-        (f"/api/v1/nodes/{HOST.upper()}?x=1", node_body(daemon.picture.nodes[0])),
+        (f"/api/v1/nodes/{HOST.upper()}?at=now", node_body(daemon.picture.nodes[0])),
     ):
         answer = client.ask(path)
         assert (200, "application/json", expected) == (
@@ -122,10 +124,15 @@ def test_openapi_describes_exactly_what_is_served(client, daemon):
     daemon.documents.keep("registration.xml", XML)
     description = client.ask("/openapi.json").json
     assert description["openapi"] == "3.1.0"
-    below = {"/api/v1/nodes/{host}", "/api/v1/nodes/{host}/explain", "/api/v1/events"}
+    below = {"/api/v1/nodes/{host}", "/api/v1/events", "/api/v1/differences"}
+    below |= {f"/api/v1/nodes/{{host}}/{name}" for name in ("explain", "history")}
     assert {*PATHS, "/registration.xml", *below} == set(description["paths"])
     for path, methods in description["paths"].items():
-        answer = client.ask(path.replace("{host}", HOST), "HEAD")
+        needed = [
+            one["name"] for one in methods["get"]["parameters"] if one["in"] == "query" and one["required"]
+        ]
+        query = "&".join(f"{name}=2026-11-26" for name in needed)
+        answer = client.ask(f"{path.replace('{host}', HOST)}?{query}".rstrip("?"), "HEAD")
         described = methods["get"]["responses"]["200"]["content"]
         assert [answer.fields["content-type"].partition(";")[0]] == list(described)
 
@@ -145,6 +152,10 @@ def test_bodies_fit_their_schemas(client, daemon):
     assert {one["vote"] for one in explanation["observers"]} == {"reports", "does not report"}
     conform(explanation, schemas["Explanation"], schemas)
     assert client.ask("/api/v1/nodes/nobody.example.org/explain").status == 404
+    conform(client.ask("/api/v1/history").json, schemas["History"], schemas)
+    differences = client.ask("/api/v1/differences?from=2026-11-26").json
+    assert differences["nodes"][0]["changes"]
+    conform(differences, schemas["Differences"], schemas)
     conform(client.ask("/nowhere").json, schemas["Problem"], schemas)
 
 
@@ -164,6 +175,39 @@ def test_services_are_asked_by_type_and_health(client):
     }.items():
         answer = client.ask(f"/api/v1/services?{query}")
         assert (answer.status, said in answer.json["detail"]) == (400, True)
+
+
+def test_the_past_is_asked_by_time_and_says_when_it_cannot_tell(client, daemon):
+    """Parameters reach the archive; what it cannot tell is 503 with its reason, what it is not asked rightly 400."""
+    asked = "since=2023-11-14T22:00:00Z&until=1h%20ago&kind=digest&before=9&limit=5"
+    assert client.ask(f"/api/v1/nodes/{HOST.upper()}/history?{asked}").status == 200
+    (wish,) = daemon.past.wishes
+    assert (wish.host, wish.kinds, wish.before_id, wish.limit) == (HOST, ("digest",), 9, 5)
+    assert (wish.since_ms, wish.until_ms) == (1_699_999_200_000, NOON_MS - 3_600_000)
+    then = client.ask("/api/v1/services?type=ThreddsService&at=2023-11-14")
+    assert then.json == client.ask("/api/v1/services?type=ThreddsService").json
+    assert client.ask("/api/v1/nodes?at=yesterday").json == nodes_body(daemon.picture)
+    assert client.ask("/api/v1/nodes/nobody.example.org?at=now").status == 404
+    document = client.ask("/registration.xml?at=1970-01-01T00:00:01Z")
+    assert (document.body, document.fields["content-type"]) == (
+        b"<Registration at='1000'/>",
+        "application/xml",
+    )
+    daemon.past.fault = PastError("the disk is away")
+    refused = client.ask("/api/v1/nodes?at=now")
+    assert (refused.status, refused.json["detail"]) == (503, "the disk is away")
+    for path, said in {
+        "/api/v1/history?since=soon": "yesterday 14:00",
+        "/api/v1/history?limit=0": "from 1 to 1000",
+        "/api/v1/history?limit=1e3": "from 1 to 1000",
+        "/api/v1/history?kind=gossip": "digest, status",
+        f"/api/v1/nodes/{HOST}/history?host=x": "no parameter 'host'",
+        "/api/v1/differences": "from=",
+        "/api/v1/nodes?at=%00": "is no time",
+        "/registration.xml?at=now&x=1": "no parameter 'x'",
+    }.items():
+        answer = client.ask(path)
+        assert (answer.status, said in answer.json["detail"]) == (400, True), (path, answer.body)
 
 
 def conform(body, schema, schemas):

@@ -18,7 +18,7 @@ from esgf_gossip.cli.main import program
 from helpers.config import a_node_toml
 
 COMMANDS = [
-    *("demo", "init", "check", "run", "status", "nodes", "services", "show", "explain", "watch"),
+    *("demo", "init", "check", "run", "status", "nodes", "services", "show", "explain", "history", "watch"),
     *("reload", "spotcheck", "stop", "leave"),
 ]
 

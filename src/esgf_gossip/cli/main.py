@@ -32,6 +32,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "services": ("node_commands", "services", "Show the services of the federation and their health."),
     "show": ("node_commands", "show", "Show one node of the federation."),
     "explain": ("node_commands", "explain", "Show why a node has its status, and who said so."),
+    "history": ("history", "history", "Show what changed and when, or the federation as it was."),
     "watch": ("node_commands", "watch", "Follow what happens, live."),
     "reload": ("node_commands", "reload", "Read properties, trust and configuration again."),
     "spotcheck": ("spotcheck", "spotcheck", "Say which reader breaks on a registration.xml."),

@@ -28,18 +28,20 @@ STOP_TIMEOUT_S = 30.0
 # Somebody has pressed a key and waits.
 COMPLETION_TIMEOUT_S = 1.0
 
+NODE_COLUMNS = ("host", "status", "since", "types", "short name", "peer group", "epoch", "sequence")
+
 
 def _daemon(config_path: Path, timeout_s: float = 10.0) -> ControlClient:
     return ControlClient(load(config_path).control_socket, timeout_s)
 
 
-def _hosts(context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+def complete_hosts(context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
     """Return the hosts that begin so, for the completion of shells; where no daemon answers, none."""
     try:
         answer = _daemon(context.params["config_path"], COMPLETION_TIMEOUT_S).ask("nodes")
     except (CommandError, ConfigError, OSError, KeyError):
         return []
-    names = (text_of(node.get("host")) for node in _list_of_nodes(answer))
+    names = (text_of(node.get("host")) for node in list_of_nodes(answer))
     # A shell gets them: nothing but a host name may be among them.
     return [name for name in names if is_host_name(name) and name.startswith(begun.lower())]
 
@@ -71,16 +73,16 @@ def nodes(config_path: Path, *, json_output: bool) -> None:
     if json_output:
         print_json(answer)
         return
-    columns = ("host", "status", "since", "types", "short name", "peer group", "epoch", "sequence")
-    rows = [
-        (
-            text_of(node.get("host")) + (" (forked)" if node.get("forked") else ""),
-            *(node.get(key) for key in ("status", "since", "node_types", "short_name", "peer_group")),
-            *(node.get(key) for key in ("epoch", "sequence")),
-        )
-        for node in _list_of_nodes(answer)
+    print_table(NODE_COLUMNS, [node_row(node) for node in list_of_nodes(answer)])
+
+
+def node_row(node: Mapping[str, Any]) -> list[Any]:
+    """Return one line of the federation table, in the order of ``NODE_COLUMNS``."""
+    return [
+        text_of(node.get("host")) + (" (forked)" if node.get("forked") else ""),
+        *(node.get(key) for key in ("status", "since", "node_types", "short_name", "peer_group")),
+        *(node.get(key) for key in ("epoch", "sequence")),
     ]
-    print_table(columns, rows)
 
 
 @click.command(epilog="Example: esgf-gossip services --type IndexService --health down")
@@ -154,7 +156,7 @@ def _room_row(node: Mapping[str, Any]) -> list[Any]:
 
 
 @click.command(epilog="Example: esgf-gossip show esgf-data.dkrz.de")
-@click.argument("host", shell_complete=_hosts)
+@click.argument("host", shell_complete=complete_hosts)
 @config_option
 @json_option
 @common_options
@@ -173,7 +175,7 @@ def show(host: str, config_path: Path, *, json_output: bool) -> None:
 
 
 @click.command(epilog="Example: esgf-gossip explain esgf-data.dkrz.de")
-@click.argument("host", shell_complete=_hosts)
+@click.argument("host", shell_complete=complete_hosts)
 @config_option
 @json_option
 @common_options
@@ -308,7 +310,7 @@ def _follow(conversation: Conversation, *, json_output: bool) -> NoReturn:
 
 def _say_picture(picture: Mapping[str, Any]) -> None:
     own = picture.get("status", {})
-    for node in _list_of_nodes(picture.get("nodes")):
+    for node in list_of_nodes(picture.get("nodes")):
         click.echo(
             printable(f"{text_of(node.get('since'))} node {text_of(node.get('host'))} {node.get('status')}")
         )
@@ -327,7 +329,7 @@ def _say_event(event: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def _list_of_nodes(answer: Any) -> list[Mapping[str, Any]]:
+def list_of_nodes(answer: Any) -> list[Mapping[str, Any]]:
     """Take the list of nodes, bare or under its name."""
     found = answer.get("nodes", []) if isinstance(answer, Mapping) else answer
     return [node for node in found or [] if isinstance(node, Mapping)]

@@ -28,6 +28,7 @@ from esgf_gossip.net.budget import PeerBudgets
 from esgf_gossip.net.clock import wall_clock_ms
 from esgf_gossip.net.link import LinkConnection
 from esgf_gossip.net.sparing import Sparing
+from esgf_gossip.net.traffic import Traffic
 from esgf_gossip.net.trust_door import Host, Visitor
 from esgf_gossip.storage.database import Database, StorageError
 from esgf_gossip.trust.tls import PeerIdentity
@@ -46,7 +47,7 @@ class Driver:
 
     ``on_notice`` hears every notice; ``dial`` must answer with ``link_up`` or
     ``dial_failed``. ``storage_error`` is one line while the disk fails, else
-    empty: the node goes on in memory and writes what is owed when it can.
+    empty: the node goes on in memory and writes what is owed when it can; ``traffic`` is that of all links.
     ``on_fatal`` is told when it cannot go on at all; unset, the fault is raised.
     """
 
@@ -62,6 +63,7 @@ class Driver:
     ) -> None:
         self.node: Final = node
         self.storage_error = ""
+        self.traffic: Final = Traffic()
         self.dial: Callable[[Address], None] = lambda _address: None
         self.on_fatal: Callable[[str], None] | None = None
         # Told of each address that was reached and brought no link: trust may be why.
@@ -291,6 +293,7 @@ class Driver:
         self._unopened[link] = identity.host
         # The connection must know its number before the core answers.
         connection.link = link
+        connection.traffic.of_all = self.traffic
         connection.budget = self._budgets.of(identity.host, self._clock.seconds())
         self.perform(self.node.peer_connected(link, identity.host, connection.dialled, self.at()))
         return link

@@ -26,6 +26,7 @@ from esgf_gossip.core.model import Address, Link
 from esgf_gossip.core.outbox import Outbox
 from esgf_gossip.net.budget import PeerBudget
 from esgf_gossip.net.intake import Intake
+from esgf_gossip.net.traffic import Traffic
 from esgf_gossip.net.trust_door import Visitor
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.tls import PeerIdentity, is_visit, peer_identity, refusal_reason
@@ -75,6 +76,7 @@ class LinkConnection(Protocol):
         self.dialled: Final = dialled
         self.made_at_s: Final = clock.seconds()
         self.link: Link | None = None
+        self.traffic = Traffic()
         self._owner = owner
         self._clock = clock
         self._intake = Intake(clock, self._deliver, self._tell_garbled, self._tell_end)
@@ -175,12 +177,14 @@ class LinkConnection(Protocol):
         if self.link is None:
             self._up()
         if self.link is not None:
+            self.traffic.receive(len(data))
             self._intake.add(data)
 
     def _deliver(self, payload: bytes) -> None:
         if self.link is None:
             return
         self._has_heard = True
+        self.traffic.deliver()
         try:
             self._owner.link_message(self.link, decode(payload))
         except WireError as error:
@@ -214,6 +218,7 @@ class LinkConnection(Protocol):
 
     def _write(self, data: bytes) -> None:
         self._intake.spent(len(data))
+        self.traffic.send(len(data))
         self.transport.write(data)
 
     def pauseProducing(self) -> None:

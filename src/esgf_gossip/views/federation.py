@@ -89,8 +89,8 @@ class OwnState:
     """
     What a daemon says of itself: the body of ``/api/v1/status`` but for the counts.
 
-    ``storage_error``, ``publishing_stopped`` and ``trust_error`` are one line each while something is wrong, else
-    empty; ``trust_alarms`` and ``list_alarms`` are what an administrator must see.
+    ``storage_error``, ``history_error``, ``publishing_stopped`` and ``trust_error`` are one line each while something is
+    wrong, else empty; ``trust_alarms`` and ``list_alarms`` are what an administrator must see.
     """
 
     host: str
@@ -107,6 +107,7 @@ class OwnState:
     trust_error: str = ""
     trust_alarms: tuple[str, ...] = ()
     list_alarms: tuple[str, ...] = ()
+    history_error: str = ""
 
 
 @attrs.frozen

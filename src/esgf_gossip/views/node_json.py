@@ -58,6 +58,8 @@ def status_body(view: FederationView) -> dict[str, Any]:
     # Said only while something is wrong.
     if own.storage_error:
         body["storage_error"] = own.storage_error
+    if own.history_error:
+        body["history_error"] = own.history_error
     if own.publishing_stopped:
         body["publishing_stopped"] = own.publishing_stopped
     if own.trust_error or own.trust_alarms:

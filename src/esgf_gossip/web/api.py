@@ -24,8 +24,19 @@ from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.kept import KeptDocument, KeptDocuments
 from esgf_gossip.web.legacy import JavaPage, NodeManagerPage
 from esgf_gossip.web.openapi import openapi_body
+from esgf_gossip.web.past_pages import (
+    REGISTRATION_XML,
+    DifferencesPage,
+    HistoryPage,
+    Past,
+    PastDocumentPage,
+    fields_of,
+    json_document,
+    send_past,
+    time_of,
+)
 from esgf_gossip.web.problems import Problem, Refused
-from esgf_gossip.web.questions import OF_NODES, OF_SERVICES, QuestionError, wanted
+from esgf_gossip.web.questions import OF_NODE, OF_NODES, OF_SERVICES, QuestionError, wanted
 from esgf_gossip.web.resources import MISSING, RETRY_AFTER_S, KeptPage, Page, ProblemPage, send_document
 
 JSON: Final = "application/json"
@@ -39,6 +50,7 @@ LISTED: Final = (
     ("/api/v1/status", "what this node says of itself"),
     ("/api/v1/nodes", "every node of the federation"),
     ("/api/v1/services", "every service of every member, with its health"),
+    ("/api/v1/history", "what happened, the newest first"),
     ("/api/v1/events", "what happens, as server-sent events"),
     ("/openapi.json", "this service, described for programs"),
     ("/metrics", "the numbers for Prometheus"),
@@ -52,6 +64,10 @@ class Facade(Protocol):
 
     documents: KeptDocuments
     events: EventHub
+    past: Past
+
+    def now_ms(self) -> int:
+        """Return Unix milliseconds."""
 
     def view(self) -> FederationView:
         """Return the newest picture of the federation; the same object while nothing changed."""
@@ -70,14 +86,27 @@ def asked(request: Request, known: tuple[str, ...]) -> Wanted:
     Raises:
         Refused: 400, a parameter or a value is not known.
     """
-    fields = {
-        name.decode("ascii", "replace"): values[-1].decode("ascii", "replace")
-        for name, values in request.args.items()
-    }
     try:
-        return wanted(fields, known)
+        return wanted(fields_of(request), known)
     except QuestionError as error:
         raise Refused(Problem(400, str(error))) from None
+
+
+def send_view(facade: Facade, request: Request, body_of: Callable[[FederationView], Any]) -> Any:
+    """
+    Send a body made of the newest view, or of that of the time ``at`` of the request.
+
+    Raises:
+        Refused: 400, it is no time; and whatever ``body_of`` refuses.
+    """
+    fields = fields_of(request)
+    if "at" not in fields:
+        return send_document(request, json_document(body_of(facade.view())))
+    try:
+        at_ms = time_of(fields, facade.now_ms())
+    except QuestionError as error:
+        raise Refused(Problem(400, str(error))) from None
+    return send_past(request, facade.past, at_ms, body_of)
 
 
 class ViewPage(Page):
@@ -113,17 +142,17 @@ class NodesPage(ViewPage):
     def __init__(self, facade: Facade) -> None:
         super().__init__(facade, nodes_body)
 
-    def answer(self, request: Request) -> bytes:
+    def answer(self, request: Request) -> Any:
         """
-        Send all nodes, or those that have room.
+        Send all nodes, or those that have room, of now or of an earlier time.
 
         Raises:
             Refused: 400, a parameter or a value is not known.
         """
         if not request.args:
             return super().answer(request)
-        body = nodes_body(self._facade.view(), asked(request, OF_NODES))
-        return send_document(request, KeptDocument(json_bytes(body), JSON))
+        question = asked(request, OF_NODES)
+        return send_view(self._facade, request, lambda view: nodes_body(view, question))
 
     def getChild(self, path: bytes, request: Request) -> IResource:  # noqa: ARG002 - Twisted's own signature
         """Find a host by its name, in any case."""
@@ -131,25 +160,30 @@ class NodesPage(ViewPage):
 
 
 class NodePage(Page):
-    """``/api/v1/nodes/<host>``, and below it why the node has its status."""
+    """``/api/v1/nodes/<host>?at=``, and below it why the node has its status and what happened to it."""
 
     def __init__(self, facade: Facade, host: str) -> None:
         super().__init__()
         self.putChild(b"explain", ExplainPage(facade, host))
+        self.putChild(b"history", HistoryPage(facade.past, facade.now_ms, host))
         self._facade = facade
         self._host = host
 
-    def answer(self, request: Request) -> bytes:
+    def answer(self, request: Request) -> Any:
         """
         Send one node.
 
         Raises:
-            Refused: 404, no node has that name.
+            Refused: 404, no node has, or had, that name; 400, a parameter or a value is not known.
         """
-        node = self._facade.view().node(self._host)
+        asked(request, OF_NODE)
+        return send_view(self._facade, request, self._body)
+
+    def _body(self, view: FederationView) -> dict[str, Any]:
+        node = view.node(self._host)
         if node is None:
             raise Refused(Problem(404, "no node of that name; /api/v1/nodes lists all"))
-        return send_document(request, KeptDocument(json_bytes(node_body(node)), JSON))
+        return node_body(node)
 
 
 class ExplainPage(Page):
@@ -174,21 +208,21 @@ class ExplainPage(Page):
 
 
 class ServicesPage(Page):
-    """``/api/v1/services?type=&health=&min_cores_free=``."""
+    """``/api/v1/services?type=&health=&min_cores_free=&at=``."""
 
     def __init__(self, facade: Facade) -> None:
         super().__init__()
         self._facade = facade
 
-    def answer(self, request: Request) -> bytes:
+    def answer(self, request: Request) -> Any:
         """
         Send the services asked for, as a flat list.
 
         Raises:
             Refused: 400, a parameter or a value is not known.
         """
-        body = services_body(self._facade.view(), asked(request, OF_SERVICES))
-        return send_document(request, KeptDocument(json_bytes(body), JSON))
+        question = asked(request, OF_SERVICES)
+        return send_view(self._facade, request, lambda view: services_body(view, question))
 
 
 class TextPage(Page):
@@ -259,6 +293,7 @@ class RootPage(Page):
 
     def __init__(self, facade: Facade, clock: IReactorTime) -> None:
         super().__init__()
+        self._facade = facade
         self._documents = facade.documents
         self.events = EventStreamPage(facade.events, clock)
         v1 = Folder()
@@ -266,6 +301,8 @@ class RootPage(Page):
         v1.putChild(b"nodes", NodesPage(facade))
         v1.putChild(b"services", ServicesPage(facade))
         v1.putChild(b"events", self.events)
+        v1.putChild(b"history", HistoryPage(facade.past, facade.now_ms))
+        v1.putChild(b"differences", DifferencesPage(facade.past, facade.now_ms))
         api = Folder()
         api.putChild(b"v1", v1)
         self.putChild(b"", FrontPage(facade))
@@ -277,10 +314,14 @@ class RootPage(Page):
         self.putChild(b"openapi.json", OpenApiPage(facade))
         self.putChild(b"metrics", ViewPage(facade, _prometheus_page, bytes, PROMETHEUS))
 
-    def getChild(self, path: bytes, request: Request) -> IResource:  # noqa: ARG002 - Twisted's own signature
-        """Find a kept document."""
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        """Find a kept document; of registration.xml also that of an earlier time."""
         name = path.decode("ascii", "replace")
-        return KeptPage(self._documents, name) if self._documents.is_known(name) else MISSING
+        if not self._documents.is_known(name):
+            return MISSING
+        if name == REGISTRATION_XML and b"at" in request.args:
+            return PastDocumentPage(self._facade.past, self._facade.now_ms)
+        return KeptPage(self._documents, name)
 
 
 def _prometheus_page(view: FederationView) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -23,7 +23,6 @@ from twisted.python.failure import Failure
 
 from esgf_gossip.views.federation import FederationView
 from esgf_gossip.views.node_json import (
-    Wanted,
     json_bytes,
     node_body,
     nodes_body,
@@ -31,9 +30,19 @@ from esgf_gossip.views.node_json import (
     services_body,
     status_body,
 )
+from esgf_gossip.web.archive import PastError
 from esgf_gossip.web.events import Event, EventHub
 from esgf_gossip.web.outlet import Outlet
-from esgf_gossip.web.questions import OF_SERVICES, QuestionError, wanted
+from esgf_gossip.web.past_pages import (
+    OF_ALL_HISTORY,
+    Past,
+    differences_body,
+    history_body,
+    history_wish,
+    time_of,
+    times_between,
+)
+from esgf_gossip.web.questions import OF_NODES, OF_SERVICES, QuestionError, wanted
 
 LINE_BYTES: Final = 64 * 1024
 WAITING_LINES: Final = 16
@@ -44,6 +53,8 @@ STATUS_EVERY_S: Final = 0.1
 STOP_AFTER_S: Final = 1.0
 ERROR_CHARACTERS: Final = 1000
 
+T = TypeVar("T")
+
 
 class CommandError(Exception):
     """Refuse a command, in one line: what is wrong and what to do. Nothing was changed."""
@@ -53,6 +64,10 @@ class Commands(Protocol):
     """What the control socket asks of the daemon."""
 
     events: EventHub
+    past: Past
+
+    def now_ms(self) -> int:
+        """Return Unix milliseconds."""
 
     def view(self) -> FederationView:
         """Return the newest picture of the federation."""
@@ -62,6 +77,9 @@ class Commands(Protocol):
 
     def trust_report(self) -> dict[str, Any]:
         """Return what each node says of its trust, and what is wrong with ours."""
+
+    def gossip_report(self) -> dict[str, Any]:
+        """Return the figures of this daemon and its links."""
 
     def reload(self) -> Deferred[dict[str, Any]]:
         """Read properties, trust and configuration again; fire with ``changed`` and ``findings``."""
@@ -82,11 +100,27 @@ class _Request:
     fields: Mapping[str, Any]
 
 
-def _wanted(fields: Mapping[str, Any]) -> Wanted:
+def _read(read: Callable[..., T], fields: Mapping[str, Any], *arguments: Any) -> T:
+    """
+    Read a question, as the pages of HTTP do.
+
+    Raises:
+        CommandError: it cannot be read.
+    """
     try:
-        return wanted({name: value for name, value in fields.items() if name != "command"}, OF_SERVICES)
+        return read({name: value for name, value in fields.items() if name != "command"}, *arguments)
     except QuestionError as error:
         raise CommandError(str(error)) from None
+
+
+def _of_the_past(answer: Deferred[Any], body_of: Callable[[Any], Any]) -> Deferred[Any]:
+    """Return the body made of an answer of the archive; what it cannot tell becomes a CommandError."""
+
+    def explain(failure: Failure) -> None:
+        failure.trap(PastError)
+        raise CommandError(failure.getErrorMessage())
+
+    return answer.addErrback(explain).addCallback(body_of)
 
 
 class ControlProtocol(LineOnlyReceiver):
@@ -109,11 +143,15 @@ class ControlProtocol(LineOnlyReceiver):
         self._outlet: Outlet | None = None
         self._answers: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
             "status": lambda _fields: status_body(self._commands.view()),
-            "nodes": lambda _fields: nodes_body(self._commands.view()),
-            "services": lambda fields: services_body(self._commands.view(), _wanted(fields)),
-            "resources": lambda fields: resources_body(self._commands.view(), _wanted(fields)),
+            "nodes": self._nodes,
+            "services": self._services,
+            "resources": self._resources,
             "node": self._node,
             "explain": self._explained,
+            "history": self._history,
+            "differences": self._differences,
+            "registration": self._registration,
+            "gossip": lambda _fields: self._commands.gossip_report(),
             "trust": lambda _fields: self._commands.trust_report(),
             "reload": lambda _fields: self._commands.reload(),
             "leave": self._leave,
@@ -215,10 +253,46 @@ class ControlProtocol(LineOnlyReceiver):
         self._outlet.close()
         self.transport.loseConnection()
 
-    def _node(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+    def _now_or_then(self, fields: Mapping[str, Any], body_of: Callable[[FederationView], Any]) -> Any:
+        """Return a body made of the view of now, or later one of the view of the time ``at``."""
+        if not fields.get("at"):
+            return body_of(self._commands.view())
+        at_ms = _read(time_of, fields, self._commands.now_ms())
+        return _of_the_past(self._commands.past.view(at_ms), lambda moment: body_of(moment.view))
+
+    def _nodes(self, fields: Mapping[str, Any]) -> Any:
+        question = _read(wanted, fields, OF_NODES)
+        return self._now_or_then(fields, lambda view: nodes_body(view, question))
+
+    def _services(self, fields: Mapping[str, Any]) -> Any:
+        question = _read(wanted, fields, OF_SERVICES)
+        return self._now_or_then(fields, lambda view: services_body(view, question))
+
+    def _resources(self, fields: Mapping[str, Any]) -> Any:
+        question = _read(wanted, fields, OF_SERVICES)
+        return self._now_or_then(fields, lambda view: resources_body(view, question))
+
+    def _node(self, fields: Mapping[str, Any]) -> Any:
         host = _host(fields)
-        node = self._commands.view().node(host)
-        return _found(host, None if node is None else node_body(node))
+
+        def body_of(view: FederationView) -> dict[str, Any]:
+            node = view.node(host)
+            return _found(host, None if node is None else node_body(node))
+
+        return self._now_or_then(fields, body_of)
+
+    def _history(self, fields: Mapping[str, Any]) -> Deferred[Any]:
+        wish = _read(history_wish, fields, OF_ALL_HISTORY, self._commands.now_ms())
+        return _of_the_past(self._commands.past.changes(wish), history_body)
+
+    def _differences(self, fields: Mapping[str, Any]) -> Deferred[Any]:
+        from_ms, to_ms = _read(times_between, fields, self._commands.now_ms())
+        answer = self._commands.past.differences(from_ms, to_ms)
+        return _of_the_past(answer, lambda nodes: differences_body(from_ms, to_ms, nodes))
+
+    def _registration(self, fields: Mapping[str, Any]) -> Deferred[Any]:
+        at_ms = _read(time_of, fields, self._commands.now_ms())
+        return _of_the_past(self._commands.past.document(at_ms), lambda body: {"xml": body.decode()})
 
     def _explained(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         host = _host(fields)

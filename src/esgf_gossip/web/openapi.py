@@ -13,13 +13,18 @@ from typing import Any, Final
 from esgf_gossip.core.verdicts import Vote
 from esgf_gossip.esgf.resources import CORES_MOST
 from esgf_gossip.views.federation import NodeStatus
+from esgf_gossip.views.history_json import KINDS
 from esgf_gossip.views.node_json import COUNTED
+from esgf_gossip.web.past_pages import CHANGES_MOST, REGISTRATION_XML
 from esgf_gossip.web.questions import HEALTH, SERVICE_TYPES
 
 Schema = dict[str, Any]
 
 TEXT: Final[Schema] = {"type": "string"}
 COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+# Whatever a node said: a text, a number, true, nothing.
+ANY: Final[Schema] = {}
+STATUS: Final[Schema] = {"enum": [status.value for status in NodeStatus]}
 INSTANT: Final[Schema] = {"type": "string", "format": "date-time", "description": "RFC 3339, UTC"}
 
 
@@ -58,6 +63,18 @@ SERVICE: Final[dict[str, Schema]] = {
     "reason": TEXT,
 }
 
+CHANGE: Final[dict[str, Schema]] = {
+    "id": COUNT,
+    "at": INSTANT,
+    "host": TEXT,
+    "kind": {"enum": list(KINDS)},
+    "epoch": COUNT,
+    "sequence": COUNT,
+    "issued_at": INSTANT,
+    "summary": TEXT,
+    "changes": _list_of(_named("Difference")),
+}
+
 SCHEMAS: Final[dict[str, Schema]] = {
     "Status": _object(
         {
@@ -73,16 +90,17 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "crl": _object({"age_s": {"type": "integer"}}),
             "started_at": INSTANT,
             "storage_error": TEXT,
+            "history_error": TEXT,
             "publishing_stopped": TEXT,
             "trust": _object({"error": TEXT, "alarms": _list_of(TEXT)}),
             "lists": _object({"alarms": _list_of(TEXT)}),
         },
-        optional=("storage_error", "publishing_stopped", "trust", "lists"),
+        optional=("storage_error", "history_error", "publishing_stopped", "trust", "lists"),
     ),
     "Node": _object(
         {
             "host": TEXT,
-            "status": {"enum": [status.value for status in NodeStatus]},
+            "status": STATUS,
             "since": INSTANT,
             "short_name": TEXT,
             "long_name": TEXT,
@@ -108,13 +126,11 @@ SCHEMAS: Final[dict[str, Schema]] = {
         }
     ),
     "Service": _object(SERVICE),
-    "ListedService": _object(
-        {"host": TEXT, "node_status": {"enum": [status.value for status in NodeStatus]}, **SERVICE}
-    ),
+    "ListedService": _object({"host": TEXT, "node_status": STATUS, **SERVICE}),
     "Explanation": _object(
         {
             "host": TEXT,
-            "status": {"enum": [status.value for status in NodeStatus]},
+            "status": STATUS,
             "since": INSTANT,
             "reason": TEXT,
             "count": _object({"reports": COUNT, "against": COUNT, "seats": COUNT}),
@@ -132,6 +148,31 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "digest": _or_null(_object(SIGNED)),
         }
     ),
+    "Change": _object(CHANGE, optional=("epoch", "sequence", "issued_at")),
+    "History": _object(
+        {
+            "begins_at": _or_null(INSTANT),
+            "changes": _list_of(_named("Change")),
+            "next_before": _or_null(COUNT),
+        }
+    ),
+    "Differences": _object(
+        {
+            "from": INSTANT,
+            "to": INSTANT,
+            "nodes": _list_of(
+                _object(
+                    {
+                        "host": TEXT,
+                        "before": _or_null(STATUS),
+                        "after": _or_null(STATUS),
+                        "changes": _list_of(_named("Difference")),
+                    }
+                )
+            ),
+        }
+    ),
+    "Difference": _object({"name": TEXT, "before": ANY, "after": ANY}),
     "Problem": _object(
         {
             "type": TEXT,
@@ -150,26 +191,43 @@ _IF_NONE_MATCH: Final[Schema] = {
     "description": "ETag of the document at hand; 304 if it is still the same",
 }
 _HOST: Final[Schema] = {"name": "host", "in": "path", "required": True, "schema": TEXT}
-_ROOM_QUERY: Final[list[Schema]] = [
-    {
-        "name": "min_cores_free",
+
+
+def _query(name: str, schema: Schema, description: str, *, required: bool = False) -> Schema:
+    return {
+        "name": name,
         "in": "query",
-        "required": False,
-        "schema": {"type": "integer", "minimum": 0, "maximum": CORES_MOST},
-        "description": "only nodes that say that they have so many cores free",
+        "required": required,
+        "schema": schema,
+        "description": description,
     }
+
+
+_AT: Final = _query("at", INSTANT, "as it was then")
+_HISTORY_QUERY: Final[list[Schema]] = [
+    _query("since", INSTANT, "only what happened from then on"),
+    _query("until", INSTANT, "only what happened up to then"),
+    _query("kind", {"enum": list(KINDS)}, "only changes of this kind"),
+    _query("before", COUNT, "only changes with a smaller id: next_before of the page before"),
+    _query(
+        "limit", {"type": "integer", "minimum": 1, "maximum": CHANGES_MOST}, "at most so many, the newest"
+    ),
+]
+_BETWEEN: Final[list[Schema]] = [
+    _query("from", INSTANT, "the earlier time", required=True),
+    _query("to", INSTANT, "the later time; now where it is not given"),
+]
+_ROOM_QUERY: Final[list[Schema]] = [
+    _query(
+        "min_cores_free",
+        {"type": "integer", "minimum": 0, "maximum": CORES_MOST},
+        "only nodes that say that they have so many cores free",
+    ),
+    _AT,
 ]
 _SERVICE_QUERY: Final[list[Schema]] = [
-    *(
-        {
-            "name": name,
-            "in": "query",
-            "required": False,
-            "schema": {"enum": list(values)},
-            "description": f"only services of this {name}",
-        }
-        for name, values in (("type", SERVICE_TYPES), ("health", HEALTH))
-    ),
+    _query("type", {"enum": list(SERVICE_TYPES)}, "only services of this type"),
+    _query("health", {"enum": list(HEALTH)}, "only services of this health"),
     *_ROOM_QUERY,
 ]
 _LAST_EVENT_ID: Final[Schema] = {
@@ -193,18 +251,35 @@ def openapi_body(documents: Iterable[str], version: str) -> dict[str, Any]:
         "/": _path("Which node this is and what it serves", _document("text/html")),
         **{
             f"/{name}": _path(
-                "A file that ESGF programs read", _document("application/xml"), [_IF_NONE_MATCH], [304, 503]
+                "A file that ESGF programs read",
+                _document("application/xml"),
+                [*([_AT] if name == REGISTRATION_XML else []), _IF_NONE_MATCH],
+                [304, 503],
             )
             for name in documents
         },
         "/api/v1/status": _json("What this node says of itself", _named("Status")),
-        "/api/v1/nodes": _json("Every node of the federation", _list_of(_named("Node")), _ROOM_QUERY, [400]),
-        "/api/v1/nodes/{host}": _json("One node", _named("Node"), [_HOST], [404]),
+        "/api/v1/nodes": _json(
+            "Every node of the federation", _list_of(_named("Node")), _ROOM_QUERY, [400, 503]
+        ),
+        "/api/v1/nodes/{host}": _json("One node", _named("Node"), [_HOST, _AT], [400, 404, 503]),
         "/api/v1/nodes/{host}/explain": _json(
             "Why a node has its status, and who said so", _named("Explanation"), [_HOST], [404]
         ),
+        "/api/v1/nodes/{host}/history": _json(
+            "What happened to one node", _named("History"), [_HOST, *_HISTORY_QUERY], [400, 503]
+        ),
+        "/api/v1/history": _json(
+            "What happened",
+            _named("History"),
+            [_query("host", TEXT, "only of this node"), *_HISTORY_QUERY],
+            [400, 503],
+        ),
+        "/api/v1/differences": _json(
+            "What differs between two times", _named("Differences"), _BETWEEN, [400, 503]
+        ),
         "/api/v1/services": _json(
-            "Every service of every member", _list_of(_named("ListedService")), _SERVICE_QUERY, [400]
+            "Every service of every member", _list_of(_named("ListedService")), _SERVICE_QUERY, [400, 503]
         ),
         "/api/v1/events": _path(
             "What happens, as it happens", _document("text/event-stream"), [_LAST_EVENT_ID], [503]

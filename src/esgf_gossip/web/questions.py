@@ -13,8 +13,9 @@ from esgf_gossip.views.node_json import Wanted
 HEALTH: Final = tuple(one.value for one in Health)
 SERVICE_TYPES: Final = tuple(rule.type for rule in RULES)
 
-OF_SERVICES: Final = ("type", "health", "min_cores_free")
-OF_NODES: Final = ("min_cores_free",)
+OF_SERVICES: Final = ("type", "health", "min_cores_free", "at")
+OF_NODES: Final = ("min_cores_free", "at")
+OF_NODE: Final = ("at",)
 
 
 class QuestionError(ValueError):
@@ -32,9 +33,7 @@ def wanted(fields: Mapping[str, Any], known: tuple[str, ...]) -> Wanted:
     Raises:
         QuestionError: a name or a value is not known.
     """
-    for name in fields:
-        if name not in known:
-            raise QuestionError(f"there is no parameter {name[:40]!r}; known: {', '.join(known)}")
+    refuse_unknown(fields, known)
     cores = str(fields.get("min_cores_free", ""))
     if cores and not (cores.isascii() and cores.isdecimal() and int(cores[:8]) <= CORES_MOST):
         raise QuestionError(f"min_cores_free is a number from 0 to {CORES_MOST}")
@@ -43,6 +42,18 @@ def wanted(fields: Mapping[str, Any], known: tuple[str, ...]) -> Wanted:
         _one_of("health", fields, HEALTH),
         int(cores) if cores else None,
     )
+
+
+def refuse_unknown(fields: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """
+    Refuse a question with a name that is not known.
+
+    Raises:
+        QuestionError: naming it and those that are.
+    """
+    for name in fields:
+        if name not in known:
+            raise QuestionError(f"there is no parameter {name[:40]!r}; known: {', '.join(known)}")
 
 
 def _one_of(name: str, fields: Mapping[str, Any], values: tuple[str, ...]) -> str:

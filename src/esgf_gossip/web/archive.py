@@ -1,0 +1,334 @@
+"""
+The past of one daemon: keeps what happens in the history file, answers what was.
+
+Writes from the reactor, a fraction of a second after it happened; answers in threads, two at a time.
+That there is no history, or that its disk fails, never stops the daemon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import attrs
+from twisted.internet.defer import Deferred, DeferredSemaphore, fail
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from esgf_gossip.core import effects as fx
+from esgf_gossip.core.model import VerifiedDigest
+from esgf_gossip.core.registry import Registry
+from esgf_gossip.sources.gauge import in_thread
+from esgf_gossip.storage.history import History, HistoryError, HistoryReader, Kept, News, Wish
+from esgf_gossip.views.differences import view_differences
+from esgf_gossip.views.federation import FederationView, OwnState
+from esgf_gossip.views.history_json import DIGEST, FORK, HEALTH, STATUS, WITHDRAWN, change_body
+from esgf_gossip.views.judgement import Policy
+from esgf_gossip.views.past import past_view
+from esgf_gossip.views.registration_xml import ElementCache, render
+from esgf_gossip.web.events import Event
+from esgf_gossip.web.picture import Picture
+
+# What happens within so long goes to the disk together.
+WRITE_AFTER_S: Final = 0.2
+TRIM_EVERY_S: Final = 600.0
+TRIM_AGAIN_S: Final = 1.0
+# What the disk refuses waits in memory, this much of it at most.
+WAITING_NEWS: Final = 10_000
+AT_ONCE: Final = 2
+WAITING_QUESTIONS: Final = 32
+
+T = TypeVar("T")
+
+
+class PastError(Exception):
+    """Report why the past cannot be told now, in one line."""
+
+
+@attrs.frozen
+class Moment:
+    """A view of an earlier time; ``begins_ms`` is from when on this node can tell."""
+
+    view: FederationView
+    begins_ms: int
+
+
+class Archive:
+    """
+    Keeps and tells the past.
+
+    Args:
+        path: of the history file.
+        keep_ms: how far back.
+        most_bytes: how large the file may become.
+        registry: what the node holds now.
+        own: what the daemon says of itself.
+        policy: of this site.
+        clock: the reactor, or a Clock in tests.
+        now_ms: Unix milliseconds.
+        run: does a piece of work elsewhere; by default in a thread.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        path: Path,
+        keep_ms: int,
+        most_bytes: int,
+        registry: Registry,
+        own: Callable[[], OwnState],
+        policy: Callable[[], Policy],
+        clock: Any,
+        now_ms: Callable[[], int],
+        run: Callable[[Callable[[], Any], Any], Deferred[Any]] = in_thread,
+    ) -> None:
+        self.failure = ""
+        self._path: Final = path
+        self._registry: Final = registry
+        self._own: Final = own
+        self._policy: Final = policy
+        self._clock: Final = clock
+        self._now_ms: Final = now_ms
+        self._run: Final = run
+        self._waiting: list[News] = []
+        self._statuses: dict[str, str] = {}
+        self._health: dict[tuple[str, str], str] = {}
+        self._writing: IDelayedCall | None = None
+        self._trimming: IDelayedCall | None = None
+        self._places = DeferredSemaphore(AT_ONCE)
+        self._questions = 0
+        self._history: History | None = None
+        try:
+            self._history = History(path, keep_ms, most_bytes)
+        except HistoryError as error:
+            self._failed(str(error))
+        else:
+            if self._history.put_aside:
+                self.log.warn(
+                    "the history was damaged and is put aside as {aside}; a new one begins",
+                    aside=self._history.put_aside,
+                )
+
+    # ----------------------------------------------------------------- keeping
+
+    def start(self, picture: Picture) -> None:
+        """Keep what the registry holds and the file does not yet, then what a picture tells from now on."""
+        if self._history is None:
+            return
+        picture.events.subscribe(self.hear)
+        # Before that the registry still fills, and verdicts of it mean little.
+        picture.on_view_changed(lambda: self.look(picture.view()) if picture.is_ready() else None)
+        try:
+            newest = self._history.newest()
+            self._statuses = {
+                host: str(detail.get("status"))
+                for (host, _), detail in self._history.last_words(STATUS).items()
+            }
+            self._health = {
+                key: str(detail.get("health")) for key, detail in self._history.last_words(HEALTH).items()
+            }
+        except HistoryError as error:
+            self._failed(str(error))
+            return
+        for line in self._registry.table:
+            if newest.get(line.digest.origin) != line.payload_sha256:
+                self._digest(line)
+        for host in newest.keys() - {line.digest.origin for line in self._registry.table}:
+            self._add(News(self._now_ms(), host, WITHDRAWN, {"reason": "not held any more after a restart"}))
+        self._trimming = self._clock.callLater(TRIM_AGAIN_S, self._trim)
+
+    def stop(self) -> None:
+        """Write what waits, close the file."""
+        for call in (self._writing, self._trimming):
+            if call is not None and call.active():
+                call.cancel()
+        self._write()
+        if self._history is not None:
+            self._history.close()
+            self._history = None
+
+    def notice(self, notice: fx.Notice) -> None:
+        """Hear one notice of the core."""
+        match notice:
+            case fx.DigestAccepted():
+                line = self._registry.table.line(notice.origin)
+                if line is not None:
+                    self._digest(line)
+            case fx.LineWithdrawn():
+                self._add(News(self._now_ms(), notice.origin, WITHDRAWN, {"reason": notice.reason}))
+            case fx.ForkProven():
+                proof = {"certificate": notice.certificate_sha256.hex()}
+                self._add(News(self._now_ms(), notice.origin, FORK, proof))
+            case _:
+                pass
+
+    def hear(self, event: Event) -> None:
+        """Hear one event of the picture: verdicts and health."""
+        if event.name == "node-status":
+            self._status(str(event.data["host"]), str(event.data["status"]))
+        elif event.name == "service-health":
+            self._service(str(event.data["host"]), str(event.data["type"]), str(event.data["health"]))
+
+    def look(self, view: FederationView) -> None:
+        """Keep what a view says and no event told: what changed while this node was down."""
+        for node in view.members:
+            self._status(node.host, node.status.value)
+            for kind in node.health.keys() | node.outside.keys():
+                self._service(node.host, kind, node.health_of(kind).health.value)
+
+    def _status(self, host: str, status: str) -> None:
+        before = self._statuses.get(host)
+        if status != before:
+            self._statuses[host] = status
+            self._add(News(self._now_ms(), host, STATUS, {"status": status, "before": before}))
+
+    def _service(self, host: str, kind: str, health: str) -> None:
+        before = self._health.get((host, kind))
+        if health != before:
+            self._health[host, kind] = health
+            detail = {"type": kind, "health": health, "before": before}
+            self._add(News(self._now_ms(), host, HEALTH, detail))
+
+    def _digest(self, line: VerifiedDigest) -> None:
+        bodies = self._registry.bodies_of(line.digest)
+        self._add(News(self._now_ms(), line.digest.origin, DIGEST, {}, line, bodies))
+
+    def _add(self, news: News) -> None:
+        if self._history is None:
+            return
+        self._waiting.append(news)
+        del self._waiting[:-WAITING_NEWS]
+        if self._writing is None or not self._writing.active():
+            self._writing = self._clock.callLater(WRITE_AFTER_S, self._write)
+
+    def _write(self) -> None:
+        if self._history is None or not self._waiting:
+            return
+        try:
+            self._history.add(self._waiting)
+        except HistoryError as error:
+            self._failed(str(error))
+            return
+        self._waiting = []
+        if self.failure:
+            self.log.info("the history is written again")
+            self.failure = ""
+
+    def _trim(self) -> None:
+        has_more = False
+        if self._history is not None:
+            try:
+                has_more = self._history.trim(self._now_ms())
+            except HistoryError as error:
+                self._failed(str(error))
+            # What the disk refused is tried again, even where nothing new happens.
+            self._write()
+        self._trimming = self._clock.callLater(TRIM_AGAIN_S if has_more else TRIM_EVERY_S, self._trim)
+
+    def _failed(self, failure: str) -> None:
+        if failure != self.failure:
+            self.failure = failure
+            self.log.critical("history: {failure}; going on without", failure=failure)
+
+    # ----------------------------------------------------------------- telling
+
+    def changes(self, wish: Wish) -> Deferred[dict[str, Any]]:
+        """
+        Return what happened, the newest first: ``changes``, ``begins_at`` as Unix ms, ``next_before`` or None.
+
+        Fails with:
+            PastError: there is no history, or too many ask.
+        """
+
+        def read(reader: HistoryReader) -> dict[str, Any]:
+            # One more than asked for tells whether there is a next page.
+            kept = reader.changes(attrs.evolve(wish, limit=wish.limit + 1))
+            page = kept[: wish.limit]
+            return {
+                "begins_ms": reader.begins_ms(),
+                "changes": [_told(reader, one) for one in page],
+                "next_before": page[-1].id if len(kept) > len(page) else None,
+            }
+
+        return self._ask(read)
+
+    def view(self, at_ms: int) -> Deferred[Moment]:
+        """Return the view of an earlier time; fails as ``changes``."""
+        judge = self._judge()
+        return self._ask(lambda reader: Moment(judge(reader, at_ms), reader.begins_ms()))
+
+    def document(self, at_ms: int) -> Deferred[bytes]:
+        """Return registration.xml as it would have been written at a time; fails as ``changes``."""
+        judge = self._judge()
+
+        def read(reader: HistoryReader) -> bytes:
+            view = judge(reader, at_ms)
+            newest_ms = max((node.issued_at_ms for node in view.nodes), default=0)
+            # A cache of its own: the shared one is not for threads.
+            return render(view.nodes, newest_ms, ElementCache())
+
+        return self._ask(read)
+
+    def differences(self, from_ms: int, to_ms: int) -> Deferred[list[dict[str, Any]]]:
+        """Return what differs between two times, one object a node; fails as ``changes``."""
+        judge = self._judge()
+        return self._ask(lambda reader: view_differences(judge(reader, from_ms), judge(reader, to_ms)))
+
+    def _judge(self) -> Callable[[HistoryReader, int], FederationView]:
+        # Asked now: neither may be asked in a thread.
+        own, policy = self._own(), self._policy()
+
+        def view(reader: HistoryReader, at_ms: int) -> FederationView:
+            lines = reader.lines(at_ms)
+            refs = (ref.sha256 for line in lines for ref in line.digest.entries.values())
+            return past_view(lines, reader.bodies(refs), own, at_ms, lambda: policy)
+
+        return view
+
+    def _ask(self, read: Callable[[HistoryReader], T]) -> Deferred[T]:
+        self._write()
+        if self._history is None:
+            return fail(PastError(f"there is no history: {self.failure or 'the daemon stops'}"))
+        if self._questions >= WAITING_QUESTIONS:
+            return fail(PastError("too many questions about the past at once; ask again in a second"))
+        self._questions += 1
+
+        def work() -> T:
+            try:
+                with HistoryReader(self._path) as reader:
+                    return read(reader)
+            except HistoryError as error:
+                raise PastError(str(error)) from None
+
+        answer: Deferred[T] = self._places.run(self._run, work, self._clock)
+        return answer.addBoth(self._answered)
+
+    def _answered(self, result: Any) -> Any:
+        self._questions -= 1
+        return result
+
+
+def _told(reader: HistoryReader, one: Kept) -> dict[str, Any]:
+    if one.line is None:
+        return change_body(one.id, one.at_ms, one.host, one.kind, one.detail)
+    before = reader.before(one)
+    digest = one.line.digest
+    digests = [digest] if before is None or before.line is None else [digest, before.line.digest]
+    bodies = reader.bodies(_names(digests))
+    return change_body(
+        one.id,
+        one.at_ms,
+        one.host,
+        one.kind,
+        one.detail,
+        (digest, bodies),
+        None if before is None or before.line is None else (before.line.digest, bodies),
+    )
+
+
+def _names(digests: Iterable[Any]) -> set[bytes]:
+    """Return the bodies that are not the same in all digests: only what changed is read."""
+    each = [{ref.sha256 for ref in digest.entries.values()} for digest in digests]
+    return set.union(*each) - (set.intersection(*each) if len(each) > 1 else set())

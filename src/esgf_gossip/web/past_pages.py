@@ -1,0 +1,256 @@
+"""
+The pages that tell the past: history, differences, and the federation as it was.
+
+What was is the archive's to find; here are the questions of a client and the forms of the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import Request
+from twisted.web.server import NOT_DONE_YET
+
+from esgf_gossip.storage.history import Wish
+from esgf_gossip.views.federation import FederationView
+from esgf_gossip.views.history_json import KINDS
+from esgf_gossip.views.node_json import json_bytes, utc_text
+from esgf_gossip.web.archive import Moment, PastError
+from esgf_gossip.web.instants import InstantError, instant_ms
+from esgf_gossip.web.kept import KeptDocument
+from esgf_gossip.web.problems import Problem, Refused
+from esgf_gossip.web.questions import QuestionError, refuse_unknown
+from esgf_gossip.web.resources import Page, send_document, send_problem
+
+REGISTRATION_XML: Final = "registration.xml"
+JSON: Final = "application/json"
+CHANGES_USUAL: Final = 100
+CHANGES_MOST: Final = 1000
+_ID_MAX: Final = 2**53
+
+OF_HISTORY: Final = ("since", "until", "kind", "before", "limit")
+OF_ALL_HISTORY: Final = ("host", *OF_HISTORY)
+OF_DIFFERENCES: Final = ("from", "to")
+
+_log = Logger()
+
+
+class Past(Protocol):
+    """What the pages ask of the archive; every answer may fail with PastError."""
+
+    def changes(self, wish: Wish) -> Deferred[dict[str, Any]]:
+        """Return what happened."""
+
+    def view(self, at_ms: int) -> Deferred[Moment]:
+        """Return the view of an earlier time."""
+
+    def document(self, at_ms: int) -> Deferred[bytes]:
+        """Return registration.xml of an earlier time."""
+
+    def differences(self, from_ms: int, to_ms: int) -> Deferred[list[dict[str, Any]]]:
+        """Return what differs between two times."""
+
+
+def history_wish(fields: Mapping[str, Any], known: tuple[str, ...], now_ms: int, host: str = "") -> Wish:
+    """
+    Read which changes are asked for.
+
+    Raises:
+        QuestionError: a name or a value is not known.
+    """
+    refuse_unknown(fields, known)
+    kind = str(fields.get("kind", ""))
+    if kind and kind not in KINDS:
+        raise QuestionError(f"kind is one of {', '.join(KINDS)}")
+    before = _number(fields, "before", 0, _ID_MAX)
+    return Wish(
+        host=host or str(fields.get("host", "")).lower(),
+        kinds=(kind,) if kind else KINDS,
+        since_ms=_time(fields, "since", now_ms),
+        until_ms=_time(fields, "until", now_ms),
+        before_id=before,
+        limit=_number(fields, "limit", 1, CHANGES_MOST) or CHANGES_USUAL,
+    )
+
+
+def times_between(fields: Mapping[str, Any], now_ms: int) -> tuple[int, int]:
+    """
+    Read two times; the second is now where it is not given.
+
+    Raises:
+        QuestionError: a name is not known, a text is no time, the first is missing.
+    """
+    refuse_unknown(fields, OF_DIFFERENCES)
+    from_ms = _time(fields, "from", now_ms)
+    if from_ms is None:
+        raise QuestionError("differences need a time to begin with: from=2026-11-26T14:00:00Z")
+    to_ms = _time(fields, "to", now_ms)
+    return from_ms, now_ms if to_ms is None else to_ms
+
+
+def history_body(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body of ``/api/v1/history``."""
+    begins_ms = found["begins_ms"]
+    return {
+        "begins_at": utc_text(begins_ms) if begins_ms else None,
+        "changes": found["changes"],
+        "next_before": found["next_before"],
+    }
+
+
+def differences_body(from_ms: int, to_ms: int, nodes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the body of ``/api/v1/differences``."""
+    return {"from": utc_text(from_ms), "to": utc_text(to_ms), "nodes": nodes}
+
+
+def time_of(fields: Mapping[str, Any], now_ms: int) -> int:
+    """
+    Read the time ``at``.
+
+    Raises:
+        QuestionError: it is no time.
+    """
+    found = _time(fields, "at", now_ms)
+    return now_ms if found is None else found
+
+
+def _time(fields: Mapping[str, Any], name: str, now_ms: int) -> int | None:
+    text = str(fields.get(name, "") or "")
+    if not text:
+        return None
+    try:
+        return instant_ms(text, now_ms)
+    except InstantError as error:
+        raise QuestionError(f"{name}: {error}") from None
+
+
+def _number(fields: Mapping[str, Any], name: str, least: int, most: int) -> int | None:
+    text = str(fields.get(name, ""))
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= 16 and least <= int(text) <= most):
+        raise QuestionError(f"{name} is a number from {least} to {most}")
+    return int(text)
+
+
+def fields_of(request: Request) -> dict[str, str]:
+    """Return the parameters of a request; of one that stands twice the last counts."""
+    return {
+        name.decode("utf-8", "replace"): values[-1].decode("utf-8", "replace")
+        for name, values in request.args.items()
+    }
+
+
+def answer_later(request: Request, answer: Deferred[Any], document_of: Callable[[Any], KeptDocument]) -> Any:
+    """
+    Send what an answer brings, once it does; a client that has gone is not waited for.
+
+    A PastError becomes 503, anything else 500.
+    """
+
+    def send(result: Any) -> None:
+        if isinstance(result, Failure):
+            body = send_problem(request, _problem_of(result))
+        else:
+            try:
+                body = send_document(request, document_of(result))
+            except Refused as refusal:
+                body = send_problem(request, refusal.problem)
+        request.send(body)
+
+    gone = request.notifyFinish()
+    gone.addErrback(lambda _: answer.cancel())
+    answer.addBoth(send)
+    # What is left is of a client that went, or a fault of ours in sending.
+    answer.addErrback(
+        lambda failure: None if failure.check(CancelledError) else _log.failure("no answer sent", failure)
+    )
+    return NOT_DONE_YET
+
+
+def _problem_of(failure: Failure) -> Problem:
+    if failure.check(PastError):
+        return Problem(503, failure.getErrorMessage(), {"Retry-After": "5"})
+    _log.failure("A question about the past failed", failure)
+    return Problem(500, "internal error; the daemon's log says more")
+
+
+class QuestionPage(Page):
+    """A page of the past; a question that cannot be read is 400."""
+
+    def __init__(self, past: Past, now_ms: Callable[[], int]) -> None:
+        super().__init__()
+        self._past = past
+        self._now_ms = now_ms
+
+    def answer(self, request: Request) -> Any:
+        """
+        Answer the question.
+
+        Raises:
+            Refused: 400, a parameter or a value is not known.
+        """
+        try:
+            return self.asked(request, fields_of(request), self._now_ms())
+        except QuestionError as error:
+            raise Refused(Problem(400, str(error))) from None
+
+    def asked(self, request: Request, fields: Mapping[str, str], now_ms: int) -> Any:
+        """Answer what was read of the request."""
+        raise NotImplementedError
+
+
+class HistoryPage(QuestionPage):
+    """``/api/v1/history``, and ``/api/v1/nodes/<host>/history``."""
+
+    def __init__(self, past: Past, now_ms: Callable[[], int], host: str = "") -> None:
+        super().__init__(past, now_ms)
+        self._host = host
+
+    def asked(self, request: Request, fields: Mapping[str, str], now_ms: int) -> Any:
+        """Send what happened, the newest first."""
+        known = OF_HISTORY if self._host else OF_ALL_HISTORY
+        wish = history_wish(fields, known, now_ms, self._host)
+        return answer_later(
+            request, self._past.changes(wish), lambda found: json_document(history_body(found))
+        )
+
+
+class DifferencesPage(QuestionPage):
+    """``/api/v1/differences?from=&to=``."""
+
+    def asked(self, request: Request, fields: Mapping[str, str], now_ms: int) -> Any:
+        """Send what differs between two times."""
+        from_ms, to_ms = times_between(fields, now_ms)
+        return answer_later(
+            request,
+            self._past.differences(from_ms, to_ms),
+            lambda nodes: json_document(differences_body(from_ms, to_ms, nodes)),
+        )
+
+
+class PastDocumentPage(QuestionPage):
+    """``/registration.xml?at=``."""
+
+    def asked(self, request: Request, fields: Mapping[str, str], now_ms: int) -> Any:
+        """Send the document as it would have been written then."""
+        refuse_unknown(fields, ("at",))
+        return answer_later(
+            request,
+            self._past.document(time_of(fields, now_ms)),
+            lambda body: KeptDocument(body, "application/xml"),
+        )
+
+
+def send_past(request: Request, past: Past, at_ms: int, body_of: Callable[[FederationView], Any]) -> Any:
+    """Send a body made of an earlier view, once it is there."""
+    return answer_later(request, past.view(at_ms), lambda moment: json_document(body_of(moment.view)))
+
+
+def json_document(body: Any) -> KeptDocument:
+    """Encode a body to be sent."""
+    return KeptDocument(json_bytes(body), JSON)

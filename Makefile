@@ -12,7 +12,7 @@ SEEDS ?= 1-10000
 JOBS ?= 2
 CAMPAIGN ?= build/campaign
 
-.PHONY: demo test lint bench bench-full campaign docs fuzz clean help
+.PHONY: demo test lint bench bench-full campaign docs fuzz screenshots clean help
 
 help:
 	@echo "make demo [ARGS='--nodes 13 --seconds 20']   run a real federation on this machine"
@@ -20,6 +20,7 @@ help:
 	@echo "make campaign SEEDS=1-10000 [JOBS=2]         random histories and a million mutants; goes on where it was stopped"
 	@echo "make bench                                   measure 7 and 25 nodes, with serf beside them: at most ten minutes"
 	@echo "make bench-full                              the whole table, up to 50 nodes: hours; goes on where it was stopped"
+	@echo "make screenshots                             the pictures of README and docs, by the tests of the dashboard"
 	@echo "make lint | docs | fuzz                      checks, document checks, 100,000 hostile inputs"
 
 $(VENV)/bin/python:
@@ -61,6 +62,11 @@ campaign: $(VENV)/.installed-test
 
 docs: $(VENV)/.installed-test
 	"$(BIN)/python" -m pytest -q tests/unit/test_documents.py
+
+screenshots: $(VENV)/.installed-test
+	SCREENSHOTS=build/screenshots "$(BIN)/python" -m pytest -q tests/e2e/test_dashboard.py -k pictures
+	@mkdir -p docs/images
+	cp build/screenshots/federation-light.png build/screenshots/federation-dark.png build/screenshots/federation-phone.png build/screenshots/node-light.png docs/images/
 
 clean:
 	rm -rf "$(VENV)" build dist

@@ -110,6 +110,11 @@ class Window:
         """Return the figures of this daemon and its links."""
         return self._figures.report()
 
+    @property
+    def shard_form(self) -> str:
+        """How the list of shards names its hosts."""
+        return self._actions.config.outputs.shard_form
+
     def configuration(self) -> str:
         """Return the configuration in force as TOML, passwords masked."""
         return _PASSWORD.sub(

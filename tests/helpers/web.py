@@ -115,6 +115,8 @@ class StubPast:
 class StubDaemon:
     """Stands in for the daemon behind the site and behind the control socket."""
 
+    shard_form = "host:port"
+
     def __init__(self, *nodes: NodeView) -> None:
         self.picture = a_view(*nodes)
         self.past = StubPast(self)

@@ -122,6 +122,7 @@ class Comparing:
 
     def _agree(self, session: Session) -> None:
         self.agreed.add(session.peer)
+        session.agreed_root = self._registry.table.root
         session.compare_wait_s = 0.0
 
     def _compare_again(self, session: Session) -> None:

@@ -69,6 +69,7 @@ class Session:
     what changes from now on is announced. ``known`` holds the highest head
     the peer claimed per origin, ``told`` what we claimed to it. ``teller`` and
     ``listener`` are our ends of the comparisons by fingerprints under way, one of each at most.
+    ``agreed_root`` is the root over digests that both ends last showed each other as equal.
     """
 
     link: Link
@@ -101,6 +102,7 @@ class Session:
     vector_answered_at_s: float = -math.inf
     teller: Teller | None = None
     listener: Listener | None = None
+    agreed_root: bytes = b""
 
     @cached_property
     def forks(self) -> ForkTalk:

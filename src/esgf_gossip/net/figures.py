@@ -55,6 +55,7 @@ class Figures:
                 "round_trip_ms": None
                 if session.round_trip_s is None
                 else round(session.round_trip_s * 1000, 2),
+                "same_root": session.agreed_root == registry.table.root,
                 "clock_offset_ms": session.clock_offset_ms,
                 "waiting_bytes": connections[session.link].waiting_bytes
                 if session.link in connections

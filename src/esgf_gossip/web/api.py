@@ -10,7 +10,6 @@ caught, sends no Content-Length, and runs at two thirds of the speed (measured).
 from __future__ import annotations
 
 from collections.abc import Callable
-from html import escape
 from typing import Any, Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
@@ -19,16 +18,15 @@ from twisted.web.resource import IResource
 
 from esgf_gossip.views.federation import FederationView
 from esgf_gossip.views.node_json import Wanted, json_bytes, node_body, nodes_body, services_body, status_body
+from esgf_gossip.web.dashboard.pages import Shown, pages
 from esgf_gossip.web.event_stream import EventStreamPage
-from esgf_gossip.web.events import EventHub
-from esgf_gossip.web.kept import KeptDocument, KeptDocuments
+from esgf_gossip.web.kept import KeptDocument
 from esgf_gossip.web.legacy import JavaPage, NodeManagerPage
 from esgf_gossip.web.openapi import openapi_body
 from esgf_gossip.web.past_pages import (
     REGISTRATION_XML,
     DifferencesPage,
     HistoryPage,
-    Past,
     PastDocumentPage,
     fields_of,
     json_document,
@@ -41,39 +39,10 @@ from esgf_gossip.web.resources import MISSING, RETRY_AFTER_S, KeptPage, Page, Pr
 
 JSON: Final = "application/json"
 PROMETHEUS: Final = "text/plain; version=1.0.0; charset=utf-8"
-# The page has no script, no style sheet and no form: nothing is allowed but itself.
-CONTENT_SECURITY_POLICY: Final = (
-    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-
-LISTED: Final = (
-    ("/api/v1/status", "what this node says of itself"),
-    ("/api/v1/nodes", "every node of the federation"),
-    ("/api/v1/services", "every service of every member, with its health"),
-    ("/api/v1/history", "what happened, the newest first"),
-    ("/api/v1/events", "what happens, as server-sent events"),
-    ("/openapi.json", "this service, described for programs"),
-    ("/metrics", "the numbers for Prometheus"),
-    ("/healthz", "whether the process runs"),
-    ("/readyz", "whether its files and answers can be relied on"),
-)
 
 
-class Facade(Protocol):
+class Facade(Shown, Protocol):
     """What the service shows of the daemon."""
-
-    documents: KeptDocuments
-    events: EventHub
-    past: Past
-
-    def now_ms(self) -> int:
-        """Return Unix milliseconds."""
-
-    def view(self) -> FederationView:
-        """Return the newest picture of the federation; the same object while nothing changed."""
-
-    def explain(self, host: str) -> dict[str, Any] | None:
-        """Return why a node has its status, with the signed evidence; None for no such node."""
 
     def is_ready(self) -> bool:
         """Tell whether the picture can be relied on: compared with two peers, or alone for 30 s."""
@@ -260,34 +229,6 @@ class OpenApiPage(Page):
         return send_document(request, KeptDocument(body, JSON))
 
 
-class FrontPage(Page):
-    """``/``: which node this is and what it serves, with links."""
-
-    def __init__(self, facade: Facade) -> None:
-        super().__init__()
-        self._facade = facade
-
-    def answer(self, request: Request) -> bytes:
-        """Send the page."""
-        request.setHeader("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-        page = self._html().encode("utf-8", "replace")
-        return send_document(request, KeptDocument(page, "text/html; charset=utf-8"))
-
-    def _html(self) -> str:
-        own = self._facade.view().own
-        links = [(f"/{name}", "the file that ESGF programs read") for name in self._facade.documents]
-        items = "\n".join(
-            f'<li><a href="{escape(path)}">{escape(path)}</a>: {escape(what)}</li>'
-            for path, what in (*links, *LISTED)
-        )
-        title = f"{escape(own.host)}, a node of {escape(own.federation)}"
-        return (
-            f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title></head>\n'
-            f"<body>\n<h1>{title}</h1>\n<p>esgf-gossip {escape(own.version)} serves here:</p>\n"
-            f"<ul>\n{items}\n</ul>\n</body>\n</html>\n"
-        )
-
-
 class RootPage(Page):
     """The root of the tree: fixed paths, then the kept documents by name."""
 
@@ -305,7 +246,8 @@ class RootPage(Page):
         v1.putChild(b"differences", DifferencesPage(facade.past, facade.now_ms))
         api = Folder()
         api.putChild(b"v1", v1)
-        self.putChild(b"", FrontPage(facade))
+        for name, page in pages(facade).items():
+            self.putChild(name.encode("ascii"), page)
         self.putChild(b"api", api)
         self.putChild(b"esgf-nm", NodeManagerPage(facade.documents, facade.view))
         self.putChild(b"esgf-node-manager", JavaPage(facade.documents))

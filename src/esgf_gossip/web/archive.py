@@ -7,6 +7,7 @@ That there is no history, or that its disk fails, never stops the daemon.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -18,6 +19,7 @@ from twisted.logger import Logger
 
 from esgf_gossip.core import effects as fx
 from esgf_gossip.core.model import VerifiedDigest
+from esgf_gossip.core.reachability import REACHABILITY
 from esgf_gossip.core.registry import Registry
 from esgf_gossip.sources.gauge import in_thread
 from esgf_gossip.storage.history import History, HistoryError, HistoryReader, Kept, News, Wish
@@ -37,9 +39,11 @@ TRIM_AGAIN_S: Final = 1.0
 # What the disk refuses waits in memory, this much of it at most.
 WAITING_NEWS: Final = 10_000
 AT_ONCE: Final = 2
+RECENT: Final = 30
 WAITING_QUESTIONS: Final = 32
 
 T = TypeVar("T")
+_JOINED: Final = "is known from now on"
 
 
 class PastError(Exception):
@@ -85,6 +89,8 @@ class Archive:
         run: Callable[[Callable[[], Any], Any], Deferred[Any]] = in_thread,
     ) -> None:
         self.failure = ""
+        # What happened last, newest first, for the front page: as in the file, the digests in fewer words.
+        self.recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
         self._path: Final = path
         self._registry: Final = registry
         self._own: Final = own
@@ -132,9 +138,12 @@ class Archive:
         except HistoryError as error:
             self._failed(str(error))
             return
+        self._fill_recent()
         for line in self._registry.table:
             if newest.get(line.digest.origin) != line.payload_sha256:
-                self._digest(line)
+                self._digest(
+                    line, _JOINED if line.digest.origin not in newest else "has said something new meanwhile"
+                )
         for host in newest.keys() - {line.digest.origin for line in self._registry.table}:
             self._add(News(self._now_ms(), host, WITHDRAWN, {"reason": "not held any more after a restart"}))
         self._trimming = self._clock.callLater(TRIM_AGAIN_S, self._trim)
@@ -155,7 +164,7 @@ class Archive:
             case fx.DigestAccepted():
                 line = self._registry.table.line(notice.origin)
                 if line is not None:
-                    self._digest(line)
+                    self._digest(line, _words(notice))
             case fx.LineWithdrawn():
                 self._add(News(self._now_ms(), notice.origin, WITHDRAWN, {"reason": notice.reason}))
             case fx.ForkProven():
@@ -191,11 +200,20 @@ class Archive:
             detail = {"type": kind, "health": health, "before": before}
             self._add(News(self._now_ms(), host, HEALTH, detail))
 
-    def _digest(self, line: VerifiedDigest) -> None:
+    def _digest(self, line: VerifiedDigest, words: str) -> None:
         bodies = self._registry.bodies_of(line.digest)
-        self._add(News(self._now_ms(), line.digest.origin, DIGEST, {}, line, bodies))
+        self._add(News(self._now_ms(), line.digest.origin, DIGEST, {}, line, bodies), words)
 
-    def _add(self, news: News) -> None:
+    def _fill_recent(self) -> None:
+        with HistoryReader(self._path) as reader:
+            for one in reversed(reader.changes(Wish(limit=RECENT))):
+                told = _told(reader, one)
+                self.recent.appendleft({**_brief(one.at_ms, one.host, one.kind), "summary": told["summary"]})
+
+    def _add(self, news: News, words: str = "") -> None:
+        if words or news.line is None:
+            said = words or change_body(0, news.at_ms, news.host, news.kind, news.detail)["summary"]
+            self.recent.appendleft({**_brief(news.at_ms, news.host, news.kind), "summary": said})
         if self._history is None:
             return
         self._waiting.append(news)
@@ -308,6 +326,19 @@ class Archive:
     def _answered(self, result: Any) -> Any:
         self._questions -= 1
         return result
+
+
+def _brief(at_ms: int, host: str, kind: str) -> dict[str, Any]:
+    return {"at_ms": at_ms, "host": host, "kind": kind}
+
+
+def _words(notice: fx.DigestAccepted) -> str:
+    """Say in a few words what a digest brought; nothing where it brought only a later date."""
+    if notice.leaving:
+        return "has left the federation"
+    # Reports on others show as the verdicts they lead to.
+    changed = notice.changed - {REACHABILITY}
+    return f"published {', '.join(sorted(changed))}" if changed else ""
 
 
 def _told(reader: HistoryReader, one: Kept) -> dict[str, Any]:

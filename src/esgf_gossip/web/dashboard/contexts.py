@@ -1,0 +1,128 @@
+"""
+What each page but Federation shows: from the daemon's window to values for its template.
+
+Nothing is decided here that the view or its neighbours have not decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from itertools import groupby
+from typing import Any, Final
+
+from esgf_gossip.esgf.health import Health
+from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView
+from esgf_gossip.views.list_reasons import places
+from esgf_gossip.views.lists_xml import LISTS, USUAL
+from esgf_gossip.web.dashboard.trust import trust_rows
+from esgf_gossip.web.dashboard.words import day
+from esgf_gossip.web.kept import KeptDocuments
+
+HEALTHS: Final = (Health.DOWN, Health.MAINTENANCE, Health.UNKNOWN, Health.UP)
+_GONE: Final = (NodeStatus.STALE, NodeStatus.LEFT)
+
+
+def stamp_ms(stamp: str | None) -> int | None:
+    """Read a time of our own JSON back into Unix milliseconds."""
+    return None if not stamp else round(datetime.fromisoformat(stamp).timestamp() * 1000)
+
+
+def node_context(node: NodeView, explanation: Mapping[str, Any], gossip: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page of one node shows, but for its past."""
+    registration = node.registration
+    services = () if registration is None else registration.services
+    return {
+        "node": node,
+        "explanation": explanation,
+        "observers": [
+            {
+                **observer,
+                "since_ms": stamp_ms((observer["report"] or {}).get("since")),
+                "signed_ms": stamp_ms((observer["evidence"] or {}).get("issued_at")),
+            }
+            for observer in explanation["observers"]
+        ],
+        "services": [(service, node.health_of(service.type)) for service in services],
+        "links": [peer for peer in gossip["peers"] if peer["host"] == node.host],
+        "properties": [] if registration is None else sorted(registration.properties.items()),
+        "numbers": {} if node.metrics is None else node.metrics.numbers(),
+        "resources": node.resources.numbers(),
+    }
+
+
+def services_context(
+    view: FederationView, documents: KeptDocuments, shard_form: str, fields: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return what the page Services shows: a count by type and health, the services asked for, and the lists."""
+    everything = [
+        (service.type, node, service, node.health_of(service.type))
+        for node in view.nodes
+        if node.registration is not None and node.status not in _GONE
+        for service in node.registration.services
+    ]
+    types = sorted({kind for kind, *_ in everything})
+    wanted_type, wanted_health = fields.get("type", ""), fields.get("health", "")
+    chosen = [
+        one
+        for one in everything
+        if wanted_type in ("", one[0]) and wanted_health in ("", one[3].health.value)
+    ]
+    order = {health: place for place, health in enumerate(HEALTHS)}
+    chosen.sort(key=lambda one: (order[one[3].health], one[0], one[1].host))
+    lists = []
+    for name in documents:
+        if name not in LISTS:
+            continue
+        document = documents.get(name)
+        found = places(name, view.nodes, b"" if document is None else document.body, shard_form)
+        lists.append(
+            {
+                "name": name,
+                "service": LISTS[name].service,
+                "listed": [place for place in found if place.is_in],
+                "left_out": [place for place in found if not place.is_in],
+            }
+        )
+    lists.sort(key=lambda one: USUAL.index(one["name"]) if one["name"] in USUAL else len(USUAL))
+    return {
+        "matrix": [
+            (
+                kind,
+                [sum(one[0] == kind and one[3].health is health for one in everything) for health in HEALTHS],
+            )
+            for kind in types
+        ],
+        "healths": HEALTHS,
+        "types": types,
+        "wanted_type": wanted_type,
+        "wanted_health": wanted_health,
+        "chosen": chosen,
+        "total": len(everything),
+        "lists": lists,
+    }
+
+
+def trust_context(view: FederationView, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page Trust shows."""
+    rows = trust_rows(report)
+    bundles = [row.bundle for row in rows if row.not_after_ms is not None]
+    return {
+        "rows": rows,
+        "newest_bundle": max(bundles, default=0),
+        "laggards": [row for row in rows if row.is_behind_bundle or row.crls_behind],
+        "forked": [node for node in view.nodes if node.forked],
+        "refused": [node for node in view.nodes if node.groups_refused],
+        "report": report,
+    }
+
+
+def changes_context(found: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the page Changes shows: changes by day, the newest first."""
+    changes = [{**one, "at_ms": stamp_ms(one["at"])} for one in found["changes"]]
+    return {
+        "days": [(name, list(group)) for name, group in groupby(changes, key=lambda one: day(one["at_ms"]))],
+        "begins_ms": found["begins_ms"],
+        "next_before": found["next_before"],
+        "fields": fields,
+    }

@@ -1,0 +1,70 @@
+"""
+What the page Trust shows: each node's certificate, CRLs and bundle beside the newest in the federation.
+
+Pure: from the report on trust that commands read too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+import attrs
+
+DAY_MS: Final = 24 * 60 * 60 * 1000
+SOON_DAYS: Final = 30
+
+
+@attrs.frozen
+class TrustRow:
+    """
+    One node's word on its trust; ``not_after_ms`` is None where it says nothing readable.
+
+    ``is_behind_bundle`` and ``crls_behind``: how it stands to the newest that any node names.
+    """
+
+    host: str
+    issuer: str
+    not_after_ms: int | None
+    bundle: int
+    is_behind_bundle: bool
+    crls: tuple[int, ...]
+    crls_behind: int
+
+    def days_left(self, now_ms: int) -> int | None:
+        """Return whole days until the certificate ends, negative after."""
+        return None if self.not_after_ms is None else (self.not_after_ms - now_ms) // DAY_MS
+
+    def is_soon(self, now_ms: int) -> bool:
+        """Tell whether the certificate ends within a month, or has."""
+        days = self.days_left(now_ms)
+        return days is not None and days < SOON_DAYS
+
+
+def trust_rows(report: Mapping[str, Any]) -> list[TrustRow]:
+    """Return one row a node that has not left, the first certificate to end first; who says nothing comes last."""
+    said = [one for one in report["nodes"] if not one.get("leaving")]
+    newest_bundle = max((one["bundle"] for one in said), default=0)
+    newest: dict[str, int] = {}
+    for one in said:
+        for issuer, number in one["crls"].items():
+            newest[issuer] = max(newest.get(issuer, 0), number)
+    found = [
+        TrustRow(
+            host=one["host"],
+            issuer=one["issuer"],
+            not_after_ms=None if one["not_after"] is None else _ms(one["not_after"]),
+            bundle=one["bundle"],
+            is_behind_bundle=one["not_after"] is not None and one["bundle"] < newest_bundle,
+            crls=tuple(number for _, number in sorted(one["crls"].items())),
+            crls_behind=sum(number < newest[issuer] for issuer, number in one["crls"].items())
+            + (len(newest.keys() - one["crls"].keys()) if one["not_after"] is not None else 0),
+        )
+        for one in said
+    ]
+    return sorted(found, key=lambda row: (row.not_after_ms is None, row.not_after_ms or 0, row.host))
+
+
+def _ms(stamp: str) -> int:
+    return round(datetime.fromisoformat(stamp).timestamp() * 1000)

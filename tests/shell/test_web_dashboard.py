@@ -1,0 +1,294 @@
+"""The pages for people, without a browser: links, headers, what is escaped, what is asked for; web.dashboard."""
+
+import html
+import math
+import re
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from esgf_gossip.views.federation import NodeStatus
+from esgf_gossip.views.lists_xml import LISTS, document, entries
+from esgf_gossip.web.archive import PastError
+from esgf_gossip.web.dashboard import contexts, federation, words, world_map
+from esgf_gossip.web.dashboard.trust import trust_rows
+from helpers import crowd
+from helpers.web import HOST, Client, StubDaemon, a_node, a_registration, a_site, a_view
+
+PAGES = ("/", "/services", "/trust", "/changes", "/metadata", "/datasets", "/this-node", f"/nodes/{HOST}")
+
+
+@pytest.fixture
+def daemon():
+    """The daemon behind the site, with every list and document there."""
+    broken = a_node("esgf-b.example.org", registration=None, registration_error="no map")
+    observers = [a_node(f"o{number}.example.org") for number in range(3)]
+    daemon = StubDaemon(a_node(), broken, *observers)
+    for name in (*daemon.documents, *LISTS):
+        daemon.documents.keep(name, b"<list/>")
+    return daemon
+
+
+@pytest.fixture
+def client(daemon):
+    """A connected client."""
+    return Client(a_site(daemon))
+
+
+def links_of(page):
+    """Return all links to this site."""
+    return {html.unescape(link) for link in re.findall(r'(?:href|src)="(/[^"#]*)', page.body.decode())}
+
+
+def test_every_link_of_every_page_leads_somewhere(client):
+    """From the front page on, nothing of this site is missing."""
+    seen, waiting = set(), {"/"}
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        answer = client.ask(path.replace(" ", "%20"))
+        assert answer.status == 200, path
+        if answer.fields["content-type"].startswith("text/html"):
+            waiting |= {link for link in links_of(answer) if link not in seen and len(seen) < 200}
+    assert {*PAGES, "/static/dashboard.js", "/static/world.svg", "/esgf_shards.xml"} <= seen
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_allows_nothing_but_this_site(client, path):
+    """The policy names no other host, no inline script and no inline style, and the page needs none."""
+    page = client.ask(path)
+    policy = page.fields["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+    assert not re.search(r"unsafe|http|\*|data:", policy)
+    assert page.fields["x-content-type-options"] == "nosniff"
+    text = page.body.decode()
+    assert not re.search(r"<style|style=|\son\w+=|<script(?! src=\"/static/dashboard.js\")", text)
+    assert client.ask(path, "POST").status == 405
+
+
+def test_a_page_that_did_not_change_is_not_sent_again(client):
+    """Pages have tags: a wall screen that asks again gets 304."""
+    page = client.ask("/")
+    again = client.ask("/", If_None_Match=page.fields["etag"])
+    assert (again.status, again.body) == (304, b"")
+
+
+def test_who_asks_for_what_is_not_there_is_told_on_a_page(client):
+    """An unknown node, a time that is none: a page with the reason and the status."""
+    missing = client.ask("/nodes/nobody.example.org")
+    assert (missing.status, missing.fields["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "There is no node nobody.example.org" in missing.body.decode()
+    for path in ("/?at=soon", "/changes?since=soon", "/changes?limit=x"):
+        refused = client.ask(path)
+        assert refused.status == 400
+        assert "yesterday 14:00" in refused.body.decode() or "number" in refused.body.decode()
+    assert client.ask("/nodes/").status == 404
+    assert client.ask("/static/").status == 404
+    assert client.ask("/static/..%2fpages.py").status == 404
+    assert client.ask("/nodes/%3Cscript%3E").status == 404
+
+
+def test_without_a_history_the_pages_stand(client, daemon):
+    """What cannot be told is said in its place; everything else is there."""
+    daemon.past.fault = PastError("the disk is away")
+    for path in ("/changes", f"/nodes/{HOST}"):
+        page = client.ask(path)
+        assert (page.status, "the disk is away" in page.body.decode()) == (200, True)
+    assert client.ask("/?at=now").status == 503
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """A daemon and its client for many examples: only what it shows changes."""
+    daemon = StubDaemon()
+    return daemon, Client(a_site(daemon))
+
+
+def tags_of(shared, name):
+    """Return the elements of the pages of a node of that name."""
+    daemon, client = shared
+    registration = a_registration(HOST, node__short__name=name, node__long__name=name, esg__root__id=name)
+    daemon.picture = a_view(a_node(registration=registration))
+    pages = (client.ask(path).body.decode() for path in ("/", f"/nodes/{HOST}", "/services"))
+    return [re.findall(r"</?[a-zA-Z!][^>]*?(?=[\s/>])", page) for page in pages]
+
+
+@given(st.text(max_size=60))
+def test_no_text_of_a_node_becomes_markup(shared, text):
+    """Whatever a node calls itself, the page has the same elements as for a harmless name."""
+    assert tags_of(shared, f"x{text}") == tags_of(shared, "harmless")
+
+
+def test_what_cannot_be_seen_is_replaced():
+    """Direction overrides, zero-width texts and controls are shown as what they are: something else."""
+    assert words.shown("\u202egnp.exe\x00\ud800") == "\ufffdgnp.exe\ufffd\ufffd"
+    assert len(words.shown("W" * 5000)) == words.TEXT_CHARACTERS + 1
+    assert words.shown(None) == ""
+    assert words.link_target("javascript:alert(1)") == ""
+    assert words.link_target("https://a.org/x y") == ""
+    assert words.link_target("https://a.org/x") == "https://a.org/x"
+
+
+NOW = crowd.NOW_MS
+
+
+@pytest.mark.parametrize(
+    ("before_ms", "text"),
+    [
+        (0, "just now"),
+        (59_999, "just now"),
+        (60_000, "1 minute ago"),
+        (3 * 3_600_000, "3 hours ago"),
+        (59 * 86_400_000, "59 days ago"),
+        (61 * 86_400_000, "26 Sep 2026"),
+        (-90_000, "in 1 minute"),
+        (-1, "in a moment"),
+    ],
+)
+def test_times_are_said_as_people_say_them(before_ms, text):
+    """Near ones from now, far ones by their date."""
+    assert words.relative(NOW - before_ms, NOW) == text
+
+
+@given(st.integers(-(2**63), 2**64))
+def test_any_number_of_a_stranger_is_a_time(unix_ms):
+    """Stamps beyond the calendar do not break a page."""
+    assert words.relative(unix_ms, NOW)
+    assert words.rfc3339(unix_ms).endswith("Z")
+    assert words.whole(unix_ms).endswith("UTC")
+
+
+def test_sizes_and_counts_are_readable():
+    """Two digits or more, thousands apart."""
+    assert [words.size(number) for number in (0, 999, 1000, 12_345, 2**40)] == [
+        "0 B",
+        "999 B",
+        "1.0 kB",
+        "12 kB",
+        "1.1 TB",
+    ]
+    assert words.count(1234567) == "1\u202f234\u202f567"
+    assert words.plural(1, "digest") == "1 digest"
+    assert words.plural(2, "property", "properties") == "2 properties"
+    assert words.span(3700) == "1 hour"
+
+
+QUERIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "q": st.text(max_size=20),
+        "status": st.sampled_from(["up", "unreachable", "nonsense"]),
+        "type": st.sampled_from(["data", "compute", "nonsense"]),
+        "sort": st.sampled_from([*federation.SORTS, "nonsense"]),
+        "order": st.sampled_from(["desc", "asc"]),
+    },
+)
+
+
+@settings(max_examples=60)
+@given(QUERIES)
+def test_any_question_of_the_table_is_answered_and_its_links_lead_back(shared, fields):
+    """Rows are a part of the nodes, sorted as asked; a link that changes nothing asks the same."""
+    nodes = crowd.a_crowd(40)
+    view = crowd.crowd_view(nodes)
+    trust = {row.host: row for row in trust_rows(crowd.trust_of(nodes))}
+    query = federation.TableQuery.read(fields)
+    rows = federation.rows(view, trust, query)
+    assert {row.node.host for row in rows} <= {node.host for node in nodes}
+    wanted = {node.host for node in nodes if query.status in ("", node.status.value)}
+    assert {row.node.host for row in rows} <= wanted
+    if query.sort == "host" or not query.sort:
+        key = (
+            [row.node.host for row in rows]
+            if query.sort
+            else [federation._PLACE[row.node.status] for row in rows]
+        )
+        assert key == sorted(key, reverse=query.is_descending)
+    asked = dict(part.split("=") for part in query.link().partition("?")[2].split("&") if part)
+    assert set(asked) <= {"q", "status", "type", "sort", "order", "at"}
+    daemon, client = shared
+    daemon.picture = crowd.crowd_view(nodes[:3])
+    assert client.ask(query.link()).status == 200
+
+
+@given(st.floats(-180, 180), st.floats(world_map.SOUTH, world_map.NORTH))
+def test_every_place_is_on_the_map(lon, lat):
+    """East is right, north is up, and nothing is outside the frame."""
+    x, y = world_map.project(lon, lat)
+    assert -0.01 <= x <= world_map.WIDTH + 0.01
+    assert -0.01 <= y <= world_map.HEIGHT
+    assert (x > world_map.WIDTH / 2) == (lon > 0) or abs(lon) < 1e-9
+    assert world_map.project(lon, lat - 0.5)[1] > y
+
+
+@pytest.mark.parametrize("lat", [-55, -30, 0, 10, 45, 60, 80])
+def test_the_projection_keeps_areas(lat):
+    """Equal Earth: a small field of the map has the area of the globe at any latitude (Savric et al. 2018)."""
+    step = 0.01
+    west, east = world_map.project(40, lat), world_map.project(40 + step, lat)
+    south, north = world_map.project(40, lat - step / 2), world_map.project(40, lat + step / 2)
+    area = (east[0] - west[0]) * (south[1] - north[1])
+    # The equator's half is pi / (sqrt(3) / 2 * A1) radii long.
+    unit = math.pi / (math.sqrt(3) / 2 * 1.340264) / (world_map.WIDTH / 2)
+    radians = math.radians(step)
+    assert area * unit**2 == pytest.approx(math.cos(math.radians(lat)) * radians**2, rel=1e-3)
+
+
+def test_marks_hold_every_node_that_says_its_place_the_worst_first():
+    """Near ones share a mark; nobody is lost, nobody is twice."""
+    nodes = [attrs.evolve(node) for node in crowd.a_crowd(200)]
+    marks = world_map.marks(nodes)
+    placed = [node.host for mark in marks for node in mark.nodes]
+    assert sorted(placed) == sorted(
+        node.host
+        for node in nodes
+        if node.status is not NodeStatus.LEFT and node.registration.location.lat is not None
+    )
+    assert len(marks) < 120
+    for mark in marks:
+        assert mark.status is min((node.status for node in mark.nodes), key=world_map.SEVERITY.index)
+
+
+def test_lists_tell_who_is_in_and_why_others_are_not(tmp_path):
+    """What is said to be in is in the document, what is left out is not, and each has its reason."""
+    daemon = StubDaemon(*crowd.a_crowd(200))
+    crowd.keep_lists(daemon.documents, daemon.picture, tmp_path)
+    found = contexts.services_context(daemon.picture, daemon.documents, "host:port", {})
+    shards = next(one for one in found["lists"] if one["name"] == "esgf_shards.xml")
+    content = daemon.documents.get("esgf_shards.xml").body.decode()
+    assert shards["listed"]
+    assert all(f"<value>{place.node.host}:" in content for place in shards["listed"])
+    assert not any(f"<value>{place.node.host}:" in content for place in shards["left_out"])
+    reasons = {place.reason for place in shards["left_out"]}
+    assert "IndexService is down: answers with status 503" in reasons
+    assert all(reasons)
+    assert len(shards["listed"]) == content.count("<value>")
+
+
+def test_a_list_says_what_its_document_says_even_when_it_is_kept():
+    """Where the guard keeps what is down, the page says that it is down and stays."""
+    node = next(
+        one
+        for one in crowd.a_crowd(200)
+        if one.health["IndexService"].reason and one.is_listed and one.registration.node_type & 8
+    )
+    daemon = StubDaemon(node)
+    daemon.documents.keep("esgf_shards.xml", document("esgf_shards.xml", entries("esgf_shards.xml", [node])))
+    (shards,) = contexts.services_context(daemon.picture, daemon.documents, "host:port", {})["lists"]
+    (place,) = shards["listed"]
+    assert place.reason.startswith("IndexService is down: answers with status 503; it stays listed")
+
+
+def test_who_lags_in_trust_is_named():
+    """An old bundle, an old list: beside the newest that any node tells of; who left does not count."""
+    nodes = crowd.a_crowd(60)
+    rows = trust_rows(crowd.trust_of(nodes))
+    gone = {node.host for node in nodes if node.status is NodeStatus.LEFT}
+    assert not gone & {row.host for row in rows}
+    assert {row.bundle for row in rows if row.is_behind_bundle} == {2}
+    assert {row.crls for row in rows if row.crls_behind} == {(8,)}
+    ends = [row.not_after_ms for row in rows]
+    assert ends == sorted(ends)
+    assert rows[0].is_soon(NOW)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import select
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from esgf_gossip.views.registration_xml import content_key
@@ -32,6 +37,70 @@ def _now():
 
 def _status(federation, asked, about):
     return fetch_json(federation.http_url(asked), f"/api/v1/nodes/{about}")["status"]
+
+
+@contextmanager
+def a_terminal(*arguments):
+    """Run esgf-gossip on a terminal of its own; give a function that reads what was drawn until a text is there."""
+    ours, its = os.openpty()
+    command = [sys.executable, "-m", "esgf_gossip.cli.main", *arguments]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "160", "LINES": "50"}
+    process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=environment)
+    os.close(its)
+    drawn = bytearray()
+
+    def read_until(text):
+        def is_there():
+            while select.select([ours], [], [], 0)[0]:
+                drawn.extend(os.read(ours, 65536))
+            return text.encode() in drawn
+
+        eventually(is_there, f"{text!r} on the terminal")
+        found = drawn.decode()
+        drawn.clear()
+        return found
+
+    try:
+        yield process, read_until
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def test_a_terminal_is_kept_in_step_and_a_pipe_gets_lines(tmp_path):
+    """On a terminal watch draws a table in its place until Ctrl-C; lists and certificates are answered in one step."""
+    with a_federation_of_processes(tmp_path, 3) as federation:
+        asked, dying = federation.hosts[0], federation.hosts[2]
+        config = ("--config", str(federation.config_path(asked)))
+        with a_terminal("watch", *config) as (process, read_until):
+            first = read_until(dying)
+            assert "short name" in first
+            federation.kill(dying)
+            read_until("unreachable")
+            # Drawn over itself: the cursor went up.
+            assert re.search(r"\x1b\[\d*A", read_until("node-status"))
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 0
+        command = [sys.executable, "-m", "esgf_gossip.cli.main"]
+        rows = subprocess.check_output(
+            [*command, "services", "--list", "esgf_idp.xml", *config], text=True, timeout=60
+        )
+        listed = json.loads(
+            subprocess.check_output(
+                [*command, "services", "--list", "esgf_idp.xml", "--json", *config], text=True, timeout=60
+            )
+        )
+        assert listed["listed"]
+        assert [line.split()[2] for line in rows.splitlines()[1:]] == [
+            place["host"] for name in ("left_out", "listed") for place in listed[name]
+        ]
+        ends = subprocess.check_output([*command, "nodes", "--certificates", *config], text=True, timeout=60)
+        assert [line.split()[0] for line in ends.splitlines()[1:]] == sorted(federation.hosts)
+        refused = subprocess.run(
+            [*command, "services", "--list", "none.xml", *config], capture_output=True, text=True, check=False
+        )
+        assert "there are: esgf_ats.xml" in refused.stderr
 
 
 def test_the_past_is_told_by_every_command_and_page(tmp_path):

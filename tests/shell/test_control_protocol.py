@@ -115,6 +115,16 @@ def test_readings_are_the_bodies_of_http(program, commands):
     assert commands.done == []
 
 
+def test_a_list_is_told_with_its_reasons(program, commands):
+    """Who is in, who is not and why; a name that is no list is refused with those that are."""
+    commands.documents.keep("esgf_azs.xml", b"<azs_whitelist/>")
+    (answer,) = program.ask("list", name="esgf_azs.xml")
+    assert set(answer["data"]) == {"name", "service", "listed", "left_out"}
+    for name in ("nope.xml", "registration.xml", "", 7):
+        (refused,) = program.ask("list", name=name)
+        assert refused["error"].endswith("there are: esgf_azs.xml")
+
+
 def test_the_past_is_asked_as_over_http(program, commands):
     """history, differences, registration and at= answer the bodies of HTTP; what cannot be told is refused."""
     (answer,) = program.ask("history", host=HOST, since="yesterday", limit="5")

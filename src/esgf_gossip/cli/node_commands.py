@@ -7,6 +7,7 @@ Only question, answer and print live here; the daemon decides. No Twisted.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +16,7 @@ import click
 
 from esgf_gossip.cli.control_client import ControlClient, Conversation
 from esgf_gossip.cli.failures import CommandError, ExitCode, printable
+from esgf_gossip.cli.live import watch_in_place
 from esgf_gossip.cli.options import common_options, config_option, json_option
 from esgf_gossip.cli.tables import print_json, print_json_line, print_pairs, print_table, size_text, text_of
 from esgf_gossip.config import ConfigError, load
@@ -22,6 +24,8 @@ from esgf_gossip.esgf.health import Health
 from esgf_gossip.esgf.reader_rules import is_host_name
 from esgf_gossip.esgf.resources import CORES_MOST
 from esgf_gossip.esgf.services import RULES
+from esgf_gossip.views.node_json import utc_text
+from esgf_gossip.web.dashboard.trust import certificate_body, trust_rows
 
 # An orderly stop says goodbye to every peer and closes the database.
 STOP_TIMEOUT_S = 30.0
@@ -63,17 +67,47 @@ def status(config_path: Path, *, json_output: bool) -> None:
         print_pairs(answer)
 
 
-@click.command(epilog="Example: esgf-gossip nodes")
+@click.command(epilog="Example: esgf-gossip nodes --certificates")
+@click.option(
+    "--certificates", is_flag=True, help="Show when each node's certificate ends, the next to end first."
+)
 @config_option
 @json_option
 @common_options
-def nodes(config_path: Path, *, json_output: bool) -> None:
+def nodes(config_path: Path, *, certificates: bool, json_output: bool) -> None:
     """Show the federation table: one line per node, this node included."""
-    answer = _daemon(config_path).ask("nodes")
+    daemon = _daemon(config_path)
+    if certificates:
+        _show_certificates(daemon.ask("trust"), json_output=json_output)
+        return
+    answer = daemon.ask("nodes")
     if json_output:
         print_json(answer)
         return
     print_table(NODE_COLUMNS, [node_row(node) for node in list_of_nodes(answer)])
+
+
+def _show_certificates(report: Mapping[str, Any], *, json_output: bool) -> None:
+    rows = trust_rows(report)
+    if json_output:
+        print_json([certificate_body(row) for row in rows])
+        return
+    now_ms = int(time.time() * 1000)
+    columns = ("host", "ends", "days left", "issued by", "bundle", "lists behind")
+    print_table(
+        columns,
+        [
+            (
+                row.host,
+                "" if row.not_after_ms is None else utc_text(row.not_after_ms),
+                row.days_left(now_ms),
+                row.issuer,
+                f"{row.bundle or ''}{' (old)' if row.is_behind_bundle else ''}",
+                row.crls_behind or "",
+            )
+            for row in rows
+        ],
+    )
 
 
 def node_row(node: Mapping[str, Any]) -> list[Any]:
@@ -97,6 +131,12 @@ def node_row(node: Mapping[str, Any]) -> list[Any]:
     "--health", type=click.Choice([one.value for one in Health]), help="Only services of this health."
 )
 @click.option(
+    "--list",
+    "list_name",
+    metavar="FILE",
+    help="Show who is in one of the lists, such as esgf_shards.xml, and who was left out and why.",
+)
+@click.option(
     "--resources", is_flag=True, help="Show who has room: one line per node that tells its resources."
 )
 @click.option(
@@ -111,6 +151,7 @@ def node_row(node: Mapping[str, Any]) -> list[Any]:
 def services(
     service_type: str | None,
     health: str | None,
+    list_name: str | None,
     min_cores_free: int | None,
     config_path: Path,
     *,
@@ -123,6 +164,9 @@ def services(
     unknown: nobody looked; such a service stays in every list. With --resources the
     nodes that have such services, those with the most free cores first.
     """
+    if list_name is not None:
+        _show_list(_daemon(config_path).ask("list", name=list_name), json_output=json_output)
+        return
     asked = {
         "type": service_type or "",
         "health": health or "",
@@ -138,6 +182,18 @@ def services(
         return
     columns = ("type", "host", "health", "since", "endpoint", "reason")
     print_table(columns, [[one.get(column) for column in columns] for one in answer])
+
+
+def _show_list(answer: Mapping[str, Any], *, json_output: bool) -> None:
+    if json_output:
+        print_json(answer)
+        return
+    rows = [
+        (state, place.get("host"), place.get("reason"))
+        for state, name in (("left out", "left_out"), ("in use", "listed"))
+        for place in answer.get(name) or []
+    ]
+    print_table(("list", "host", "why"), rows, f"{answer.get('name')}, of every {answer.get('service')}")
 
 
 def _room_row(node: Mapping[str, Any]) -> list[Any]:
@@ -222,18 +278,21 @@ def _ask_about(host: str, config_path: Path, command: str) -> Any:
 @common_options
 def watch(config_path: Path, *, json_output: bool) -> int:
     """
-    Follow what happens, one line per event, until Ctrl-C.
+    Follow what happens until Ctrl-C: a table that is kept in step on a terminal, a line per event in a pipe.
 
     With --json every line is one JSON object: first {"status": ..., "nodes": [...]},
     then {"event": ..., "id": ..., "data": {...}}.
     """
-    picture, conversation = _daemon(config_path).watch()
+    daemon = _daemon(config_path)
+    picture, conversation = daemon.watch()
     with conversation:
-        if json_output:
-            print_json_line(picture)
-        else:
-            _say_picture(picture)
         try:
+            if json_output:
+                print_json_line(picture)
+            elif sys.stdout.isatty():
+                watch_in_place(daemon, conversation, picture)
+            else:
+                _say_picture(picture)
             _follow(conversation, json_output=json_output)
         except KeyboardInterrupt:
             return ExitCode.DONE

@@ -82,12 +82,12 @@ def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]], title: str) ->
     table = Table(*columns, title=Text(title) if title else None, title_justify="left", header_style="bold")
     for row in cells:
         # Text, not str: rich would read [markup] in names that other nodes chose.
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
     Console().print(table)
 
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
-_STYLES = {
+STYLES = {
     "up": "green",
     "suspect": "yellow",
     "unreachable": "bold red",

@@ -7,7 +7,7 @@ Pure. What is in comes from the document as it is served, so that this never tel
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -68,6 +68,17 @@ def places(
             count = 0
         found.append(Place(node, count, _reason(name, node, bool(wanted), count)))
     return found
+
+
+def list_body(name: str, found: Iterable[Place]) -> dict[str, Any]:
+    """Return one list as JSON: ``name``, the ``service`` it lists, ``listed`` and ``left_out``, each with host and reason."""
+    rows = [(place.is_in, {"host": place.node.host, "reason": place.reason}) for place in found]
+    return {
+        "name": name,
+        "service": LISTS[name].service,
+        "listed": [row for is_in, row in rows if is_in],
+        "left_out": [row for is_in, row in rows if not is_in],
+    }
 
 
 def _reason(name: str, node: NodeView, has_lines: bool, count: int) -> str:

@@ -22,6 +22,8 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 from esgf_gossip.views.federation import FederationView
+from esgf_gossip.views.list_reasons import list_body, places
+from esgf_gossip.views.lists_xml import LISTS
 from esgf_gossip.views.node_json import (
     json_bytes,
     node_body,
@@ -32,6 +34,7 @@ from esgf_gossip.views.node_json import (
 )
 from esgf_gossip.web.archive import PastError
 from esgf_gossip.web.events import Event, EventHub
+from esgf_gossip.web.kept import KeptDocuments
 from esgf_gossip.web.outlet import Outlet
 from esgf_gossip.web.past_pages import (
     OF_ALL_HISTORY,
@@ -63,8 +66,10 @@ class CommandError(Exception):
 class Commands(Protocol):
     """What the control socket asks of the daemon."""
 
+    documents: KeptDocuments
     events: EventHub
     past: Past
+    shard_form: str
 
     def now_ms(self) -> int:
         """Return Unix milliseconds."""
@@ -151,6 +156,7 @@ class ControlProtocol(LineOnlyReceiver):
             "history": self._history,
             "differences": self._differences,
             "registration": self._registration,
+            "list": self._list,
             "gossip": lambda _fields: self._commands.gossip_report(),
             "trust": lambda _fields: self._commands.trust_report(),
             "reload": lambda _fields: self._commands.reload(),
@@ -297,6 +303,16 @@ class ControlProtocol(LineOnlyReceiver):
     def _explained(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         host = _host(fields)
         return _found(host, self._commands.explain(host))
+
+    def _list(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        name, documents = str(fields.get("name", "")), self._commands.documents
+        if name not in LISTS or not documents.is_known(name):
+            raise CommandError(
+                f"no list {name[:64]!r} here; there are: {', '.join(one for one in documents if one in LISTS)}"
+            )
+        document = documents.get(name)
+        content = b"" if document is None else document.body
+        return list_body(name, places(name, self._commands.view().nodes, content, self._commands.shard_form))
 
     def _leave(self, _fields: Mapping[str, Any]) -> Deferred[None]:
         return self._commands.leave()

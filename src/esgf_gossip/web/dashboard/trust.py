@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import attrs
 
+from esgf_gossip.views.node_json import utc_text
+
 DAY_MS: Final = 24 * 60 * 60 * 1000
 SOON_DAYS: Final = 30
 
@@ -64,6 +66,18 @@ def trust_rows(report: Mapping[str, Any]) -> list[TrustRow]:
         for one in said
     ]
     return sorted(found, key=lambda row: (row.not_after_ms is None, row.not_after_ms or 0, row.host))
+
+
+def certificate_body(row: TrustRow) -> dict[str, Any]:
+    """Return one row as JSON."""
+    return {
+        "host": row.host,
+        "not_after": None if row.not_after_ms is None else utc_text(row.not_after_ms),
+        "issuer": row.issuer,
+        "bundle": row.bundle,
+        "is_behind_bundle": row.is_behind_bundle,
+        "crls_behind": row.crls_behind,
+    }
 
 
 def _ms(stamp: str) -> int:

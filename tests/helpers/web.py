@@ -30,6 +30,18 @@ from helpers.watch import a_report, a_standing
 HOST = "esgf-a.example.org"
 NOON_MS = 1_700_000_000_123
 NOON = "2023-11-14T22:13:20.123Z"
+# The paths that answer without a parameter, whatever the federation.
+PATHS = (
+    "/",
+    "/api/v1/status",
+    "/api/v1/nodes",
+    "/api/v1/services",
+    "/api/v1/history",
+    "/openapi.json",
+    "/metrics",
+    "/healthz",
+    "/readyz",
+)
 PROPERTIES = {
     "esg.root.id": "EXAMPLE",
     "node.short.name": "A",

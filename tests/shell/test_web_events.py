@@ -5,9 +5,8 @@ import json
 import pytest
 from twisted.internet.task import Clock
 
-from esgf_gossip.web.event_stream import CLIENTS, HEARTBEAT, HEARTBEAT_S, OPENING
+from esgf_gossip.web.event_stream import CLIENTS, HEARTBEAT, HEARTBEAT_S, OPENING, UNSENT_BYTES
 from esgf_gossip.web.events import KEPT_EVENTS, EventHub
-from esgf_gossip.web.outlet import UNSENT_BYTES
 from helpers.web import Client, StubDaemon, a_site, parsed, request
 
 

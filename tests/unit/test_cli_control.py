@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -21,81 +19,13 @@ from esgf_gossip.cli.main import program
 from esgf_gossip.cli.tables import print_table
 from esgf_gossip.config import load
 from helpers.config import HOST, a_node_toml
-
-STATUS = {
-    "host": HOST,
-    "root": "ab" * 32,
-    "epoch": 7,
-    "sequence": 3,
-    "links": 2,
-    "nodes": {"total": 2, "up": 2},
-    "certificate": {"not_after": "2027-01-01T00:00:00Z"},
-}
-NODE = {
-    "host": "evil\x1b[2J.org",
-    "status": "up",
-    "since": "2026-01-01T00:00:00Z",
-    "node_types": ["data", "idp"],
-    "short_name": "[bold]x",
-    "epoch": 1,
-    "sequence": 2,
-    "forked": True,
-    "services": [{"type": "gridftp", "endpoint": "gsiftp://x", "health": "unknown", "since": None}],
-}
-
-
-class MadeUpDaemon:
-    """Answers each connection with prepared bytes, and keeps what it was asked."""
-
-    def __init__(self, path: Path, answers: list[bytes], *, silent: bool = False):
-        self.asked: list[dict] = []
-        self._answers = answers
-        self._silent = silent
-        self._done = threading.Event()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._socket = socket.socket(socket.AF_UNIX)
-        with contextlib.chdir(path.parent):
-            self._socket.bind(path.name)
-        self._socket.listen()
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-
-    def _serve(self):
-        for answer in self._answers:
-            connection, _ = self._socket.accept()
-            with connection:
-                line = connection.makefile("rb").readline()
-                if line:
-                    self.asked.append(json.loads(line))
-                    connection.sendall(answer)
-                if self._silent:
-                    self._done.wait(10)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._done.set()
-        self._thread.join(10)
-        self._socket.close()
-
-
-def an_answer(data) -> bytes:
-    """Give the line of a good answer."""
-    return json.dumps({"ok": True, "data": data}).encode() + b"\n"
+from helpers.made_up_daemon import NODE, STATUS, MadeUpDaemon, an_answer, config_again, run_against
 
 
 @pytest.fixture
 def config(tmp_path) -> Path:
     """Give the path of a node.toml whose daemon may be made up."""
     return a_node_toml(tmp_path)
-
-
-def run_against(config: Path, answer: bytes, *arguments: str):
-    """Run a command against a daemon that gives one answer; returns the result and what was asked."""
-    with MadeUpDaemon(load(config).control_socket, [answer]) as daemon:
-        result = CliRunner().invoke(program, [*arguments, "--config", str(config)])
-    return result, daemon.asked
 
 
 def test_status_prints_the_state(config):
@@ -262,96 +192,6 @@ def test_stop_does_not_wait_for_ever(config, monkeypatch):
         process.stdin.close()
 
 
-CHANGE = {
-    "id": 7,
-    "at": "2026-11-26T14:00:03.120Z",
-    "host": "evil\x1b[2J.org",
-    "kind": "digest",
-    "summary": "registration: node.short.name",
-    "changes": [{"name": "registration.node.short.name", "before": "A", "after": None}],
-}
-
-
-def test_history_prints_changes_oldest_first(config):
-    """Times of the host's zone, what happened in a sentence, a word where there is more; nothing is obeyed."""
-    older = {**CHANGE, "id": 6, "at": "2026-11-26T13:00:00.000Z", "summary": "is known from now on"}
-    answer = {"begins_at": "2026-11-01T00:00:00.000Z", "changes": [CHANGE, older], "next_before": 6}
-    arguments = ("history", "x.org", "--since", "2026-11-26T13:00:00Z", "--kind", "digest", "--limit", "2")
-    result, asked = run_against(config, an_answer(answer), *arguments)
-    assert asked == [
-        {
-            "command": "history",
-            "host": "x.org",
-            "since": "2026-11-26T13:00:00.000Z",
-            "kind": "digest",
-            "limit": "2",
-        }
-    ]
-    lines = result.stdout.splitlines()
-    assert [line.rpartition("  ")[2] for line in lines] == ["WHAT", older["summary"], CHANGE["summary"]]
-    assert "\x1b" not in result.stdout
-    assert "there is more" in result.stderr
-
-
-def test_history_tells_what_differs_between_two_times(config):
-    """A row for each value; a node that was not known, and one that is not any more."""
-    nodes = [
-        {"host": "a.org", "before": None, "after": "up", "changes": []},
-        {"host": "b.org", "before": "up", "after": "up", "changes": CHANGE["changes"]},
-    ]
-    answer = an_answer({"from": "", "to": "", "nodes": nodes})
-    result, asked = run_against(
-        config, answer, "history", "--between", "2026-11-26T13:00:00Z", "2026-11-26T15:00:00Z"
-    )
-    assert asked[0]["from"] == "2026-11-26T13:00:00.000Z"
-    assert [line.split() for line in result.stdout.splitlines()[1:]] == [
-        ["a.org", "status", "not", "known", "up"],
-        ["b.org", "registration.node.short.name", "A", "-"],
-    ]
-    result, _ = run_against(
-        config_again(config), an_answer({"nodes": []}), "history", "--between", "1h ago", "now"
-    )
-    assert result.stdout == "nothing differs\n"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("--at", "now", "--since", "1h ago"), "exclude each other"),
-        (("--at", "now", "--between", "1h ago", "now"), "exclude each other"),
-        (("--xml",), "goes with --at"),
-        (("x.org", "--at", "now", "--xml"), "goes with --at"),
-        (("--since", "soon"), "yesterday 14:00"),
-        (("--limit", "0"), "1<=x<=1000"),
-    ],
-)
-def test_history_refuses_what_cannot_be_asked(config, arguments, said):
-    """One line that says what would be right, before any daemon is asked."""
-    result = CliRunner().invoke(program, ["history", *arguments, "--config", str(config)])
-    assert result.exit_code == ExitCode.USAGE
-    assert said in result.stderr
-
-
-def test_certificates_are_told_the_next_to_end_first(config):
-    """Who says nothing of its trust stands last; who lags is marked."""
-    rows = [
-        {"host": host, "issuer": "CN=CA", "leaving": False, "bundle": bundle, "crls": crls, "not_after": end}
-        for host, bundle, crls, end in (
-            ("a.org", 2, {"ab": 4}, "2031-01-01T00:00:00.000Z"),
-            ("b.org", 1, {"ab": 3}, "2030-01-01T00:00:00.000Z"),
-            ("c.org", 0, {}, None),
-        )
-    ]
-    result, asked = run_against(config, an_answer({"nodes": rows}), "nodes", "--certificates")
-    assert asked == [{"command": "trust"}]
-    told = [line.split() for line in result.stdout.splitlines()[1:]]
-    assert [(one[0], one[-2:]) for one in told] == [
-        ("b.org", ["(old)", "1"]),
-        ("a.org", ["2", "-"]),
-        ("c.org", ["-", "-"]),
-    ]
-
-
 def test_watch_prints_events_until_the_daemon_ends(config):
     """Watch prints the picture, then each event, also those that came in one piece with it."""
     event = {"event": "node-status", "id": 4, "data": {"host": "x.org", "status": "suspect"}}
@@ -364,12 +204,6 @@ def test_watch_prints_events_until_the_daemon_ends(config):
     assert [{"status": STATUS, "nodes": [NODE]}, event] == [
         json.loads(line) for line in as_json.stdout.splitlines()
     ]
-
-
-def config_again(config: Path) -> Path:
-    """Remove the socket of the made-up daemon that has gone."""
-    load(config).control_socket.unlink()
-    return config
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ CREATE TABLE changes (
 CREATE INDEX by_time ON changes (at_ms);
 CREATE INDEX by_host ON changes (host, id);
 CREATE INDEX by_line ON changes (host, id) WHERE is_line;
+CREATE INDEX by_kind ON changes (kind, id);
 CREATE TABLE bodies (sha256 BLOB PRIMARY KEY, body BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE uses (sha256 BLOB, change INTEGER, PRIMARY KEY (sha256, change)) STRICT, WITHOUT ROWID;
 CREATE INDEX by_change ON uses (change);

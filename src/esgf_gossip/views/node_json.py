@@ -70,8 +70,8 @@ def status_body(view: FederationView) -> dict[str, Any]:
 
 
 def nodes_body(view: FederationView, wanted: Wanted | None = None) -> list[dict[str, Any]]:
-    """Return the body of ``/api/v1/nodes``: one object per node that has the room asked for, in the order of the view."""
-    return [node_body(node) for node in view.nodes if wanted is None or wanted.has_room(node)]
+    """Return the body of ``/api/v1/nodes``: one object per node that is asked for, in the order of the view."""
+    return [node_body(node) for node in view.nodes if wanted is None or wanted.is_wanted(node)]
 
 
 def node_body(node: NodeView) -> dict[str, Any]:
@@ -109,11 +109,24 @@ class Wanted:
         type: of the service, in any case; empty: any.
         health: of the service; empty: any.
         min_cores_free: the node has at least so many cores that are not busy, and says so; None: whatever it has.
+        status: of the node; empty: any.
+        node_type: one of its types; empty: any.
     """
 
     type: str = ""
     health: str = ""
     min_cores_free: int | None = None
+    status: str = ""
+    node_type: str = ""
+
+    def is_wanted(self, node: NodeView) -> bool:
+        """Tell whether a node is asked for."""
+        types = () if node.registration is None else node.registration.node_types
+        return (
+            self.has_room(node)
+            and self.status in ("", node.status.value)
+            and (not self.node_type or self.node_type in types)
+        )
 
     def has_room(self, node: NodeView) -> bool:
         """Tell whether a node has the cores asked for."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Final, Protocol
+from urllib.parse import urlencode
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import Request
@@ -34,7 +35,15 @@ from esgf_gossip.web.past_pages import (
     time_of,
 )
 from esgf_gossip.web.problems import Problem, Refused
-from esgf_gossip.web.questions import OF_NODE, OF_NODES, OF_SERVICES, QuestionError, wanted
+from esgf_gossip.web.questions import (
+    OF_NODE,
+    OF_NODES,
+    OF_SERVICES,
+    Part,
+    QuestionError,
+    refuse_blank,
+    wanted,
+)
 from esgf_gossip.web.resources import MISSING, RETRY_AFTER_S, KeptPage, Page, ProblemPage, send_document
 
 JSON: Final = "application/json"
@@ -55,27 +64,41 @@ def asked(request: Request, known: tuple[str, ...]) -> Wanted:
     Raises:
         Refused: 400, a parameter or a value is not known.
     """
+    fields = fields_of(request)
     try:
-        return wanted(fields_of(request), known)
+        refuse_blank(fields)
+        return wanted(fields, known)
     except QuestionError as error:
         raise Refused(Problem(400, str(error))) from None
 
 
 def send_view(facade: Facade, request: Request, body_of: Callable[[FederationView], Any]) -> Any:
     """
-    Send a body made of the newest view, or of that of the time ``at`` of the request.
+    Send a body made of the newest view, or of that of the time ``at`` of the request; of a list the part asked for.
 
     Raises:
-        Refused: 400, it is no time; and whatever ``body_of`` refuses.
+        Refused: 400, what is asked cannot be read; and whatever ``body_of`` refuses.
     """
     fields = fields_of(request)
-    if "at" not in fields:
-        return send_document(request, json_document(body_of(facade.view())))
     try:
-        at_ms = time_of(fields, facade.now_ms())
+        part = Part.read(fields)
+        at_ms = time_of(fields, facade.now_ms()) if "at" in fields else None
     except QuestionError as error:
         raise Refused(Problem(400, str(error))) from None
-    return send_past(request, facade.past, at_ms, body_of)
+
+    def parted(view: FederationView) -> Any:
+        body = body_of(view)
+        if not isinstance(body, list):
+            return body
+        offset = part.next_offset(body)
+        if offset is not None:
+            query = urlencode({**fields, "offset": str(offset)})
+            request.setHeader("Link", f'<{request.path.decode("ascii", "replace")}?{query}>; rel="next"')
+        return part.of(body)
+
+    if at_ms is None:
+        return send_document(request, json_document(parted(facade.view())))
+    return send_past(request, facade.past, at_ms, parted)
 
 
 class ViewPage(Page):
@@ -106,7 +129,7 @@ class ViewPage(Page):
 
 
 class NodesPage(ViewPage):
-    """``/api/v1/nodes?min_cores_free=``, and below it one page per host."""
+    """``/api/v1/nodes``, all or those asked for, and below it one page per host."""
 
     def __init__(self, facade: Facade) -> None:
         super().__init__(facade, nodes_body)
@@ -177,7 +200,7 @@ class ExplainPage(Page):
 
 
 class ServicesPage(Page):
-    """``/api/v1/services?type=&health=&min_cores_free=&at=``."""
+    """``/api/v1/services``, all or those asked for."""
 
     def __init__(self, facade: Facade) -> None:
         super().__init__()

@@ -135,10 +135,10 @@ class Archive:
             self._health = {
                 key: str(detail.get("health")) for key, detail in self._history.last_words(HEALTH).items()
             }
+            self._fill_recent()
         except HistoryError as error:
             self._failed(str(error))
             return
-        self._fill_recent()
         for line in self._registry.table:
             if newest.get(line.digest.origin) != line.payload_sha256:
                 self._digest(

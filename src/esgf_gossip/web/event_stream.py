@@ -22,7 +22,9 @@ from esgf_gossip.web.outlet import Outlet
 from esgf_gossip.web.problems import Problem, Refused
 from esgf_gossip.web.resources import Page
 
-CLIENTS: Final = 64
+CLIENTS: Final = 256
+# For each of them: together no more than the control socket's clients may hold.
+UNSENT_BYTES: Final = 256 * 1024
 # Below the minute after which common proxies drop a silent connection.
 HEARTBEAT_S: Final = 15.0
 HEARTBEAT: Final = b": heartbeat\n\n"
@@ -86,7 +88,7 @@ class EventStreamPage(Page):
             transport.loseConnection()
 
     def _admit(self, request: Request) -> None:
-        client = _Client(request, Outlet(request.write, lambda: _abort(request)))
+        client = _Client(request, Outlet(request.write, lambda: _abort(request), most_bytes=UNSENT_BYTES))
         finished: Deferred[None] = request.notifyFinish()
         finished.addBoth(lambda _outcome: self._dismiss(client))
         request.registerProducer(client.outlet, streaming=True)

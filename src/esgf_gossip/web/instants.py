@@ -62,5 +62,5 @@ def _read(said: str, now_ms: int, zone: tzinfo | None) -> int | None:
     if moment.tzinfo is None:
         # astimezone reads a moment without a zone as the host's own time.
         moment = moment.astimezone() if zone is None else moment.replace(tzinfo=zone)
-    found = round(moment.timestamp() * 1000)
-    return found if found >= 0 else None
+    # Before 1970 there was no federation: the past ends there.
+    return max(0, round(moment.timestamp() * 1000))

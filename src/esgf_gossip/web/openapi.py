@@ -16,7 +16,7 @@ from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.views.history_json import KINDS
 from esgf_gossip.views.node_json import COUNTED
 from esgf_gossip.web.past_pages import CHANGES_MOST, REGISTRATION_XML
-from esgf_gossip.web.questions import HEALTH, SERVICE_TYPES
+from esgf_gossip.web.questions import HEALTH, NODE_TYPES, PLACES_MOST, SERVICE_TYPES, STATUSES
 
 Schema = dict[str, Any]
 
@@ -217,18 +217,33 @@ _BETWEEN: Final[list[Schema]] = [
     _query("from", INSTANT, "the earlier time", required=True),
     _query("to", INSTANT, "the later time; now where it is not given"),
 ]
-_ROOM_QUERY: Final[list[Schema]] = [
+_LIST_QUERY: Final[list[Schema]] = [
     _query(
         "min_cores_free",
         {"type": "integer", "minimum": 0, "maximum": CORES_MOST},
         "only nodes that say that they have so many cores free",
     ),
     _AT,
+    _query(
+        "limit",
+        {"type": "integer", "minimum": 1, "maximum": PLACES_MOST},
+        "at most so many; Link names the next page",
+    ),
+    _query(
+        "offset",
+        {"type": "integer", "minimum": 0, "maximum": PLACES_MOST},
+        "from this one on, counted from 0",
+    ),
+]
+_NODE_QUERY: Final[list[Schema]] = [
+    _query("status", {"enum": list(STATUSES)}, "only nodes of this status"),
+    _query("node_type", {"enum": list(NODE_TYPES)}, "only nodes of this type"),
+    *_LIST_QUERY,
 ]
 _SERVICE_QUERY: Final[list[Schema]] = [
     _query("type", {"enum": list(SERVICE_TYPES)}, "only services of this type"),
     _query("health", {"enum": list(HEALTH)}, "only services of this health"),
-    *_ROOM_QUERY,
+    *_LIST_QUERY,
 ]
 _LAST_EVENT_ID: Final[Schema] = {
     "name": "Last-Event-ID",
@@ -260,7 +275,7 @@ def openapi_body(documents: Iterable[str], version: str) -> dict[str, Any]:
         },
         "/api/v1/status": _json("What this node says of itself", _named("Status")),
         "/api/v1/nodes": _json(
-            "Every node of the federation", _list_of(_named("Node")), _ROOM_QUERY, [400, 503]
+            "Every node of the federation", _list_of(_named("Node")), _NODE_QUERY, [400, 503]
         ),
         "/api/v1/nodes/{host}": _json("One node", _named("Node"), [_HOST, _AT], [400, 404, 503]),
         "/api/v1/nodes/{host}/explain": _json(
@@ -272,7 +287,7 @@ def openapi_body(documents: Iterable[str], version: str) -> dict[str, Any]:
         "/api/v1/history": _json(
             "What happened",
             _named("History"),
-            [_query("host", TEXT, "only of this node"), *_HISTORY_QUERY],
+            [_query("host", {"type": "string", "minLength": 1}, "only of this node"), *_HISTORY_QUERY],
             [400, 503],
         ),
         "/api/v1/differences": _json(

@@ -26,7 +26,7 @@ class Outlet:
 
     Args:
         write: takes one chunk, at once.
-        give_up: called once when more than ``UNSENT_BYTES`` wait; nothing is written after.
+        give_up: called once when more than ``most_bytes`` wait; nothing is written after.
         drained: called whenever everything that waited was written.
     """
 
@@ -35,7 +35,9 @@ class Outlet:
         write: Callable[[bytes], object],
         give_up: Callable[[], object],
         drained: Callable[[], object] = lambda: None,
+        most_bytes: int = UNSENT_BYTES,
     ) -> None:
+        self._most_bytes = most_bytes
         self._write = write
         self._give_up = give_up
         self._drained = drained
@@ -53,7 +55,7 @@ class Outlet:
             return
         self._waiting.append(chunk)
         self._waiting_bytes += len(chunk)
-        if self._waiting_bytes > UNSENT_BYTES:
+        if self._waiting_bytes > self._most_bytes:
             self.close()
             self._give_up()
 

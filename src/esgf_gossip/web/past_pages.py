@@ -23,7 +23,7 @@ from esgf_gossip.web.archive import Moment, PastError
 from esgf_gossip.web.instants import InstantError, instant_ms
 from esgf_gossip.web.kept import KeptDocument
 from esgf_gossip.web.problems import Problem, Refused
-from esgf_gossip.web.questions import QuestionError, refuse_unknown
+from esgf_gossip.web.questions import QuestionError, number, refuse_blank, refuse_unknown
 from esgf_gossip.web.resources import Page, send_document, send_problem
 
 REGISTRATION_XML: Final = "registration.xml"
@@ -66,14 +66,14 @@ def history_wish(fields: Mapping[str, Any], known: tuple[str, ...], now_ms: int,
     kind = str(fields.get("kind", ""))
     if kind and kind not in KINDS:
         raise QuestionError(f"kind is one of {', '.join(KINDS)}")
-    before = _number(fields, "before", 0, _ID_MAX)
+    before = number(fields, "before", 0, _ID_MAX)
     return Wish(
         host=host or str(fields.get("host", "")).lower(),
         kinds=(kind,) if kind else KINDS,
         since_ms=_time(fields, "since", now_ms),
         until_ms=_time(fields, "until", now_ms),
         before_id=before,
-        limit=_number(fields, "limit", 1, CHANGES_MOST) or CHANGES_USUAL,
+        limit=number(fields, "limit", 1, CHANGES_MOST) or CHANGES_USUAL,
     )
 
 
@@ -126,15 +126,6 @@ def _time(fields: Mapping[str, Any], name: str, now_ms: int) -> int | None:
         return instant_ms(text, now_ms)
     except InstantError as error:
         raise QuestionError(f"{name}: {error}") from None
-
-
-def _number(fields: Mapping[str, Any], name: str, least: int, most: int) -> int | None:
-    text = str(fields.get(name, ""))
-    if not text:
-        return None
-    if not (text.isascii() and text.isdecimal() and len(text) <= 16 and least <= int(text) <= most):
-        raise QuestionError(f"{name} is a number from {least} to {most}")
-    return int(text)
 
 
 def fields_of(request: Request) -> dict[str, str]:
@@ -195,7 +186,9 @@ class QuestionPage(Page):
             Refused: 400, a parameter or a value is not known.
         """
         try:
-            return self.asked(request, fields_of(request), self._now_ms())
+            fields = fields_of(request)
+            refuse_blank(fields)
+            return self.asked(request, fields, self._now_ms())
         except QuestionError as error:
             raise Refused(Problem(400, str(error))) from None
 

@@ -17,7 +17,7 @@ from esgf_gossip.web.connection import IDLE_S, NodeChannel, NodeRequest
 from esgf_gossip.web.host_names import HostNames
 
 # Event clients included; the rest is a portal or two with their keep-alive connections.
-CONNECTIONS: Final = 256
+CONNECTIONS: Final = 384
 
 
 class NodeSite(Site):

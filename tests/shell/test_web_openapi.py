@@ -1,0 +1,87 @@
+"""The service described for programs: openapi.json beside what is answered."""
+
+import pytest
+
+from esgf_gossip.web.openapi import HEALTH
+from helpers.web import HOST, PATHS, Client, StubDaemon, a_node, a_site
+
+XML = b"<Registration/>" * 100
+
+
+@pytest.fixture
+def daemon():
+    """The daemon behind the site."""
+    return StubDaemon(a_node(), a_node("esgf-b.example.org", registration=None))
+
+
+@pytest.fixture
+def client(daemon):
+    """A connected client."""
+    return Client(a_site(daemon))
+
+
+def test_openapi_describes_exactly_what_is_served(client, daemon):
+    """Every path described answers with a type described; every listed path is described."""
+    daemon.documents.keep("registration.xml", XML)
+    description = client.ask("/openapi.json").json
+    assert description["openapi"] == "3.1.0"
+    below = {"/api/v1/nodes/{host}", "/api/v1/events", "/api/v1/differences"}
+    below |= {f"/api/v1/nodes/{{host}}/{name}" for name in ("explain", "history")}
+    assert {*PATHS, "/registration.xml", *below} == set(description["paths"])
+    for path, methods in description["paths"].items():
+        needed = [
+            one["name"] for one in methods["get"]["parameters"] if one["in"] == "query" and one["required"]
+        ]
+        query = "&".join(f"{name}=2026-11-26" for name in needed)
+        answer = client.ask(f"{path.replace('{host}', HOST)}?{query}".rstrip("?"), "HEAD")
+        described = methods["get"]["responses"]["200"]["content"]
+        assert [answer.fields["content-type"].partition(";")[0]] == list(described)
+
+
+def test_bodies_fit_their_schemas(client, daemon):
+    """Status, nodes and problems are what openapi.json says, without a field more."""
+    schemas = client.ask("/openapi.json").json["components"]["schemas"]
+    assert set(HEALTH) == set(schemas["Service"]["properties"]["health"]["enum"])
+    conform(client.ask("/api/v1/status").json, schemas["Status"], schemas)
+    services = client.ask("/api/v1/services").json
+    assert services
+    for service in services:
+        conform(service, schemas["ListedService"], schemas)
+    for node in client.ask("/api/v1/nodes").json:
+        conform(node, schemas["Node"], schemas)
+    explanation = client.ask(f"/api/v1/nodes/{HOST}/explain").json
+    assert {one["vote"] for one in explanation["observers"]} == {"reports", "does not report"}
+    conform(explanation, schemas["Explanation"], schemas)
+    assert client.ask("/api/v1/nodes/nobody.example.org/explain").status == 404
+    conform(client.ask("/api/v1/history").json, schemas["History"], schemas)
+    differences = client.ask("/api/v1/differences?from=2026-11-26").json
+    assert differences["nodes"][0]["changes"]
+    conform(differences, schemas["Differences"], schemas)
+    conform(client.ask("/nowhere").json, schemas["Problem"], schemas)
+
+
+def conform(body, schema, schemas):
+    """Check a body against the part of JSON Schema that openapi.json uses."""
+    if "$ref" in schema:
+        schema = schemas[schema["$ref"].rpartition("/")[2]]
+    if "anyOf" in schema:
+        schema = schema["anyOf"][1 if body is None else 0]
+    if "enum" in schema:
+        assert body in schema["enum"]
+    kinds = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "integer": int,
+        "boolean": bool,
+        "number": (int, float),
+        "null": type(None),
+    }
+    if "type" in schema:
+        assert isinstance(body, kinds[schema["type"]])
+    for item in body if isinstance(body, list) else ():
+        conform(item, schema["items"], schemas)
+    if "properties" in schema:
+        assert set(schema["required"]) <= set(body) <= set(schema["properties"])
+        for name, value in body.items():
+            conform(value, schema["properties"][name], schemas)

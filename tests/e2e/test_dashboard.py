@@ -193,6 +193,27 @@ def test_a_change_is_told_and_shown_on_the_open_page(browser, serve):
         assert page.locator("#nodes tbody tr").count() == 10
 
 
+def test_a_tab_that_nobody_sees_rests_and_catches_up(browser, serve):
+    """Hidden, it holds no connection to the node; seen again, it shows what happened meanwhile."""
+    server = serve("13")
+    look = "(hidden) => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true}); document.dispatchEvent(new Event('visibilitychange')); }"
+    with a_visit(browser, server.url) as visit:
+        page = visit.open("/")
+        page.locator("#live", has_text="live").wait_for()
+        page.evaluate(look, True)
+        page.locator("#live", has_text="paused").wait_for()
+        server.order("suspect")
+        # The order has been carried out when the API says so; the page has not asked.
+        url = f"{server.url}/api/v1/nodes/esgf-node001.site1.example.org"
+        eventually(lambda: page.request.get(url).json()["status"] == "suspect", "the node changes")
+        assert page.locator(STATUS_OF_SECOND).inner_text() != "suspect"
+        page.evaluate(look, False)
+        page.locator(STATUS_OF_SECOND, has_text="suspect").wait_for()
+        page.locator("#live", has_text="live").wait_for()
+        server.order("up")
+        page.locator(STATUS_OF_SECOND, has_text="up").wait_for()
+
+
 def test_the_five_questions_are_answered_in_one_step(browser, serve):
     """Down since when, who says so, shards in use and left out, the next certificate, yesterday at 14:00."""
     with a_visit(browser, serve("500").url) as visit:

@@ -76,6 +76,10 @@ def test_the_wheel_holds_plugin_and_site_data_and_nothing_private(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert "twisted/plugins/esgf_gossip_plugin.py" in names
+    dashboard = ROOT / "src/esgf_gossip/web/dashboard"
+    shipped = [path for folder in ("static", "templates") for path in (dashboard / folder).iterdir()]
+    assert len(shipped) > 12
+    assert {str(path.relative_to(ROOT / "src")) for path in shipped} <= set(names)
     assert "twisted/__init__.py" not in names
     assert "twisted/plugins/__init__.py" not in names
     assert sum(name.endswith("/esgf.properties") for name in names) == 13

@@ -220,7 +220,7 @@ def test_a_question_for_no_number_is_refused(text):
 
 def test_a_question_with_another_name_is_refused():
     """What can be asked is named."""
-    with pytest.raises(QuestionError, match=r"no parameter 'type'; known: min_cores_free"):
+    with pytest.raises(QuestionError, match=r"no parameter 'type'; known: status, node_type, min_cores_free"):
         wanted({"type": "IndexService"}, OF_NODES)
     assert wanted({"type": "", "min_cores_free": "7"}, OF_SERVICES) == Wanted(min_cores_free=7)
 

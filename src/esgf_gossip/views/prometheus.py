@@ -89,6 +89,7 @@ def _of_daemon(view: FederationView) -> Iterator[Metric]:
         "esgf_gossip_fault", "1 while a part of the daemon is at fault.", labels=["part"]
     )
     faults.add_metric(["storage"], bool(own.storage_error))
+    faults.add_metric(["history"], bool(own.history_error))
     faults.add_metric(["publishing"], bool(own.publishing_stopped))
     faults.add_metric(["trust"], bool(own.trust_error))
     yield faults

@@ -191,28 +191,42 @@
     while (news.children.length > NEWS_KEPT) news.firstElementChild.remove();
   }
 
+  let events = null;
+
   function listen() {
-    const events = new EventSource("/api/v1/events");
-    let wasLost = false;
-    events.onopen = () => {
+    if (events || document.hidden) return;
+    const stream = events = new EventSource("/api/v1/events");
+    stream.onopen = () => {
       say("live", "live");
       // What happened before the stream was open is not told by it.
-      if (wasLost) schedule(SETTLE_MS);
-      wasLost = false;
+      schedule(SETTLE_MS);
     };
-    events.onerror = () => {
-      wasLost = true;
+    stream.onerror = () => {
       say("lost", "connection lost; trying again");
-      if (events.readyState === EventSource.CLOSED) setTimeout(listen, RETRY_MS);
+      if (stream.readyState === EventSource.CLOSED && events === stream) {
+        events = null;
+        setTimeout(listen, RETRY_MS);
+      }
     };
     for (const name of ["digest-accepted", "service-health", "document-changed", "dataset-event", "reset"]) {
-      events.addEventListener(name, () => schedule(SETTLE_MS));
+      stream.addEventListener(name, () => schedule(SETTLE_MS));
     }
-    events.addEventListener("node-status", (event) => {
+    stream.addEventListener("node-status", (event) => {
       const data = JSON.parse(event.data);
       tell(`${data.host} is ${data.status}`);
       schedule(SETTLE_MS);
     });
+  }
+
+  // A browser has six connections to a node: a tab that nobody sees must not hold one.
+  function rest() {
+    if (!document.hidden) {
+      listen();
+    } else if (events) {
+      events.close();
+      events = null;
+      say("", "paused while hidden");
+    }
   }
 
   remember(document);
@@ -222,7 +236,7 @@
   if (isOfThePast()) {
     say("", "as it was");
   } else {
-    document.addEventListener("visibilitychange", () => schedule(SETTLE_MS));
+    document.addEventListener("visibilitychange", rest);
     // Ages, figures and expiry move without an event.
     setInterval(() => schedule(SETTLE_MS), 30000);
     listen();

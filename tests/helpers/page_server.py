@@ -20,7 +20,6 @@ from twisted.protocols.basic import LineReceiver
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from esgf_gossip.views.federation import NodeStatus
-from esgf_gossip.web.archive import Moment
 from esgf_gossip.web.site import make_site
 from helpers import crowd
 from helpers.web import StubDaemon, StubPast
@@ -43,10 +42,6 @@ class CrowdPast(StubPast):
     def changes(self, wish: Any) -> Deferred[dict[str, Any]]:
         found = [one for one in self.told if wish.host in ("", one["host"]) and one["kind"] in wish.kinds]
         return succeed({"begins_ms": crowd.NOW_MS - 60 * crowd.DAY_MS, "changes": found, "next_before": None})
-
-    def view(self, at_ms: int) -> Deferred[Moment]:
-        view = attrs.evolve(self._daemon.picture, at_ms=at_ms)
-        return succeed(Moment(view, crowd.NOW_MS - 60 * crowd.DAY_MS))
 
 
 class CrowdDaemon(StubDaemon):

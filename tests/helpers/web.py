@@ -20,7 +20,6 @@ from esgf_gossip.storage.history import Wish
 from esgf_gossip.views.explanation import explain
 from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView, OwnState
 from esgf_gossip.views.history_json import change_body
-from esgf_gossip.web.archive import Moment
 from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.kept import KeptDocuments
 from esgf_gossip.web.log_tail import LogTail
@@ -109,9 +108,8 @@ class StubPast:
         change = change_body(7, NOON_MS, wish.host or HOST, "status", detail)
         return self._answer({"begins_ms": NOON_MS - 1000, "changes": [change], "next_before": None})
 
-    def view(self, at_ms: int) -> Deferred[Moment]:
-        view = attrs.evolve(self._daemon.picture, at_ms=at_ms)
-        return self._answer(Moment(view, NOON_MS - 1000))
+    def view(self, at_ms: int) -> Deferred[FederationView]:
+        return self._answer(attrs.evolve(self._daemon.picture, at_ms=at_ms))
 
     def document(self, at_ms: int) -> Deferred[bytes]:
         return self._answer(b"<Registration at='%d'/>" % at_ms)

@@ -9,7 +9,7 @@ from esgf_gossip.core.registry import Registry, sha256
 from esgf_gossip.storage.history import FILE_NAME, History, Wish
 from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.views.judgement import Policy
-from esgf_gossip.web.archive import WAITING_QUESTIONS, WRITE_AFTER_S, Archive, PastError
+from esgf_gossip.web.archive import WAITING_QUESTIONS, WRITE_AFTER_S, Archive, PastError, TooEarlyError
 from esgf_gossip.web.events import EventHub
 from helpers.bench import a_line
 from helpers.web import a_node, a_registration, a_view
@@ -126,12 +126,19 @@ def test_the_federation_and_its_document_are_as_they_were(scene):
     scene.clock.advance(60)
     scene.accept(2, node__short__name="B")
     now_ms, then_ms = scene.now_ms(), scene.now_ms() - 1000
-    assert got(scene.archive.view(then_ms)).view.node(HOST).registration.short_name == "A"
-    assert got(scene.archive.view(now_ms)).view.node(HOST).registration.short_name == "B"
+    assert got(scene.archive.view(then_ms)).node(HOST).registration.short_name == "A"
+    assert got(scene.archive.view(now_ms)).node(HOST).registration.short_name == "B"
     assert b'shortName="A"' in got(scene.archive.document(then_ms))
     (difference,) = got(scene.archive.differences(then_ms, now_ms))
     assert {one["name"] for one in difference["changes"]} == {"short_name", "property.node.short.name"}
-    assert got(scene.archive.view(NOW_MS - 1)).view.nodes == ()
+    # An empty federation would be a lie: nothing is known of that time.
+    for answer in (
+        scene.archive.view(NOW_MS - 1),
+        scene.archive.document(NOW_MS - 1),
+        scene.archive.differences(NOW_MS - 1, now_ms),
+    ):
+        with pytest.raises(TooEarlyError, match="begins at 2023-11-14T22:13:20"):
+            got(answer)
 
 
 def test_what_changed_while_the_daemon_was_down_is_kept_at_the_start(scene):
@@ -160,7 +167,7 @@ def test_a_line_gone_over_a_restart_is_withdrawn(scene):
     scene.registry.withdraw(HOST)
     scene.open()
     assert scene.told()[0]["summary"] == "is out: not held any more after a restart"
-    assert got(scene.archive.view(scene.now_ms())).view.nodes == ()
+    assert got(scene.archive.view(scene.now_ms())).nodes == ()
 
 
 def test_a_disk_that_fails_loses_nothing_that_fits_into_memory(scene, monkeypatch):

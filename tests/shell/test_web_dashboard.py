@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.views.lists_xml import LISTS, document, entries
-from esgf_gossip.web.archive import PastError
+from esgf_gossip.web.archive import PastError, TooEarlyError
 from esgf_gossip.web.dashboard import contexts, federation, words, world_map
 from esgf_gossip.web.dashboard.trust import trust_rows
 from helpers import crowd
@@ -97,6 +97,9 @@ def test_without_a_history_the_pages_stand(client, daemon):
         page = client.ask(path)
         assert (page.status, "the disk is away" in page.body.decode()) == (200, True)
     assert client.ask("/?at=now").status == 503
+    daemon.past.fault = TooEarlyError(NOW)
+    early = client.ask("/?at=2020-01-01")
+    assert (early.status, "begins at 2026-11-26" in early.body.decode()) == (404, True)
 
 
 @pytest.fixture(scope="module")

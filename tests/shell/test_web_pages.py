@@ -8,10 +8,22 @@ from twisted.internet.task import Clock
 
 from esgf_gossip.views.federation import FederationView, NodeStatus
 from esgf_gossip.views.node_json import node_body, nodes_body, status_body
-from esgf_gossip.web.archive import PastError
+from esgf_gossip.web.archive import PastError, TooEarlyError
 from esgf_gossip.web.host_names import HostNames
 from esgf_gossip.web.kept import KeptDocument, KeptDocuments
-from helpers.web import HOST, NOON_MS, PATHS, Client, StubDaemon, a_node, a_site, a_view, parsed, request
+from helpers.web import (
+    HOST,
+    NOON,
+    NOON_MS,
+    PATHS,
+    Client,
+    StubDaemon,
+    a_node,
+    a_site,
+    a_view,
+    parsed,
+    request,
+)
 
 XML = b"<Registration/>" * 100
 
@@ -156,6 +168,9 @@ def test_the_past_is_asked_by_time_and_says_when_it_cannot_tell(client, daemon):
     daemon.past.fault = PastError("the disk is away")
     refused = client.ask("/api/v1/nodes?at=now")
     assert (refused.status, refused.json["detail"]) == (503, "the disk is away")
+    daemon.past.fault = TooEarlyError(NOON_MS)
+    refused = client.ask("/registration.xml?at=2020-01-01")
+    assert (refused.status, NOON in refused.json["detail"]) == (404, True)
     for path, said in {
         "/api/v1/history?since=soon": "yesterday 14:00",
         "/api/v1/history?limit=0": "from 1 to 1000",

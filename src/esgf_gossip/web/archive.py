@@ -27,6 +27,7 @@ from esgf_gossip.views.differences import view_differences
 from esgf_gossip.views.federation import FederationView, OwnState
 from esgf_gossip.views.history_json import DIGEST, FORK, HEALTH, STATUS, WITHDRAWN, change_body
 from esgf_gossip.views.judgement import Policy
+from esgf_gossip.views.node_json import utc_text
 from esgf_gossip.views.past import past_view
 from esgf_gossip.views.registration_xml import ElementCache, render
 from esgf_gossip.web.events import Event
@@ -50,12 +51,15 @@ class PastError(Exception):
     """Report why the past cannot be told now, in one line."""
 
 
-@attrs.frozen
-class Moment:
-    """A view of an earlier time; ``begins_ms`` is from when on this node can tell."""
+class TooEarlyError(PastError):
+    """Report that a time is before the history of this node begins."""
 
-    view: FederationView
-    begins_ms: int
+    def __init__(self, begins_ms: int) -> None:
+        super().__init__(
+            f"the history of this node begins at {utc_text(begins_ms)}"
+            if begins_ms
+            else "this node has no history yet"
+        )
 
 
 class Archive:
@@ -272,13 +276,19 @@ class Archive:
 
         return self._ask(read)
 
-    def view(self, at_ms: int) -> Deferred[Moment]:
-        """Return the view of an earlier time; fails as ``changes``."""
+    def view(self, at_ms: int) -> Deferred[FederationView]:
+        """
+        Return the view of an earlier time.
+
+        Fails with:
+            TooEarlyError: nothing is known of that time.
+            PastError: as ``changes``.
+        """
         judge = self._judge()
-        return self._ask(lambda reader: Moment(judge(reader, at_ms), reader.begins_ms()))
+        return self._ask(lambda reader: judge(reader, at_ms))
 
     def document(self, at_ms: int) -> Deferred[bytes]:
-        """Return registration.xml as it would have been written at a time; fails as ``changes``."""
+        """Return registration.xml as it would have been written at a time; fails as ``view``."""
         judge = self._judge()
 
         def read(reader: HistoryReader) -> bytes:
@@ -290,7 +300,7 @@ class Archive:
         return self._ask(read)
 
     def differences(self, from_ms: int, to_ms: int) -> Deferred[list[dict[str, Any]]]:
-        """Return what differs between two times, one object a node; fails as ``changes``."""
+        """Return what differs between two times, one object a node; fails as ``view``."""
         judge = self._judge()
         return self._ask(lambda reader: view_differences(judge(reader, from_ms), judge(reader, to_ms)))
 
@@ -299,6 +309,9 @@ class Archive:
         own, policy = self._own(), self._policy()
 
         def view(reader: HistoryReader, at_ms: int) -> FederationView:
+            begins_ms = reader.begins_ms()
+            if at_ms < begins_ms or not begins_ms:
+                raise TooEarlyError(begins_ms)
             lines = reader.lines(at_ms)
             refs = (ref.sha256 for line in lines for ref in line.digest.entries.values())
             return past_view(lines, reader.bodies(refs), own, at_ms, lambda: policy)

@@ -264,7 +264,7 @@ class ControlProtocol(LineOnlyReceiver):
         if not fields.get("at"):
             return body_of(self._commands.view())
         at_ms = _read(time_of, fields, self._commands.now_ms())
-        return _of_the_past(self._commands.past.view(at_ms), lambda moment: body_of(moment.view))
+        return _of_the_past(self._commands.past.view(at_ms), body_of)
 
     def _nodes(self, fields: Mapping[str, Any]) -> Any:
         question = _read(wanted, fields, OF_NODES)

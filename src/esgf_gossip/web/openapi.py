@@ -269,7 +269,7 @@ def openapi_body(documents: Iterable[str], version: str) -> dict[str, Any]:
                 "A file that ESGF programs read",
                 _document("application/xml"),
                 [*([_AT] if name == REGISTRATION_XML else []), _IF_NONE_MATCH],
-                [304, 503],
+                [304, 400, 404, 503] if name == REGISTRATION_XML else [304, 503],
             )
             for name in documents
         },
@@ -291,10 +291,13 @@ def openapi_body(documents: Iterable[str], version: str) -> dict[str, Any]:
             [400, 503],
         ),
         "/api/v1/differences": _json(
-            "What differs between two times", _named("Differences"), _BETWEEN, [400, 503]
+            "What differs between two times", _named("Differences"), _BETWEEN, [400, 404, 503]
         ),
         "/api/v1/services": _json(
-            "Every service of every member", _list_of(_named("ListedService")), _SERVICE_QUERY, [400, 503]
+            "Every service of every member",
+            _list_of(_named("ListedService")),
+            _SERVICE_QUERY,
+            [400, 404, 503],
         ),
         "/api/v1/events": _path(
             "What happens, as it happens", _document("text/event-stream"), [_LAST_EVENT_ID], [503]

@@ -19,7 +19,7 @@ from esgf_gossip.storage.history import Wish
 from esgf_gossip.views.federation import FederationView
 from esgf_gossip.views.history_json import KINDS
 from esgf_gossip.views.node_json import json_bytes, utc_text
-from esgf_gossip.web.archive import Moment, PastError
+from esgf_gossip.web.archive import PastError, TooEarlyError
 from esgf_gossip.web.instants import InstantError, instant_ms
 from esgf_gossip.web.kept import KeptDocument
 from esgf_gossip.web.problems import Problem, Refused
@@ -45,7 +45,7 @@ class Past(Protocol):
     def changes(self, wish: Wish) -> Deferred[dict[str, Any]]:
         """Return what happened."""
 
-    def view(self, at_ms: int) -> Deferred[Moment]:
+    def view(self, at_ms: int) -> Deferred[FederationView]:
         """Return the view of an earlier time."""
 
     def document(self, at_ms: int) -> Deferred[bytes]:
@@ -140,7 +140,7 @@ def answer_later(request: Request, answer: Deferred[Any], document_of: Callable[
     """
     Send what an answer brings, once it does; a client that has gone is not waited for.
 
-    A PastError becomes 503, anything else 500.
+    A time that is too early becomes 404, another PastError 503, anything else 500.
     """
 
     def send(result: Any) -> None:
@@ -163,9 +163,16 @@ def answer_later(request: Request, answer: Deferred[Any], document_of: Callable[
     return NOT_DONE_YET
 
 
+def past_problem(error: PastError) -> Problem:
+    """Return how a PastError is said to a client."""
+    if isinstance(error, TooEarlyError):
+        return Problem(404, str(error))
+    return Problem(503, str(error), {"Retry-After": "5"})
+
+
 def _problem_of(failure: Failure) -> Problem:
-    if failure.check(PastError):
-        return Problem(503, failure.getErrorMessage(), {"Retry-After": "5"})
+    if isinstance(failure.value, PastError):
+        return past_problem(failure.value)
     _log.failure("A question about the past failed", failure)
     return Problem(500, "internal error; the daemon's log says more")
 
@@ -241,7 +248,7 @@ class PastDocumentPage(QuestionPage):
 
 def send_past(request: Request, past: Past, at_ms: int, body_of: Callable[[FederationView], Any]) -> Any:
     """Send a body made of an earlier view, once it is there."""
-    return answer_later(request, past.view(at_ms), lambda moment: json_document(body_of(moment.view)))
+    return answer_later(request, past.view(at_ms), lambda view: json_document(body_of(view)))
 
 
 def json_document(body: Any) -> KeptDocument:

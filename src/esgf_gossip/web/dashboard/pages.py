@@ -27,7 +27,14 @@ from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.instants import InstantError, instant_ms
 from esgf_gossip.web.kept import KeptDocument, KeptDocuments
 from esgf_gossip.web.log_tail import LogTail
-from esgf_gossip.web.past_pages import OF_ALL_HISTORY, Past, answer_later, fields_of, history_wish
+from esgf_gossip.web.past_pages import (
+    OF_ALL_HISTORY,
+    Past,
+    answer_later,
+    fields_of,
+    history_wish,
+    past_problem,
+)
 from esgf_gossip.web.problems import Problem, Refused
 from esgf_gossip.web.questions import QuestionError
 from esgf_gossip.web.resources import MISSING, Page, send_document
@@ -183,19 +190,25 @@ class FederationPage(HtmlPage):
                 at_ms = instant_ms(query.at, self._shown.now_ms())
             except InstantError as error:
                 raise Refused(Problem(400, str(error))) from None
-            return self.later(request, self._shown.past.view(at_ms), lambda found: self._then(found, query))
+            answer = self._shown.past.view(at_ms)
+            return answer_later(
+                request, answer.addErrback(self._untold), lambda found: self._then(found, query)
+            )
         view = self._shown.view()
         return send_document(request, self._dashboard.kept(view, query, lambda: self._page(view, query)))
 
-    def _then(self, found: Any, query: federation.TableQuery) -> KeptDocument:
-        if isinstance(found, str):
-            raise Refused(Problem(503, found))
-        return self._page(found.view, query, begins_ms=found.begins_ms)
+    def _untold(self, failure: Any) -> Problem:
+        failure.trap(PastError)
+        return past_problem(failure.value)
+
+    def _then(self, found: FederationView | Problem, query: federation.TableQuery) -> KeptDocument:
+        if isinstance(found, Problem):
+            raise Refused(found)
+        return self._page(found, query, is_past=True)
 
     def _page(
-        self, view: FederationView, query: federation.TableQuery, begins_ms: int | None = None
+        self, view: FederationView, query: federation.TableQuery, *, is_past: bool = False
     ) -> KeptDocument:
-        is_past = begins_ms is not None
         trust = {} if is_past else self._dashboard.trust_of(view)
         rows = federation.rows(view, trust, query)
         peers = self._shown.gossip_report()["peers"]
@@ -214,7 +227,6 @@ class FederationPage(HtmlPage):
             next_to_end=next(iter(trust.values()), None),
             recent=[] if is_past else list(getattr(self._shown.past, "recent", ())),
             is_past=is_past,
-            begins_ms=begins_ms,
         )
 
 

@@ -26,6 +26,8 @@ from esgf_gossip.web.log_tail import LogTail
 from esgf_gossip.web.picture import Picture
 
 _PASSWORD: Final = re.compile(r"(?i)(://[^\s:/@\"]*:)[^\s@\"]*@|\b(password\s*=\s*)[^\s\"]+")
+_MASK: Final = "***"
+_LOOPBACK: Final = re.compile(r"127(\.[0-9]{1,3}){3}|::1|localhost")
 
 
 class Actions(Protocol):
@@ -115,8 +117,15 @@ class Window:
         """How the list of shards names its hosts."""
         return self._actions.config.outputs.shard_form
 
+    def is_private(self) -> bool:
+        """Tell whether the HTTP service listens on an address of this host alone."""
+        listen = self._actions.config.http.listen
+        return listen is not None and bool(_LOOPBACK.fullmatch(listen[0]))
+
     def configuration(self) -> str:
-        """Return the configuration in force as TOML, passwords masked."""
-        return _PASSWORD.sub(
-            lambda found: f"{found[1] or found[2]}***{'@' if found[1] else ''}", to_toml(self._actions.config)
-        )
+        """Return the configuration in force as TOML; passwords, and what programs are called with, are masked."""
+        config = self._actions.config
+        hook = config.trust.secret_hook
+        shown = (*hook[:1], *(_MASK for _ in hook[1:]))
+        text = to_toml(attrs.evolve(config, trust=attrs.evolve(config.trust, secret_hook=shown)))
+        return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}{_MASK}{'@' if found[1] else ''}", text)

@@ -131,6 +131,7 @@ class StubDaemon:
         self.picture = a_view(*nodes)
         self.past = StubPast(self)
         self.log_tail = LogTail()
+        self.private = True
         self.documents = KeptDocuments()
         self.events = EventHub()
         self.ready = True
@@ -149,6 +150,9 @@ class StubDaemon:
 
     def gossip_report(self) -> dict[str, Any]:
         return {"counts": {}, "traffic": {}, "held": {}, "peers": []}
+
+    def is_private(self) -> bool:
+        return self.private
 
     def configuration(self) -> str:
         return '[node]\nhost = "esgf-a.example.org"\n'

@@ -8,6 +8,7 @@ import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 
 from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.views.lists_xml import LISTS, document, entries
@@ -15,7 +16,7 @@ from esgf_gossip.web.archive import PastError, TooEarlyError
 from esgf_gossip.web.dashboard import contexts, federation, words, world_map
 from esgf_gossip.web.dashboard.trust import trust_rows
 from helpers import crowd
-from helpers.web import HOST, Client, StubDaemon, a_node, a_registration, a_site, a_view
+from helpers.web import HOST, Client, StubDaemon, a_node, a_registration, a_site, a_view, request
 
 PAGES = ("/", "/services", "/trust", "/changes", "/metadata", "/datasets", "/this-node", f"/nodes/{HOST}")
 
@@ -295,3 +296,48 @@ def test_who_lags_in_trust_is_named():
     ends = [row.not_after_ms for row in rows]
     assert ends == sorted(ends)
     assert rows[0].is_soon(NOW)
+
+
+def test_log_and_configuration_are_for_this_host_alone(client, daemon):
+    """Where others can ask, the page of this node shows neither."""
+    daemon.log_tail._events.append((NOW, "info", "a line of the log"))
+    assert b"a line of the log" in client.ask("/this-node").body
+    assert b"[node]" in client.ask("/this-node").body
+    daemon.private = False
+    page = client.ask("/this-node").body
+    assert b"a line of the log" not in page
+    assert b"[node]" not in page
+
+
+def test_who_has_gone_is_not_answered_and_makes_no_room(daemon):
+    """A client that hangs up while the past is read: nothing is sent, the work behind goes on, the next is served."""
+    pending = Deferred()
+    daemon.past._answer = lambda _result: pending
+    client = Client(a_site(daemon))
+    client.send(request("/changes"))
+    client.leave()
+    assert not pending.called
+    pending.callback({"changes": [], "begins_ms": 0, "next_before": None})
+    assert b"HTTP" not in client.received
+
+
+def test_a_place_of_any_name_can_be_linked(shared):
+    """Several nodes at one place link to its name, whatever that holds."""
+    daemon, client = shared
+    registration = {"node__geolocation__city": "\ud800 & #"}
+    daemon.picture = a_view(
+        *(a_node(host, registration=a_registration(host, **registration)) for host in ("a.org", "b.org"))
+    )
+    page = client.ask("/")
+    assert page.status == 200
+    link = next(html.unescape(one) for one in re.findall(r'href="(/\?q=[^"]*)', page.body.decode()))
+    assert client.ask(link).status == 200
+
+
+def test_a_static_node_has_a_page_without_numbers_it_does_not_have(shared):
+    """It is no member: no digest, no contact, and the reason why it is shown."""
+    daemon, client = shared
+    daemon.picture = a_view(a_node(status=NodeStatus.STATIC, epoch=0, sequence=0, contact=("", 0)))
+    page = client.ask(f"/nodes/{HOST}").body.decode()
+    assert "registration_static.xml" in page
+    assert "1970" not in page

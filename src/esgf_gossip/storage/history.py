@@ -34,13 +34,14 @@ PRAGMA journal_mode = WAL;
 BEGIN;
 CREATE TABLE changes (
     id INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, host TEXT NOT NULL, kind TEXT NOT NULL,
-    is_line INTEGER NOT NULL, detail TEXT NOT NULL, payload BLOB, signature BLOB, chain BLOB,
+    is_line INTEGER NOT NULL, ends_ms INTEGER, detail TEXT NOT NULL, payload BLOB, signature BLOB, chain BLOB,
     not_before_s INTEGER, serial BLOB, groups TEXT
 ) STRICT;
 CREATE INDEX by_time ON changes (at_ms);
 CREATE INDEX by_host ON changes (host, id);
 CREATE INDEX by_line ON changes (host, id) WHERE is_line;
 CREATE INDEX by_kind ON changes (kind, id);
+CREATE INDEX by_end ON changes (ends_ms) WHERE ends_ms IS NOT NULL;
 CREATE TABLE bodies (sha256 BLOB PRIMARY KEY, body BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE uses (sha256 BLOB, change INTEGER, PRIMARY KEY (sha256, change)) STRICT, WITHOUT ROWID;
 CREATE INDEX by_change ON uses (change);
@@ -220,7 +221,16 @@ class History:
         self._last_ms = last_ms
 
     def _add_one(self, one: News, at_ms: int) -> None:
-        values: list[Any] = [at_ms, one.host, one.kind, int(one.kind in (DIGEST, WITHDRAWN))]
+        is_line = one.kind in (DIGEST, WITHDRAWN)
+        if is_line:
+            self._connection.execute(
+                "UPDATE changes SET ends_ms = ? WHERE id ="
+                " (SELECT MAX(id) FROM changes WHERE is_line AND host = ?) AND kind = ?",
+                (at_ms, one.host, DIGEST),
+            )
+        # A digest is needed until another takes its place; everything else only for its own moment.
+        ends_ms = None if one.kind == DIGEST else at_ms
+        values: list[Any] = [at_ms, one.host, one.kind, int(is_line), ends_ms]
         values.append(json.dumps(one.detail, allow_nan=False, separators=(",", ":")))
         used: dict[bytes, bytes] = dict(one.bodies)
         if one.line is None:
@@ -234,8 +244,8 @@ class History:
             values += [one.line.signed.payload, one.line.signed.signature, name]
             values += [rank.not_before_s, rank.serial, groups]
         cursor = self._connection.execute(
-            "INSERT INTO changes (at_ms, host, kind, is_line, detail, payload, signature, chain, not_before_s, serial, groups)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO changes (at_ms, host, kind, is_line, ends_ms, detail, payload, signature, chain, not_before_s, serial,"
+            " groups) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             values,
         )
         self._connection.executemany("INSERT OR IGNORE INTO bodies VALUES (?, ?)", used.items())
@@ -250,8 +260,8 @@ class History:
         """
         Forget what is too old, then the oldest where the file is too large; tell whether more is to be done.
 
-        At most ``TRIM_ROWS`` rows a call. The newest digest of each origin before the new beginning stays: the view
-        of every later time needs it.
+        At most ``TRIM_ROWS`` rows a call. A digest that was in force at the new beginning stays: the view of every
+        later time needs it.
 
         Raises:
             HistoryError: nothing was forgotten.
@@ -263,14 +273,12 @@ class History:
         begins_ms = now_ms - self._keep_ms
         if self._used_bytes() > self._most_bytes:
             row = connection.execute(
-                "SELECT MAX(at_ms) FROM (SELECT at_ms FROM changes ORDER BY id LIMIT ?)", (self._step(),)
+                "SELECT MAX(ends_ms) FROM (SELECT ends_ms FROM changes WHERE ends_ms IS NOT NULL ORDER BY ends_ms LIMIT ?)",
+                (self._step(),),
             ).fetchone()
             begins_ms = max(begins_ms, int(row[0] or 0) + 1)
         rows = connection.execute(
-            "SELECT id FROM changes AS old WHERE at_ms < :begins AND NOT (is_line AND NOT EXISTS ("
-            " SELECT 1 FROM changes AS new WHERE new.is_line AND new.host = old.host AND new.id > old.id"
-            " AND new.at_ms <= :begins)) ORDER BY id LIMIT :most",
-            {"begins": begins_ms, "most": TRIM_ROWS},
+            "SELECT id FROM changes WHERE ends_ms < ? ORDER BY ends_ms LIMIT ?", (begins_ms, TRIM_ROWS)
         ).fetchall()
         if not rows:
             return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import Request
@@ -136,30 +136,35 @@ def fields_of(request: Request) -> dict[str, str]:
     }
 
 
-def answer_later(request: Request, answer: Deferred[Any], document_of: Callable[[Any], KeptDocument]) -> Any:
+def answer_later(request: Request, answer: Deferred[Any], body_of: Callable[[Any], bytes]) -> Any:
     """
-    Send what an answer brings, once it does; a client that has gone is not waited for.
+    Send what an answer brings, once it does; nothing to a client that has gone meanwhile.
 
+    The work behind the answer goes on to its end either way: who hangs up must not make room for more of it.
     A time that is too early becomes 404, another PastError 503, anything else 500.
+
+    Args:
+        request: to be answered.
+        answer: what its body is made of.
+        body_of: makes the body, and sets status and headers.
     """
+    gone: list[Any] = []
+    request.notifyFinish().addErrback(gone.append)
 
     def send(result: Any) -> None:
+        if gone:
+            return
         if isinstance(result, Failure):
             body = send_problem(request, _problem_of(result))
         else:
             try:
-                body = send_document(request, document_of(result))
+                body = body_of(result)
             except Refused as refusal:
                 body = send_problem(request, refusal.problem)
         request.send(body)
 
-    gone = request.notifyFinish()
-    gone.addErrback(lambda _: answer.cancel())
     answer.addBoth(send)
-    # What is left is of a client that went, or a fault of ours in sending.
-    answer.addErrback(
-        lambda failure: None if failure.check(CancelledError) else _log.failure("no answer sent", failure)
-    )
+    answer.addErrback(request.processingFailed)
     return NOT_DONE_YET
 
 
@@ -215,8 +220,9 @@ class HistoryPage(QuestionPage):
         """Send what happened, the newest first."""
         known = OF_HISTORY if self._host else OF_ALL_HISTORY
         wish = history_wish(fields, known, now_ms, self._host)
+        answer = self._past.changes(wish)
         return answer_later(
-            request, self._past.changes(wish), lambda found: json_document(history_body(found))
+            request, answer, lambda found: send_document(request, json_document(history_body(found)))
         )
 
 
@@ -229,7 +235,7 @@ class DifferencesPage(QuestionPage):
         return answer_later(
             request,
             self._past.differences(from_ms, to_ms),
-            lambda nodes: json_document(differences_body(from_ms, to_ms, nodes)),
+            lambda nodes: send_document(request, json_document(differences_body(from_ms, to_ms, nodes))),
         )
 
 
@@ -242,13 +248,14 @@ class PastDocumentPage(QuestionPage):
         return answer_later(
             request,
             self._past.document(time_of(fields, now_ms)),
-            lambda body: KeptDocument(body, "application/xml"),
+            lambda body: send_document(request, KeptDocument(body, "application/xml")),
         )
 
 
 def send_past(request: Request, past: Past, at_ms: int, body_of: Callable[[FederationView], Any]) -> Any:
     """Send a body made of an earlier view, once it is there."""
-    return answer_later(request, past.view(at_ms), lambda view: json_document(body_of(view)))
+    answer = past.view(at_ms)
+    return answer_later(request, answer, lambda view: send_document(request, json_document(body_of(view))))
 
 
 def json_document(body: Any) -> KeptDocument:

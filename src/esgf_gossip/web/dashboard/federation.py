@@ -122,7 +122,8 @@ class TableQuery:
             "at": self.at,
             **changes,
         }
-        return "/?" + urlencode({name: text for name, text in fields.items() if text})
+        # A place may be a text of a stranger, with half a surrogate pair in it.
+        return "/?" + urlencode({name: text for name, text in fields.items() if text}, errors="replace")
 
     def sort_link(self, name: str) -> str:
         """Return the link of a column's head: by this column, the other way round where that is so already."""

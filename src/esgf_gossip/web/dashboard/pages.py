@@ -86,6 +86,9 @@ class Shown(Protocol):
     def configuration(self) -> str:
         """Return the configuration in force, passwords masked."""
 
+    def is_private(self) -> bool:
+        """Tell whether only this host can ask."""
+
 
 class Dashboard:
     """The pages of one node, and what they share."""
@@ -171,12 +174,19 @@ class HtmlPage(Page):
 
     def later(self, request: Request, answer: Deferred[Any], make: Callable[[Any], KeptDocument]) -> Any:
         """Send a page made of what the archive tells; where it cannot, the page says why in its place."""
-        return answer_later(request, answer.addErrback(_told_why), make)
+        return answer_later(
+            request, answer.addErrback(_told_why), lambda found: send_document(request, make(found))
+        )
 
 
 def _told_why(failure: Any) -> str:
     failure.trap(PastError)
     return str(failure.getErrorMessage())
+
+
+def _untold(failure: Any) -> Problem:
+    failure.trap(PastError)
+    return past_problem(failure.value)
 
 
 class FederationPage(HtmlPage):
@@ -192,19 +202,15 @@ class FederationPage(HtmlPage):
                 raise Refused(Problem(400, str(error))) from None
             answer = self._shown.past.view(at_ms)
             return answer_later(
-                request, answer.addErrback(self._untold), lambda found: self._then(found, query)
+                request, answer.addErrback(_untold), lambda found: self._then(request, found, query)
             )
         view = self._shown.view()
         return send_document(request, self._dashboard.kept(view, query, lambda: self._page(view, query)))
 
-    def _untold(self, failure: Any) -> Problem:
-        failure.trap(PastError)
-        return past_problem(failure.value)
-
-    def _then(self, found: FederationView | Problem, query: federation.TableQuery) -> KeptDocument:
+    def _then(self, request: Request, found: FederationView | Problem, query: federation.TableQuery) -> bytes:
         if isinstance(found, Problem):
-            raise Refused(found)
-        return self._page(found, query, is_past=True)
+            return self.refuse(request, found)
+        return send_document(request, self._page(found, query, is_past=True))
 
     def _page(
         self, view: FederationView, query: federation.TableQuery, *, is_past: bool = False
@@ -344,6 +350,7 @@ class OwnPage(HtmlPage):
                 "this_node",
                 self._shown.view(),
                 gossip=self._shown.gossip_report(),
+                is_private=self._shown.is_private(),
                 configuration=self._shown.configuration(),
                 log=self._shown.log_tail.lines,
             ),

@@ -100,6 +100,7 @@ class StubPast:
     def __init__(self, daemon: StubDaemon) -> None:
         self._daemon = daemon
         self.wishes: list[Wish] = []
+        self.recent: list[dict[str, Any]] = []
         self.fault: Exception | None = None
 
     def changes(self, wish: Wish) -> Deferred[dict[str, Any]]:

@@ -341,3 +341,16 @@ def test_a_static_node_has_a_page_without_numbers_it_does_not_have(shared):
     page = client.ask(f"/nodes/{HOST}").body.decode()
     assert "registration_static.xml" in page
     assert "1970" not in page
+
+
+def test_the_next_certificate_to_end_is_one_in_use():
+    """What a node had that expired long ago, or left, does not hide the next that matters."""
+    nodes = crowd.a_crowd(3)
+    nodes = [
+        attrs.evolve(nodes[0], status=NodeStatus.STALE),
+        *(attrs.evolve(one, status=NodeStatus.UP) for one in nodes[1:]),
+    ]
+    trust = {row.host: row for row in trust_rows(crowd.trust_of(nodes))}
+    assert next(iter(trust)) == nodes[0].host
+    assert federation.next_to_end(crowd.crowd_view(nodes), trust).host == nodes[1].host
+    assert federation.next_to_end(crowd.crowd_view([]), {}) is None

@@ -6,7 +6,7 @@ What was is the archive's to find; here are the questions of a client and the fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
@@ -40,7 +40,9 @@ _log = Logger()
 
 
 class Past(Protocol):
-    """What the pages ask of the archive; every answer may fail with PastError."""
+    """What the pages ask of the archive; every answer may fail with PastError. ``recent``: what happened last."""
+
+    recent: Collection[Mapping[str, Any]]
 
     def changes(self, wish: Wish) -> Deferred[dict[str, Any]]:
         """Return what happened."""

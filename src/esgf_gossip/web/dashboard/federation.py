@@ -161,6 +161,12 @@ def counts(view: FederationView) -> list[tuple[NodeStatus, int]]:
     return [(status, numbers[status]) for status in SEVERITY if numbers[status] or status is NodeStatus.UP]
 
 
+def next_to_end(view: FederationView, trust: Mapping[str, TrustRow]) -> TrustRow | None:
+    """Return the first certificate to end of those that are in use; what stale nodes had is of no interest."""
+    in_use = {node.host for node in view.members if node.status not in (NodeStatus.STALE, NodeStatus.LEFT)}
+    return next((row for row in trust.values() if row.host in in_use and row.not_after_ms is not None), None)
+
+
 def services_down(nodes: Sequence[NodeView]) -> int:
     """Count the services of members that are down."""
     return sum(

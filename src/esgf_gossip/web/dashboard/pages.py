@@ -230,8 +230,8 @@ class FederationPage(HtmlPage):
             kinds=federation.KINDS,
             linked=len({peer["host"] for peer in peers}),
             agreeing=len({peer["host"] for peer in peers if peer.get("same_root")}),
-            next_to_end=next(iter(trust.values()), None),
-            recent=[] if is_past else list(getattr(self._shown.past, "recent", ())),
+            next_to_end=federation.next_to_end(view, trust),
+            recent=[] if is_past else list(self._shown.past.recent),
             is_past=is_past,
         )
 

@@ -253,6 +253,8 @@ def test_marks_hold_every_node_that_says_its_place_the_worst_first():
     assert len(marks) < 120
     for mark in marks:
         assert mark.status is min((node.status for node in mark.nodes), key=world_map.SEVERITY.index)
+        assert mark.counts[0] == (mark.status, sum(node.status is mark.status for node in mark.nodes))
+        assert sum(number for _, number in mark.counts) == len(mark.nodes)
 
 
 def test_lists_tell_who_is_in_and_why_others_are_not(tmp_path):
@@ -341,6 +343,15 @@ def test_a_static_node_has_a_page_without_numbers_it_does_not_have(shared):
     page = client.ask(f"/nodes/{HOST}").body.decode()
     assert "registration_static.xml" in page
     assert "1970" not in page
+
+
+def test_alarms_are_no_list_without_end(shared):
+    """A federation in which everybody contradicts itself is told in so many lines."""
+    daemon, client = shared
+    daemon.picture = a_view(*(a_node(f"n{number}.org", forked=True) for number in range(60)))
+    page = client.ask("/trust").body.decode()
+    assert page.count("revoke its certificate</li>") == 20
+    assert "and 40 more" in page
 
 
 def test_the_next_certificate_to_end_is_one_in_use():

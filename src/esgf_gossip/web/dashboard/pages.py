@@ -55,6 +55,8 @@ STATIC: Final = {
 # Of one node on its own page, and of one page of changes.
 CHANGES_OF_A_NODE: Final = 30
 CHANGES_A_PAGE: Final = 100
+# Nobody reads more, and a page must not become a list of them.
+ALARMS_SHOWN: Final = 20
 # Renderings kept for the view of now: a wall screen and a few questions.
 PAGES_KEPT: Final = 16
 
@@ -137,12 +139,14 @@ class Dashboard:
             for node in view.nodes
             if node.forked
         ]
-        return [
+        told_now = [
             *(f"{what}: {text}" for what, text in told.items() if text),
             *(f"Trust: {text}" for text in own.trust_alarms),
             *own.list_alarms,
             *forked,
         ]
+        more = len(told_now) - ALARMS_SHOWN
+        return [*told_now[:ALARMS_SHOWN], *([f"and {more} more"] if more > 0 else [])]
 
 
 class HtmlPage(Page):

@@ -8,6 +8,7 @@ Earth (Savric, Patterson, Jenny 2018), which keeps areas and looks like a globe.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
@@ -70,6 +71,11 @@ class Mark:
     def status(self) -> NodeStatus:
         """The worst status of its nodes."""
         return self.nodes[0].status
+
+    @property
+    def counts(self) -> list[tuple[NodeStatus, int]]:
+        """How many of its nodes have each status, the worst first: the first number is the one on the mark."""
+        return list(Counter(node.status for node in self.nodes).items())
 
 
 def marks(nodes: Iterable[NodeView]) -> list[Mark]:

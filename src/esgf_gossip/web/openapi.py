@@ -15,7 +15,7 @@ from esgf_gossip.esgf.resources import CORES_MOST
 from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.views.history_json import KINDS
 from esgf_gossip.views.node_json import COUNTED
-from esgf_gossip.web.past_pages import CHANGES_MOST, REGISTRATION_XML
+from esgf_gossip.web.past_pages import CHANGES_MOST, ID_MAX, REGISTRATION_XML
 from esgf_gossip.web.questions import HEALTH, NODE_TYPES, PLACES_MOST, SERVICE_TYPES, STATUSES
 
 Schema = dict[str, Any]
@@ -208,7 +208,11 @@ _HISTORY_QUERY: Final[list[Schema]] = [
     _query("since", INSTANT, "only what happened from then on"),
     _query("until", INSTANT, "only what happened up to then"),
     _query("kind", {"enum": list(KINDS)}, "only changes of this kind"),
-    _query("before", COUNT, "only changes with a smaller id: next_before of the page before"),
+    _query(
+        "before",
+        {**COUNT, "maximum": ID_MAX},
+        "only changes with a smaller id: next_before of the page before",
+    ),
     _query(
         "limit", {"type": "integer", "minimum": 1, "maximum": CHANGES_MOST}, "at most so many, the newest"
     ),

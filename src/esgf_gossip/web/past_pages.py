@@ -30,7 +30,7 @@ REGISTRATION_XML: Final = "registration.xml"
 JSON: Final = "application/json"
 CHANGES_USUAL: Final = 100
 CHANGES_MOST: Final = 1000
-_ID_MAX: Final = 2**53
+ID_MAX: Final = 2**53
 
 OF_HISTORY: Final = ("since", "until", "kind", "before", "limit")
 OF_ALL_HISTORY: Final = ("host", *OF_HISTORY)
@@ -68,7 +68,7 @@ def history_wish(fields: Mapping[str, Any], known: tuple[str, ...], now_ms: int,
     kind = str(fields.get("kind", ""))
     if kind and kind not in KINDS:
         raise QuestionError(f"kind is one of {', '.join(KINDS)}")
-    before = number(fields, "before", 0, _ID_MAX)
+    before = number(fields, "before", 0, ID_MAX)
     return Wish(
         host=host or str(fields.get("host", "")).lower(),
         kinds=(kind,) if kind else KINDS,

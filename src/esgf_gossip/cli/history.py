@@ -22,10 +22,10 @@ from esgf_gossip.config import load
 from esgf_gossip.views.history_json import KINDS
 from esgf_gossip.views.node_json import utc_text
 from esgf_gossip.web.instants import EXAMPLES, InstantError, instant_ms
+from esgf_gossip.web.questions import CHANGES_MOST, CHANGES_USUAL
 
 # The past is read from the disk, perhaps a long one.
 TIMEOUT_S = 60.0
-LIMIT_MOST = 1000
 
 
 class Instant(click.ParamType):
@@ -51,8 +51,8 @@ INSTANT = Instant()
 @click.option("--kind", type=click.Choice(KINDS), help="Only changes of this kind.")
 @click.option(
     "--limit",
-    type=click.IntRange(1, LIMIT_MOST),
-    default=100,
+    type=click.IntRange(1, CHANGES_MOST),
+    default=CHANGES_USUAL,
     show_default=True,
     help="At most so many, the newest.",
 )

@@ -25,6 +25,7 @@ from esgf_gossip.web.kept import KeptDocument
 from esgf_gossip.web.legacy import JavaPage, NodeManagerPage
 from esgf_gossip.web.openapi import openapi_body
 from esgf_gossip.web.past_pages import (
+    JSON,
     REGISTRATION_XML,
     DifferencesPage,
     HistoryPage,
@@ -32,7 +33,6 @@ from esgf_gossip.web.past_pages import (
     fields_of,
     json_document,
     send_past,
-    time_of,
 )
 from esgf_gossip.web.problems import Problem, Refused
 from esgf_gossip.web.questions import (
@@ -42,11 +42,11 @@ from esgf_gossip.web.questions import (
     Part,
     QuestionError,
     refuse_blank,
+    time_of,
     wanted,
 )
 from esgf_gossip.web.resources import MISSING, RETRY_AFTER_S, KeptPage, Page, ProblemPage, send_document
 
-JSON: Final = "application/json"
 PROMETHEUS: Final = "text/plain; version=1.0.0; charset=utf-8"
 
 
@@ -57,37 +57,31 @@ class Facade(Shown, Protocol):
         """Tell whether the picture can be relied on: compared with two peers, or alone for 30 s."""
 
 
-def asked(request: Request, known: tuple[str, ...]) -> Wanted:
+def send_view(
+    facade: Facade, request: Request, known: tuple[str, ...], body_of: Callable[[FederationView, Wanted], Any]
+) -> Any:
     """
-    Read what a request asks for; of a parameter that stands twice the last counts.
+    Send a body made of the newest view, or of that of the time ``at`` of the request; of a list the part asked for.
+
+    Args:
+        facade: the daemon.
+        request: of whose parameters that stand twice the last counts.
+        known: the parameters that this page has.
+        body_of: makes the body of a view, and of what is asked for.
 
     Raises:
-        Refused: 400, a parameter or a value is not known.
+        Refused: 400, a parameter or a value is not known; and whatever ``body_of`` refuses.
     """
     fields = fields_of(request)
     try:
         refuse_blank(fields)
-        return wanted(fields, known)
-    except QuestionError as error:
-        raise Refused(Problem(400, str(error))) from None
-
-
-def send_view(facade: Facade, request: Request, body_of: Callable[[FederationView], Any]) -> Any:
-    """
-    Send a body made of the newest view, or of that of the time ``at`` of the request; of a list the part asked for.
-
-    Raises:
-        Refused: 400, what is asked cannot be read; and whatever ``body_of`` refuses.
-    """
-    fields = fields_of(request)
-    try:
-        part = Part.read(fields)
+        question, part = wanted(fields, known), Part.read(fields)
         at_ms = time_of(fields, facade.now_ms()) if "at" in fields else None
     except QuestionError as error:
         raise Refused(Problem(400, str(error))) from None
 
     def parted(view: FederationView) -> Any:
-        body = body_of(view)
+        body = body_of(view, question)
         if not isinstance(body, list):
             return body
         offset = part.next_offset(body)
@@ -143,8 +137,7 @@ class NodesPage(ViewPage):
         """
         if not request.args:
             return super().answer(request)
-        question = asked(request, OF_NODES)
-        return send_view(self._facade, request, lambda view: nodes_body(view, question))
+        return send_view(self._facade, request, OF_NODES, nodes_body)
 
     def getChild(self, path: bytes, request: Request) -> IResource:  # noqa: ARG002 - Twisted's own signature
         """Find a host by its name, in any case."""
@@ -168,10 +161,9 @@ class NodePage(Page):
         Raises:
             Refused: 404, no node has, or had, that name; 400, a parameter or a value is not known.
         """
-        asked(request, OF_NODE)
-        return send_view(self._facade, request, self._body)
+        return send_view(self._facade, request, OF_NODE, self._body)
 
-    def _body(self, view: FederationView) -> dict[str, Any]:
+    def _body(self, view: FederationView, _question: Wanted) -> dict[str, Any]:
         node = view.node(self._host)
         if node is None:
             raise Refused(Problem(404, "no node of that name; /api/v1/nodes lists all"))
@@ -196,7 +188,7 @@ class ExplainPage(Page):
         body = self._facade.explain(self._host)
         if body is None:
             raise Refused(Problem(404, "no node of that name; /api/v1/nodes lists all"))
-        return send_document(request, KeptDocument(json_bytes(body), JSON))
+        return send_document(request, json_document(body))
 
 
 class ServicesPage(Page):
@@ -213,8 +205,7 @@ class ServicesPage(Page):
         Raises:
             Refused: 400, a parameter or a value is not known.
         """
-        question = asked(request, OF_SERVICES)
-        return send_view(self._facade, request, lambda view: services_body(view, question))
+        return send_view(self._facade, request, OF_SERVICES, services_body)
 
 
 class TextPage(Page):
@@ -248,8 +239,8 @@ class OpenApiPage(Page):
 
     def answer(self, request: Request) -> bytes:
         """Send the description."""
-        body = json_bytes(openapi_body(tuple(self._facade.documents), self._facade.view().own.version))
-        return send_document(request, KeptDocument(body, JSON))
+        body = openapi_body(tuple(self._facade.documents), self._facade.view().own.version)
+        return send_document(request, json_document(body))
 
 
 class RootPage(Page):

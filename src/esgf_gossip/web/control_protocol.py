@@ -36,16 +36,17 @@ from esgf_gossip.web.archive import PastError
 from esgf_gossip.web.events import Event, EventHub
 from esgf_gossip.web.kept import KeptDocuments
 from esgf_gossip.web.outlet import Outlet
-from esgf_gossip.web.past_pages import (
+from esgf_gossip.web.past_pages import Past, differences_body, history_body
+from esgf_gossip.web.questions import (
     OF_ALL_HISTORY,
-    Past,
-    differences_body,
-    history_body,
+    OF_NODES,
+    OF_SERVICES,
+    QuestionError,
     history_wish,
     time_of,
     times_between,
+    wanted,
 )
-from esgf_gossip.web.questions import OF_NODES, OF_SERVICES, QuestionError, wanted
 
 LINE_BYTES: Final = 64 * 1024
 WAITING_LINES: Final = 16

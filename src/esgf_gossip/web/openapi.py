@@ -15,8 +15,16 @@ from esgf_gossip.esgf.resources import CORES_MOST
 from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.views.history_json import KINDS
 from esgf_gossip.views.node_json import COUNTED
-from esgf_gossip.web.past_pages import CHANGES_MOST, ID_MAX, REGISTRATION_XML
-from esgf_gossip.web.questions import HEALTH, NODE_TYPES, PLACES_MOST, SERVICE_TYPES, STATUSES
+from esgf_gossip.web.past_pages import REGISTRATION_XML
+from esgf_gossip.web.questions import (
+    CHANGES_MOST,
+    HEALTH,
+    ID_MAX,
+    NODE_TYPES,
+    PLACES_MOST,
+    SERVICE_TYPES,
+    STATUSES,
+)
 
 Schema = dict[str, Any]
 

@@ -17,24 +17,24 @@ from twisted.web.server import NOT_DONE_YET
 
 from esgf_gossip.storage.history import Wish
 from esgf_gossip.views.federation import FederationView
-from esgf_gossip.views.history_json import KINDS
 from esgf_gossip.views.node_json import json_bytes, utc_text
 from esgf_gossip.web.archive import PastError, TooEarlyError
-from esgf_gossip.web.instants import InstantError, instant_ms
 from esgf_gossip.web.kept import KeptDocument
 from esgf_gossip.web.problems import Problem, Refused
-from esgf_gossip.web.questions import QuestionError, number, refuse_blank, refuse_unknown
+from esgf_gossip.web.questions import (
+    OF_ALL_HISTORY,
+    OF_HISTORY,
+    QuestionError,
+    history_wish,
+    refuse_blank,
+    refuse_unknown,
+    time_of,
+    times_between,
+)
 from esgf_gossip.web.resources import Page, send_document, send_problem
 
 REGISTRATION_XML: Final = "registration.xml"
 JSON: Final = "application/json"
-CHANGES_USUAL: Final = 100
-CHANGES_MOST: Final = 1000
-ID_MAX: Final = 2**53
-
-OF_HISTORY: Final = ("since", "until", "kind", "before", "limit")
-OF_ALL_HISTORY: Final = ("host", *OF_HISTORY)
-OF_DIFFERENCES: Final = ("from", "to")
 
 _log = Logger()
 
@@ -57,43 +57,6 @@ class Past(Protocol):
         """Return what differs between two times."""
 
 
-def history_wish(fields: Mapping[str, Any], known: tuple[str, ...], now_ms: int, host: str = "") -> Wish:
-    """
-    Read which changes are asked for.
-
-    Raises:
-        QuestionError: a name or a value is not known.
-    """
-    refuse_unknown(fields, known)
-    kind = str(fields.get("kind", ""))
-    if kind and kind not in KINDS:
-        raise QuestionError(f"kind is one of {', '.join(KINDS)}")
-    before = number(fields, "before", 0, ID_MAX)
-    return Wish(
-        host=host or str(fields.get("host", "")).lower(),
-        kinds=(kind,) if kind else KINDS,
-        since_ms=_time(fields, "since", now_ms),
-        until_ms=_time(fields, "until", now_ms),
-        before_id=before,
-        limit=number(fields, "limit", 1, CHANGES_MOST) or CHANGES_USUAL,
-    )
-
-
-def times_between(fields: Mapping[str, Any], now_ms: int) -> tuple[int, int]:
-    """
-    Read two times; the second is now where it is not given.
-
-    Raises:
-        QuestionError: a name is not known, a text is no time, the first is missing.
-    """
-    refuse_unknown(fields, OF_DIFFERENCES)
-    from_ms = _time(fields, "from", now_ms)
-    if from_ms is None:
-        raise QuestionError("differences need a time to begin with: from=2026-11-26T14:00:00Z")
-    to_ms = _time(fields, "to", now_ms)
-    return from_ms, now_ms if to_ms is None else to_ms
-
-
 def history_body(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return the body of ``/api/v1/history``."""
     begins_ms = found["begins_ms"]
@@ -107,27 +70,6 @@ def history_body(found: Mapping[str, Any]) -> dict[str, Any]:
 def differences_body(from_ms: int, to_ms: int, nodes: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the body of ``/api/v1/differences``."""
     return {"from": utc_text(from_ms), "to": utc_text(to_ms), "nodes": nodes}
-
-
-def time_of(fields: Mapping[str, Any], now_ms: int) -> int:
-    """
-    Read the time ``at``.
-
-    Raises:
-        QuestionError: it is no time.
-    """
-    found = _time(fields, "at", now_ms)
-    return now_ms if found is None else found
-
-
-def _time(fields: Mapping[str, Any], name: str, now_ms: int) -> int | None:
-    text = str(fields.get(name, "") or "")
-    if not text:
-        return None
-    try:
-        return instant_ms(text, now_ms)
-    except InstantError as error:
-        raise QuestionError(f"{name}: {error}") from None
 
 
 def fields_of(request: Request) -> dict[str, str]:

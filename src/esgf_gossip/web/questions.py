@@ -10,8 +10,11 @@ import attrs
 from esgf_gossip.esgf.health import Health
 from esgf_gossip.esgf.resources import CORES_MOST
 from esgf_gossip.esgf.services import RULES
+from esgf_gossip.storage.history import Wish
 from esgf_gossip.views.federation import NodeStatus
+from esgf_gossip.views.history_json import KINDS
 from esgf_gossip.views.node_json import Wanted
+from esgf_gossip.web.instants import InstantError, instant_ms
 
 HEALTH: Final = tuple(one.value for one in Health)
 SERVICE_TYPES: Final = tuple(rule.type for rule in RULES)
@@ -25,6 +28,13 @@ OF_PAGES: Final = ("limit", "offset")
 OF_SERVICES: Final = ("type", "health", "min_cores_free", "at", *OF_PAGES)
 OF_NODES: Final = ("status", "node_type", "min_cores_free", "at", *OF_PAGES)
 OF_NODE: Final = ("at",)
+CHANGES_USUAL: Final = 100
+CHANGES_MOST: Final = 1000
+ID_MAX: Final = 2**53
+
+OF_HISTORY: Final = ("since", "until", "kind", "before", "limit")
+OF_ALL_HISTORY: Final = ("host", *OF_HISTORY)
+OF_DIFFERENCES: Final = ("from", "to")
 
 
 class QuestionError(ValueError):
@@ -43,16 +53,71 @@ def wanted(fields: Mapping[str, Any], known: tuple[str, ...]) -> Wanted:
         QuestionError: a name or a value is not known.
     """
     refuse_unknown(fields, known)
-    cores = str(fields.get("min_cores_free", ""))
-    if cores and not (cores.isascii() and cores.isdecimal() and int(cores[:8]) <= CORES_MOST):
-        raise QuestionError(f"min_cores_free is a number from 0 to {CORES_MOST}")
     return Wanted(
         _one_of("type", fields, SERVICE_TYPES),
         _one_of("health", fields, HEALTH),
-        int(cores) if cores else None,
+        number(fields, "min_cores_free", 0, CORES_MOST),
         _one_of("status", fields, STATUSES),
         _one_of("node_type", fields, NODE_TYPES),
     )
+
+
+def history_wish(fields: Mapping[str, Any], known: tuple[str, ...], now_ms: int, host: str = "") -> Wish:
+    """
+    Read which changes are asked for.
+
+    Raises:
+        QuestionError: a name or a value is not known.
+    """
+    refuse_unknown(fields, known)
+    kind = str(fields.get("kind", ""))
+    if kind and kind not in KINDS:
+        raise QuestionError(f"kind is one of {', '.join(KINDS)}")
+    before = number(fields, "before", 0, ID_MAX)
+    return Wish(
+        host=host or str(fields.get("host", "")).lower(),
+        kinds=(kind,) if kind else KINDS,
+        since_ms=_time(fields, "since", now_ms),
+        until_ms=_time(fields, "until", now_ms),
+        before_id=before,
+        limit=number(fields, "limit", 1, CHANGES_MOST) or CHANGES_USUAL,
+    )
+
+
+def times_between(fields: Mapping[str, Any], now_ms: int) -> tuple[int, int]:
+    """
+    Read two times; the second is now where it is not given.
+
+    Raises:
+        QuestionError: a name is not known, a text is no time, the first is missing.
+    """
+    refuse_unknown(fields, OF_DIFFERENCES)
+    from_ms = _time(fields, "from", now_ms)
+    if from_ms is None:
+        raise QuestionError("differences need a time to begin with: from=2026-11-26T14:00:00Z")
+    to_ms = _time(fields, "to", now_ms)
+    return from_ms, now_ms if to_ms is None else to_ms
+
+
+def time_of(fields: Mapping[str, Any], now_ms: int) -> int:
+    """
+    Read the time ``at``.
+
+    Raises:
+        QuestionError: it is no time.
+    """
+    found = _time(fields, "at", now_ms)
+    return now_ms if found is None else found
+
+
+def _time(fields: Mapping[str, Any], name: str, now_ms: int) -> int | None:
+    text = str(fields.get(name, "") or "")
+    if not text:
+        return None
+    try:
+        return instant_ms(text, now_ms)
+    except InstantError as error:
+        raise QuestionError(f"{name}: {error}") from None
 
 
 @attrs.frozen

@@ -11,7 +11,6 @@ import importlib.resources
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-import attrs
 from twisted.internet.defer import Deferred
 from twisted.web.http import Request
 from twisted.web.resource import IResource
@@ -27,16 +26,9 @@ from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.instants import InstantError, instant_ms
 from esgf_gossip.web.kept import KeptDocument, KeptDocuments
 from esgf_gossip.web.log_tail import LogTail
-from esgf_gossip.web.past_pages import (
-    OF_ALL_HISTORY,
-    Past,
-    answer_later,
-    fields_of,
-    history_wish,
-    past_problem,
-)
+from esgf_gossip.web.past_pages import Past, answer_later, fields_of, past_problem
 from esgf_gossip.web.problems import Problem, Refused
-from esgf_gossip.web.questions import QuestionError
+from esgf_gossip.web.questions import OF_ALL_HISTORY, QuestionError, history_wish
 from esgf_gossip.web.resources import MISSING, Page, send_document
 
 HTML: Final = "text/html; charset=utf-8"
@@ -52,9 +44,8 @@ STATIC: Final = {
     "world.LICENSE": "text/plain; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-# Of one node on its own page, and of one page of changes.
+# Of one node on its own page.
 CHANGES_OF_A_NODE: Final = 30
-CHANGES_A_PAGE: Final = 100
 # Nobody reads more, and a page must not become a list of them.
 ALARMS_SHOWN: Final = 20
 # Renderings kept for the view of now: a wall screen and a few questions.
@@ -313,8 +304,6 @@ class ChangesPage(HtmlPage):
             wish = history_wish(known, OF_ALL_HISTORY, self._shown.now_ms())
         except QuestionError as error:
             raise Refused(Problem(400, str(error))) from None
-        if "limit" not in known:
-            wish = attrs.evolve(wish, limit=CHANGES_A_PAGE)
         view = self._shown.view()
 
         def page(found: Any) -> KeptDocument:
@@ -406,6 +395,3 @@ def pages(shown: Shown) -> dict[str, Page]:
         "this-node": OwnPage(dashboard),
         "static": StaticFolder(),
     }
-
-
-__all__ = ["CONTENT_SECURITY_POLICY", "STATIC", "Dashboard", "Shown", "pages"]

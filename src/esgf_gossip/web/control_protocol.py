@@ -33,10 +33,9 @@ from esgf_gossip.views.node_json import (
     status_body,
 )
 from esgf_gossip.web.archive import PastError
-from esgf_gossip.web.events import Event, EventHub
-from esgf_gossip.web.kept import KeptDocuments
+from esgf_gossip.web.events import Event
 from esgf_gossip.web.outlet import Outlet
-from esgf_gossip.web.past_pages import Past, differences_body, history_body
+from esgf_gossip.web.past_pages import differences_body, history_body
 from esgf_gossip.web.questions import (
     OF_ALL_HISTORY,
     OF_NODES,
@@ -47,6 +46,7 @@ from esgf_gossip.web.questions import (
     times_between,
     wanted,
 )
+from esgf_gossip.web.seen import Seen
 
 LINE_BYTES: Final = 64 * 1024
 WAITING_LINES: Final = 16
@@ -64,28 +64,8 @@ class CommandError(Exception):
     """Refuse a command, in one line: what is wrong and what to do. Nothing was changed."""
 
 
-class Commands(Protocol):
+class Commands(Seen, Protocol):
     """What the control socket asks of the daemon."""
-
-    documents: KeptDocuments
-    events: EventHub
-    past: Past
-    shard_form: str
-
-    def now_ms(self) -> int:
-        """Return Unix milliseconds."""
-
-    def view(self) -> FederationView:
-        """Return the newest picture of the federation."""
-
-    def explain(self, host: str) -> dict[str, Any] | None:
-        """Return why a node has its status, with the signed evidence; None for no such node."""
-
-    def trust_report(self) -> dict[str, Any]:
-        """Return what each node says of its trust, and what is wrong with ours."""
-
-    def gossip_report(self) -> dict[str, Any]:
-        """Return the figures of this daemon and its links."""
 
     def reload(self) -> Deferred[dict[str, Any]]:
         """Read properties, trust and configuration again; fire with ``changed`` and ``findings``."""
@@ -158,7 +138,6 @@ class ControlProtocol(LineOnlyReceiver):
             "differences": self._differences,
             "registration": self._registration,
             "list": self._list,
-            "gossip": lambda _fields: self._commands.gossip_report(),
             "trust": lambda _fields: self._commands.trust_report(),
             "reload": lambda _fields: self._commands.reload(),
             "leave": self._leave,
@@ -311,9 +290,8 @@ class ControlProtocol(LineOnlyReceiver):
             raise CommandError(
                 f"no list {name[:64]!r} here; there are: {', '.join(one for one in documents if one in LISTS)}"
             )
-        document = documents.get(name)
-        content = b"" if document is None else document.body
-        return list_body(name, places(name, self._commands.view().nodes, content, self._commands.shard_form))
+        found = places(name, self._commands.view().nodes, documents.body(name), self._commands.shard_form)
+        return list_body(name, found)
 
     def _leave(self, _fields: Mapping[str, Any]) -> Deferred[None]:
         return self._commands.leave()

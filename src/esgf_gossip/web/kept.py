@@ -85,6 +85,11 @@ class KeptDocuments:
         """Return the document of that name, or None."""
         return self._documents.get(name)
 
+    def body(self, name: str) -> bytes:
+        """Return the plain bytes of the document of that name, none where there is no such document."""
+        document = self.get(name)
+        return b"" if document is None else document.body
+
     def is_known(self, name: str) -> bool:
         """Tell whether the name is served, be its document there already or not."""
         return name in self._documents or name in self._expected

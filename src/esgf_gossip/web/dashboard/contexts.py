@@ -74,8 +74,7 @@ def services_context(
     for name in documents:
         if name not in LISTS:
             continue
-        document = documents.get(name)
-        found = places(name, view.nodes, b"" if document is None else document.body, shard_form)
+        found = places(name, view.nodes, documents.body(name), shard_form)
         lists.append(
             {
                 "name": name,

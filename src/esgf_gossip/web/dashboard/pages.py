@@ -22,14 +22,14 @@ from esgf_gossip.web.archive import PastError
 from esgf_gossip.web.dashboard import contexts, federation, world_map
 from esgf_gossip.web.dashboard.templates import Templates
 from esgf_gossip.web.dashboard.trust import TrustRow, trust_rows
-from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.instants import InstantError, instant_ms
-from esgf_gossip.web.kept import KeptDocument, KeptDocuments
+from esgf_gossip.web.kept import KeptDocument
 from esgf_gossip.web.log_tail import LogTail
-from esgf_gossip.web.past_pages import Past, answer_later, fields_of, past_problem
+from esgf_gossip.web.past_pages import answer_later, fields_of, past_problem
 from esgf_gossip.web.problems import Problem, Refused
 from esgf_gossip.web.questions import OF_ALL_HISTORY, QuestionError, history_wish
 from esgf_gossip.web.resources import MISSING, Page, send_document
+from esgf_gossip.web.seen import Seen
 
 HTML: Final = "text/html; charset=utf-8"
 # Everything comes from this node; nothing inline, so that a text of a stranger can never become a script or a style.
@@ -52,26 +52,10 @@ ALARMS_SHOWN: Final = 20
 PAGES_KEPT: Final = 16
 
 
-class Shown(Protocol):
+class Shown(Seen, Protocol):
     """What the pages show of the daemon."""
 
-    documents: KeptDocuments
-    events: EventHub
-    past: Past
     log_tail: LogTail
-    shard_form: str
-
-    def now_ms(self) -> int:
-        """Return Unix milliseconds."""
-
-    def view(self) -> FederationView:
-        """Return the newest picture of the federation; the same object while nothing changed."""
-
-    def explain(self, host: str) -> dict[str, Any] | None:
-        """Return why a node has its status; None for no such node."""
-
-    def trust_report(self) -> dict[str, Any]:
-        """Return what each node says of its trust, and what is wrong with ours."""
 
     def gossip_report(self) -> dict[str, Any]:
         """Return the figures of this daemon and its links."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 import attrs
 
 from esgf_gossip.core.forks import ForkTable
-from esgf_gossip.core.model import Digest, Head, VerifiedDigest
+from esgf_gossip.core.model import Digest, EntryRef, Head, VerifiedDigest
 from esgf_gossip.core.table import Table
 from esgf_gossip.core.trust_lines import TrustTable
 
@@ -22,6 +22,15 @@ from esgf_gossip.core.trust_lines import TrustTable
 def sha256(body: bytes) -> bytes:
     """Return the content address of a body."""
     return hashlib.sha256(body).digest()
+
+
+def changed_entries(before: Mapping[str, EntryRef], after: Mapping[str, EntryRef]) -> frozenset[str]:
+    """Name the entries that are not the same in two digests of one origin, by their content."""
+    return frozenset(
+        name
+        for name in before.keys() | after.keys()
+        if name not in before or name not in after or before[name].sha256 != after[name].sha256
+    )
 
 
 @attrs.frozen
@@ -111,12 +120,7 @@ class Registry:
         self._bodies.update(added)
         self._references.update(ref.sha256 for ref in new_refs.values())
         dropped = self._release(ref.sha256 for ref in old_refs.values())
-        changed = {
-            name
-            for name in new_refs.keys() | old_refs.keys()
-            if name not in new_refs or name not in old_refs or new_refs[name].sha256 != old_refs[name].sha256
-        }
-        return Change(line, frozenset(changed), added, dropped)
+        return Change(line, changed_entries(old_refs, new_refs), added, dropped)
 
     def withdraw(self, origin: str) -> frozenset[bytes]:
         """Forget a line that trust no longer carries; return the hashes nobody refers to any more."""

@@ -64,8 +64,7 @@ class RegistrationFile:
         Where the disk fails, the file before stays whole and the next call tries again.
         """
         self._is_updated = True
-        newest_ms = max((node.issued_at_ms for node in view.nodes), default=0)
-        stamp_ms = max(newest_ms, self._stamp_ms + 1)
+        stamp_ms = max(view.newest_ms, self._stamp_ms + 1)
         document = render(view.nodes, stamp_ms, self._cache)
         changed = content_key(document) != content_key(self.content)
         if changed:

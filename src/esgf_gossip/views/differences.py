@@ -7,7 +7,6 @@ Pure. Whatever is said is first made flat, a name with dots for each value; what
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any, Final
 
 import attrs
@@ -27,7 +26,6 @@ TEXT_CHARACTERS: Final = 500
 DEPTH_MOST: Final = 6
 
 Flat = Mapping[str, Any]
-NOTHING: Final[Flat] = MappingProxyType({})
 # Every digest has these anew, or the name of the change says it already.
 _ALWAYS: Final = frozenset({"epoch", "sequence", "issued_at", "expires_at", "since"})
 
@@ -51,23 +49,22 @@ def differences(before: Flat, after: Flat) -> list[Difference]:
     return [Difference(name, before.get(name), after.get(name)) for name in names[:DIFFERENCES_MOST]]
 
 
-def flat_digest(digest: Digest, bodies: Mapping[bytes, bytes], only: frozenset[str] | None = None) -> Flat:
+def flat_digest(digest: Digest, bodies: Mapping[bytes, bytes], only: frozenset[str]) -> Flat:
     """
     Return what a digest says, by name.
 
     Args:
         digest: of which each entry becomes the names that begin with its own.
         bodies: by SHA-256; an entry whose body is not there is told by its hash.
-        only: the entries to read; None: all.
+        only: the entries to read.
     """
     host, port = digest.contact
     found: dict[str, Any] = {
         "contact": f"{host}:{port}",
         "certificate": digest.certificate_sha256.hex(),
-        "started": digest.epoch,
     }
     for name, ref in sorted(digest.entries.items()):
-        if only is not None and name not in only:
+        if name not in only:
             continue
         body = bodies.get(ref.sha256)
         said = None if body is None else _READERS.get(name, _any_body)(body)
@@ -75,16 +72,6 @@ def flat_digest(digest: Digest, bodies: Mapping[bytes, bytes], only: frozenset[s
     for name, log in sorted(digest.logs.items()):
         found[f"log.{name}"] = log.size
     return found
-
-
-def changed_entries(before: Digest, after: Digest) -> frozenset[str]:
-    """Name the entries that are not the same in two digests."""
-    old, new = before.entries, after.entries
-    return frozenset(
-        name
-        for name in old.keys() | new.keys()
-        if name not in old or name not in new or old[name].sha256 != new[name].sha256
-    )
 
 
 def view_differences(before: FederationView, after: FederationView) -> list[dict[str, Any]]:

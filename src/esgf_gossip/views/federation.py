@@ -17,6 +17,7 @@ from esgf_gossip.esgf.node_type import NO_TYPE, NodeType
 from esgf_gossip.esgf.observations import Observations
 from esgf_gossip.esgf.registration import Registration
 from esgf_gossip.esgf.resources import NOTHING_SAID, Resources
+from esgf_gossip.esgf.services import Service
 
 
 class NodeStatus(Enum):
@@ -68,13 +69,24 @@ class NodeView:
     observations: Observations | None = None
 
     @property
+    def is_gone(self) -> bool:
+        """Tell whether the node takes no part any more: expired, or left."""
+        return self.status in (NodeStatus.STALE, NodeStatus.LEFT)
+
+    @property
+    def services(self) -> tuple[Service, ...]:
+        """Return the services it offers."""
+        return () if self.registration is None else self.registration.services
+
+    @property
+    def node_types(self) -> tuple[str, ...]:
+        """Name its types: data, index, idp, compute."""
+        return () if self.registration is None else self.registration.node_types
+
+    @property
     def is_listed(self) -> bool:
         """Tell whether the node belongs into the files that ESGF programs read."""
-        return (
-            self.registration is not None
-            and self.status not in (NodeStatus.STALE, NodeStatus.LEFT)
-            and not self.excluded & NodeType.PRIVATE
-        )
+        return self.registration is not None and not self.is_gone and not self.excluded & NodeType.PRIVATE
 
     def health_of(self, service_type: str) -> ServiceHealth:
         """Return the health of one of its services: down if it says so or a quorum of others; unknown where nobody looked."""
@@ -122,6 +134,11 @@ class FederationView:
     def node(self, host: str) -> NodeView | None:
         """Return the node of that name, or None."""
         return next((node for node in self.nodes if node.host == host), None)
+
+    @property
+    def newest_ms(self) -> int:
+        """Return when the newest digest was issued, 0 where there is none."""
+        return max((node.issued_at_ms for node in self.nodes), default=0)
 
     @property
     def members(self) -> list[NodeView]:

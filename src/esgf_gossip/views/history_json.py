@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from esgf_gossip.core.model import Digest
-from esgf_gossip.views.differences import Difference, changed_entries, differences, flat_digest
+from esgf_gossip.core.registry import changed_entries
+from esgf_gossip.views.differences import Difference, differences, flat_digest
 from esgf_gossip.views.node_json import utc_text
 
 # What a change can be: a digest that was accepted, a verdict, the health of a service, a line that ended, a proof.
@@ -65,9 +66,8 @@ def change_body(
 def _digest_differences(before: Said | None, after: Said) -> list[Difference]:
     if before is None:
         return []
-    entries = changed_entries(before[0], after[0])
-    found = differences(flat_digest(*before, entries), flat_digest(*after, entries))
-    return [one for one in found if one.name != "started"]
+    entries = changed_entries(before[0].entries, after[0].entries)
+    return differences(flat_digest(*before, entries), flat_digest(*after, entries))
 
 
 def _digest_summary(before: Said | None, after: Said, found: Sequence[Difference]) -> str:

@@ -53,18 +53,14 @@ def places(
     listed = lines_of(content)
     found = []
     for node in sorted(nodes, key=lambda one: one.host):
-        registration = node.registration
         # Judged as if nothing kept it out, so that what keeps it out can be told.
         freed = attrs.evolve(node, status=NodeStatus.UP, excluded=NodeType(0))
         wanted = entries(name, [freed], shard_form)
-        has_service = registration is not None and any(
-            service.type == rule.service for service in registration.services
-        )
-        if not wanted and not has_service and (registration is not None or not node.registration_error):
+        has_service = any(service.type == rule.service for service in node.services)
+        if not wanted and not has_service and (node.registration is not None or not node.registration_error):
             continue
         count = sum(line in listed for line in wanted)
-        is_kept_out = node.status in _GONE or bool(node.excluded & (rule.type | NodeType.PRIVATE))
-        if is_kept_out:
+        if node.is_gone or node.excluded & (rule.type | NodeType.PRIVATE):
             count = 0
         found.append(Place(node, count, _reason(name, node, bool(wanted), count)))
     return found

@@ -87,7 +87,7 @@ def node_body(node: NodeView) -> dict[str, Any]:
         "peer_group": ",".join(registration.peer_groups) if registration else "",
         "peer_groups_refused": list(node.groups_refused),
         "excluded": _excluded(node.excluded),
-        "node_types": list(registration.node_types) if registration else [],
+        "node_types": list(node.node_types),
         "location": _location(registration) if registration else None,
         "epoch": node.epoch,
         "sequence": node.sequence,
@@ -121,11 +121,10 @@ class Wanted:
 
     def is_wanted(self, node: NodeView) -> bool:
         """Tell whether a node is asked for."""
-        types = () if node.registration is None else node.registration.node_types
         return (
             self.has_room(node)
             and self.status in ("", node.status.value)
-            and (not self.node_type or self.node_type in types)
+            and (not self.node_type or self.node_type in node.node_types)
         )
 
     def has_room(self, node: NodeView) -> bool:
@@ -135,7 +134,7 @@ class Wanted:
 
     def services(self, node: NodeView) -> list[dict[str, Any]]:
         """Return the services of a node that are asked for; none where it is no member now."""
-        if node.status in (NodeStatus.STALE, NodeStatus.LEFT) or not self.has_room(node):
+        if node.is_gone or not self.has_room(node):
             return []
         return [
             service
@@ -195,7 +194,7 @@ def _location(registration: Registration) -> dict[str, Any] | None:
 
 
 def _services(node: NodeView) -> list[dict[str, Any]]:
-    return [_service(node, service) for service in (node.registration.services if node.registration else ())]
+    return [_service(node, service) for service in node.services]
 
 
 def _resources(said: Resources) -> dict[str, Any]:

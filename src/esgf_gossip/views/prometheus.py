@@ -115,7 +115,7 @@ def _of_nodes(nodes: Iterable[NodeView]) -> Iterator[Metric]:
         status.add_metric([node.host, node.status.value], 1)
         since.add_metric([node.host], node.since_ms / 1000)
         forked.add_metric([node.host], node.forked)
-        for service in node.registration.services if node.registration else ():
+        for service in node.services:
             found = node.health_of(service.type).health
             if found is not Health.UNKNOWN:
                 health.add_metric([node.host, service.type], found is Health.UP)

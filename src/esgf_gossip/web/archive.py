@@ -293,9 +293,8 @@ class Archive:
 
         def read(reader: HistoryReader) -> bytes:
             view = judge(reader, at_ms)
-            newest_ms = max((node.issued_at_ms for node in view.nodes), default=0)
             # A cache of its own: the shared one is not for threads.
-            return render(view.nodes, newest_ms, ElementCache())
+            return render(view.nodes, view.newest_ms, ElementCache())
 
         return self._ask(read)
 

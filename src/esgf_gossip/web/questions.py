@@ -8,6 +8,7 @@ from typing import Any, Final
 import attrs
 
 from esgf_gossip.esgf.health import Health
+from esgf_gossip.esgf.node_type import ALL, node_type_names
 from esgf_gossip.esgf.resources import CORES_MOST
 from esgf_gossip.esgf.services import RULES
 from esgf_gossip.storage.history import Wish
@@ -20,7 +21,7 @@ HEALTH: Final = tuple(one.value for one in Health)
 SERVICE_TYPES: Final = tuple(rule.type for rule in RULES)
 
 STATUSES: Final = tuple(one.value for one in NodeStatus)
-NODE_TYPES: Final = ("data", "index", "idp", "compute")
+NODE_TYPES: Final = node_type_names(ALL)
 # Far above any federation; a page is cut from what is made anyway.
 PLACES_MOST: Final = 1_000_000
 

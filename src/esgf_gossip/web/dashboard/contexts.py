@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from esgf_gossip.esgf.health import Health
-from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView
+from esgf_gossip.views.federation import FederationView, NodeView
 from esgf_gossip.views.list_reasons import places
 from esgf_gossip.views.lists_xml import LISTS, USUAL
 from esgf_gossip.web.dashboard.trust import trust_rows
@@ -20,7 +20,6 @@ from esgf_gossip.web.dashboard.words import day
 from esgf_gossip.web.kept import KeptDocuments
 
 HEALTHS: Final = (Health.DOWN, Health.MAINTENANCE, Health.UNKNOWN, Health.UP)
-_GONE: Final = (NodeStatus.STALE, NodeStatus.LEFT)
 
 
 def stamp_ms(stamp: str | None) -> int | None:
@@ -31,7 +30,6 @@ def stamp_ms(stamp: str | None) -> int | None:
 def node_context(node: NodeView, explanation: Mapping[str, Any], gossip: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the page of one node shows, but for its past."""
     registration = node.registration
-    services = () if registration is None else registration.services
     return {
         "node": node,
         "explanation": explanation,
@@ -43,7 +41,7 @@ def node_context(node: NodeView, explanation: Mapping[str, Any], gossip: Mapping
             }
             for observer in explanation["observers"]
         ],
-        "services": [(service, node.health_of(service.type)) for service in services],
+        "services": [(service, node.health_of(service.type)) for service in node.services],
         "links": [peer for peer in gossip["peers"] if peer["host"] == node.host],
         "properties": [] if registration is None else sorted(registration.properties.items()),
         "numbers": {} if node.metrics is None else node.metrics.numbers(),
@@ -58,8 +56,8 @@ def services_context(
     everything = [
         (service.type, node, service, node.health_of(service.type))
         for node in view.nodes
-        if node.registration is not None and node.status not in _GONE
-        for service in node.registration.services
+        if not node.is_gone
+        for service in node.services
     ]
     types = sorted({kind for kind, *_ in everything})
     wanted_type, wanted_health = fields.get("type", ""), fields.get("health", "")

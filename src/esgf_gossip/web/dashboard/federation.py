@@ -17,6 +17,7 @@ from esgf_gossip.esgf.health import Health
 from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView
 from esgf_gossip.web.dashboard.trust import TrustRow
 from esgf_gossip.web.dashboard.world_map import SEVERITY
+from esgf_gossip.web.questions import NODE_TYPES
 
 QUERY_CHARACTERS: Final = 100
 _PLACE: Final = {status: place for place, status in enumerate(SEVERITY)}
@@ -49,13 +50,12 @@ class Row:
     @property
     def types(self) -> tuple[str, ...]:
         """Return its types."""
-        return () if self.node.registration is None else self.node.registration.node_types
+        return self.node.node_types
 
     @property
     def health(self) -> Counter[Health]:
         """Count its services by health."""
-        services = () if self.node.registration is None else self.node.registration.services
-        return Counter(self.node.health_of(service.type).health for service in services)
+        return Counter(self.node.health_of(service.type).health for service in self.node.services)
 
     @property
     def downloads(self) -> int | None:
@@ -100,7 +100,7 @@ class TableQuery:
         return cls(
             words=fields.get("q", "")[:QUERY_CHARACTERS],
             status=status if status in {one.value for one in NodeStatus} else "",
-            kind=fields.get("type", "") if fields.get("type", "") in KINDS else "",
+            kind=fields.get("type", "") if fields.get("type", "") in NODE_TYPES else "",
             sort=sort if sort in _SORTS else "",
             is_descending=fields.get("order") == "desc",
             at=fields.get("at", "")[:QUERY_CHARACTERS],
@@ -137,9 +137,6 @@ class TableQuery:
         return "descending" if self.is_descending else "ascending"
 
 
-KINDS: Final = ("data", "index", "idp", "compute")
-
-
 def rows(view: FederationView, trust: Mapping[str, TrustRow], query: TableQuery) -> list[Row]:
     """Return the rows asked for: by default those that need somebody's eye first, then by host."""
     words = query.words.lower().split()
@@ -163,7 +160,7 @@ def counts(view: FederationView) -> list[tuple[NodeStatus, int]]:
 
 def next_to_end(view: FederationView, trust: Mapping[str, TrustRow]) -> TrustRow | None:
     """Return the first certificate to end of those that are in use; what stale nodes had is of no interest."""
-    in_use = {node.host for node in view.members if node.status not in (NodeStatus.STALE, NodeStatus.LEFT)}
+    in_use = {node.host for node in view.members if not node.is_gone}
     return next((row for row in trust.values() if row.host in in_use and row.not_after_ms is not None), None)
 
 
@@ -172,6 +169,6 @@ def services_down(nodes: Sequence[NodeView]) -> int:
     return sum(
         node.health_of(service.type).health is Health.DOWN
         for node in nodes
-        if node.registration is not None and node.status not in (NodeStatus.STALE, NodeStatus.LEFT)
-        for service in node.registration.services
+        if not node.is_gone
+        for service in node.services
     )

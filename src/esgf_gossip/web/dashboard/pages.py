@@ -27,7 +27,7 @@ from esgf_gossip.web.kept import KeptDocument
 from esgf_gossip.web.log_tail import LogTail
 from esgf_gossip.web.past_pages import answer_later, fields_of, past_problem
 from esgf_gossip.web.problems import Problem, Refused
-from esgf_gossip.web.questions import OF_ALL_HISTORY, QuestionError, history_wish
+from esgf_gossip.web.questions import NODE_TYPES, OF_ALL_HISTORY, QuestionError, history_wish
 from esgf_gossip.web.resources import MISSING, Page, send_document
 from esgf_gossip.web.seen import Seen
 
@@ -206,7 +206,7 @@ class FederationPage(HtmlPage):
             services_down=federation.services_down(view.nodes),
             marks=world_map.marks(view.nodes),
             map_height=world_map.HEIGHT,
-            kinds=federation.KINDS,
+            kinds=NODE_TYPES,
             linked=len({peer["host"] for peer in peers}),
             agreeing=len({peer["host"] for peer in peers if peer.get("same_root")}),
             next_to_end=federation.next_to_end(view, trust),

@@ -216,3 +216,16 @@ def test_too_many_questions_are_refused(scene):
     assert len(pending) == 3
     for answer in pending[1:]:
         answer.callback(None)
+
+
+def test_what_a_stranger_nests_stops_neither_telling_nor_a_restart(scene):
+    """An entry of a thousand lists within each other is told, and the next start tells it again."""
+    for sequence, body in enumerate((b"\x01", b"\x91" * 1000 + b"\x01"), 1):
+        line = a_line(HOST, 1, sequence, {"x": body}, issued_at_ms=scene.now_ms())
+        scene.registry.accept(line.verified, {sha256(body): body})
+        scene.archive.notice(fx.DigestAccepted(HOST, 1, sequence, frozenset({"x"}), leaving=False))
+    assert scene.told()[0]["changes"][0]["after"].startswith("list of 1")
+    scene.archive.stop()
+    scene.open()
+    assert scene.archive.failure == ""
+    assert len(scene.archive.recent) >= 2

@@ -73,7 +73,7 @@ def test_explain_prints_reason_and_votes(config):
                 "seat": 0,
                 "host": "a\x1b.org",
                 "vote": "reports",
-                "report": {"since": "noon"},
+                "report": {"since": "2026-01-01T12:00:00Z"},
                 "evidence": None,
             },
             {"seat": 1, "host": "b.org", "vote": "abstains", "report": None, "evidence": {"epoch": 7}},
@@ -82,7 +82,7 @@ def test_explain_prints_reason_and_votes(config):
     result, asked = run_against(config, an_answer(answer), "explain", "x.org")
     assert asked == [{"command": "explain", "host": "x.org"}]
     assert "reason  1 observer reports" in result.stdout
-    assert "reports   noon" in result.stdout
+    assert "reports   2026-01-01 12:00:00 " in result.stdout
     assert "\x1b" not in result.stdout
 
 
@@ -305,3 +305,11 @@ def test_no_color_means_no_colour(monkeypatch, capsys):
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
         print_table(("host", "status"), [("a.org", "up")])
         assert ("\x1b[32m" in capsys.readouterr().out) is has_colour
+
+
+def test_nodes_that_need_an_eye_come_first(config):
+    """What is not up stands above what is; the daemon's order by host stays within."""
+    answer = {"nodes": [{"host": "a.org", "status": "up"}, {"host": "b.org", "status": "unreachable"}]}
+    result, _ = run_against(config, an_answer(answer), "nodes")
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["HOST", "b.org", "a.org"]

@@ -10,7 +10,7 @@ from esgf_gossip.core.registry import Registry
 from esgf_gossip.core.standing import Standing
 from esgf_gossip.core.verdicts import Verdict
 from esgf_gossip.sim.trust import START_MS
-from esgf_gossip.views.explanation import explain
+from esgf_gossip.views.explanation import by_observer, explain
 from esgf_gossip.views.federation import NodeStatus, OwnState
 from esgf_gossip.views.judgement import Judge
 from helpers.watch import a_report, a_standing
@@ -30,9 +30,9 @@ def reporting(count: int, **extra: Reachability) -> tuple[Registry, Standing]:
     ("reports", "status", "words"),
     [
         (0, NodeStatus.UP, "none of its observers reports it"),
-        (1, NodeStatus.SUSPECT, "1 observer reports to hear nothing of it, 3 could and do not"),
-        (2, NodeStatus.SUSPECT, "2 observers report to hear nothing of it, 2 could and do not"),
-        (3, NodeStatus.UNREACHABLE, "3 observers report to hear nothing of it, 1 could and do not"),
+        (1, NodeStatus.SUSPECT, "1 of 4 observers hears nothing of it; more than half make"),
+        (2, NodeStatus.SUSPECT, "2 of 4 observers hear nothing of it; more than half make"),
+        (3, NodeStatus.UNREACHABLE, "3 of 4 observers hear nothing of it"),
     ],
 )
 def test_status_and_reason_follow_the_count(reports, status, words):
@@ -58,6 +58,22 @@ def test_the_evidence_is_what_was_signed():
     assert digest.entries["reachability"].size_bytes == len(entry)
     assert decode_reachability(entry).reports[DEAD] == a_report(DEAD)
     assert shown["report"]["epoch"] == 1
+
+
+def test_an_observer_that_stands_in_is_one_row_and_says_for_whom():
+    """Two dead nodes watch each other: others sit on their seats too, and count once."""
+    names = [f"n{number}.example.org" for number in range(9)]
+    dead = names[:3]
+    said = {host: a_report(host) for host in dead}
+    registry, standing = a_standing(names, {name: Reachability(said) for name in names[3:]})
+    rows = explain(a_node(dead[0], status=NodeStatus.UNREACHABLE), registry, standing)["observers"]
+    stand_ins = [row for row in rows if row["stands_in_for"]]
+    assert stand_ins
+    assert {row["stands_in_for"] for row in stand_ins} <= set(dead)
+    merged = by_observer(rows)
+    hosts = [row["host"] for row in merged]
+    assert sorted(hosts) == sorted({row["host"] for row in rows})
+    assert sum(len(row["stands_in_for"]) for row in merged) == len(stand_ins)
 
 
 def test_who_abstains_is_shown_and_not_counted_against():

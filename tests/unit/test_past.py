@@ -1,8 +1,10 @@
 """The federation as it was and what differs: views.past, views.differences, views.history_json; times: web.instants."""
 
+import math
 from datetime import UTC, timedelta, timezone
 
 import attrs
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,9 +13,16 @@ from esgf_gossip.core.reachability import REACHABILITY, Reachability, encode_rea
 from esgf_gossip.core.registry import Registry, sha256
 from esgf_gossip.esgf.health import Health, ServiceHealth
 from esgf_gossip.esgf.health import to_body as health_body
-from esgf_gossip.views.differences import DIFFERENCES_MOST, TEXT_CHARACTERS, differences, view_differences
+from esgf_gossip.views.differences import (
+    DIFFERENCES_MOST,
+    NAME_CHARACTERS,
+    TEXT_CHARACTERS,
+    differences,
+    view_differences,
+)
 from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.views.history_json import change_body
+from esgf_gossip.views.node_json import json_bytes
 from esgf_gossip.views.past import past_view
 from esgf_gossip.web.instants import InstantError, instant_ms
 from helpers.bench import START_MS, a_line
@@ -104,6 +113,43 @@ def test_whatever_a_stranger_publishes_is_told_within_bounds(one, other):
         assert all(len(str(change["after"])) <= 2 * TEXT_CHARACTERS + 3 for change in found["changes"])
 
 
+def nested(levels, inner):
+    """Pack a value in so many maps of one long key each."""
+    for _ in range(levels):
+        inner = {"\u4e2d" * 500: inner}
+    return inner
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x91" * 1000 + b"\x01",
+        b"\x81\x01" * 500 + b"\x01",
+        msgpack.packb({"x": {"a": math.nan, "b": math.inf, "c": [math.nan, 1]}}),
+        msgpack.packb({"x": nested(4, {str(number): number for number in range(8000)})}),
+        msgpack.packb({"x": ["a" * 60_000]}),
+    ],
+    ids=["deep lists", "deep maps", "no numbers", "long names", "long text"],
+)
+def test_a_cunning_entry_costs_little_and_is_told_as_json(body):
+    """Nesting, repetition and numbers that JSON has not: told within 200 kB, whatever was before."""
+    for before in (b"\x01", msgpack.packb({"x": {"a": 1.0}}), body[:-1] + b"\x02"):
+        found = body_of(said({"x": body}, sequence=2), said({"x": before}))
+        assert found["changes"]
+        assert len(json_bytes(found)) < 200_000
+        names = [one["name"] for one in found["changes"]]
+        assert max(len(name) for name in names) <= NAME_CHARACTERS
+    unchanged = body_of(said({"x": body}, sequence=2), said({"x": body}))
+    assert unchanged["changes"] == []
+
+
+def test_what_differs_beyond_what_is_told_is_told_by_its_hash():
+    """Two long texts that begin alike are not the same, and the change says so."""
+    one, other = (msgpack.packb({"x": "a" * 1000 + end}) for end in "bc")
+    (change,) = body_of(said({"x": other}, sequence=2), said({"x": one}))["changes"]
+    assert (change["before"], change["after"]) == (sha256(one).hex(), sha256(other).hex())
+
+
 def test_two_views_differ_by_node():
     """Who came, who went, who changed; stamps that every digest has anew are no difference."""
     first = a_view(a_node("a.org"), a_node("b.org"), a_node("c.org"))
@@ -139,6 +185,13 @@ HOUR_MS = 3_600_000
         ("3h ago", -3 * HOUR_MS),
         ("-90min", -90 * 60_000),
         ("2 d ago", -48 * HOUR_MS),
+        ("2 minutes ago", -2 * 60_000),
+        ("1 hour ago", -HOUR_MS),
+        ("3 weeks ago", -21 * 24 * HOUR_MS),
+        ("just now", 0),
+        ("11:30", -HOUR_MS // 2),
+        ("12:30", -23 * HOUR_MS - HOUR_MS // 2),
+        ("2026-11-26 11:00:00 UTC", -HOUR_MS),
         ("0001-01-01T00:00:00+14:00", -NOW_MS),
     ],
 )
@@ -159,7 +212,7 @@ def test_a_time_without_a_zone_is_of_the_zone_given():
     [
         "",
         "tomorrow",
-        "14:00",
+        "24:00",
         "2026-13-01",
         "2026-11-26 25:00",
         "yesterday 99:00",

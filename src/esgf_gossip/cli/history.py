@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import click
 from esgf_gossip.cli.control_client import ControlClient
 from esgf_gossip.cli.node_commands import NODE_COLUMNS, complete_hosts, node_row
 from esgf_gossip.cli.options import common_options, config_option, json_option
-from esgf_gossip.cli.tables import print_json, print_table, text_of
+from esgf_gossip.cli.tables import local_text, print_json, print_table
 from esgf_gossip.config import load
 from esgf_gossip.views.history_json import KINDS
 from esgf_gossip.views.node_json import utc_text
@@ -165,16 +164,3 @@ def _show_changes(answer: Mapping[str, Any]) -> None:
         click.echo("esgf-gossip: there is more; narrow the time, or raise --limit", err=True)
     elif begins_at is not None and not changes:
         click.echo(f"esgf-gossip: the history begins at {local_text(begins_at)}", err=True)
-
-
-def local_text(stamp: Any) -> str:
-    """Write a time stamp of the daemon in the host's own zone, to the second."""
-    try:
-        moment = datetime.fromisoformat(text_of(stamp))
-    except ValueError:
-        return ""
-    return (
-        (moment if moment.tzinfo else moment.replace(tzinfo=UTC))
-        .astimezone()
-        .strftime("%Y-%m-%d %H:%M:%S %Z")
-    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,21 +18,31 @@ from esgf_gossip.cli.control_client import ControlClient, Conversation
 from esgf_gossip.cli.failures import CommandError, ExitCode, printable
 from esgf_gossip.cli.live import watch_in_place
 from esgf_gossip.cli.options import common_options, config_option, json_option
-from esgf_gossip.cli.tables import print_json, print_json_line, print_pairs, print_table, size_text, text_of
+from esgf_gossip.cli.tables import (
+    local_text,
+    print_json,
+    print_json_line,
+    print_pairs,
+    print_table,
+    size_text,
+    text_of,
+)
 from esgf_gossip.config import ConfigError, load
 from esgf_gossip.esgf.health import Health
 from esgf_gossip.esgf.reader_rules import is_host_name
 from esgf_gossip.esgf.resources import CORES_MOST
 from esgf_gossip.esgf.services import RULES
+from esgf_gossip.views.explanation import by_observer
 from esgf_gossip.views.node_json import utc_text
 from esgf_gossip.web.dashboard.trust import certificate_body, trust_rows
+from esgf_gossip.web.dashboard.world_map import SEVERITY
 
 # An orderly stop says goodbye to every peer and closes the database.
 STOP_TIMEOUT_S = 30.0
 # Somebody has pressed a key and waits.
 COMPLETION_TIMEOUT_S = 1.0
 
-NODE_COLUMNS = ("host", "status", "since", "types", "short name", "peer group", "epoch", "sequence")
+NODE_COLUMNS = ("host", "status", "since", "types", "short name", "peer group")
 
 
 def _daemon(config_path: Path, timeout_s: float = 10.0) -> ControlClient:
@@ -75,7 +85,11 @@ def status(config_path: Path, *, json_output: bool) -> None:
 @json_option
 @common_options
 def nodes(config_path: Path, *, certificates: bool, json_output: bool) -> None:
-    """Show the federation table: one line per node, this node included."""
+    """
+    Show the federation table: one line per node, this node included; those that are not up come first.
+
+    Times are those of this host. With --json each node has its epoch and sequence too.
+    """
     daemon = _daemon(config_path)
     if certificates:
         _show_certificates(daemon.ask("trust"), json_output=json_output)
@@ -84,7 +98,16 @@ def nodes(config_path: Path, *, certificates: bool, json_output: bool) -> None:
     if json_output:
         print_json(answer)
         return
-    print_table(NODE_COLUMNS, [node_row(node) for node in list_of_nodes(answer)])
+    print_table(NODE_COLUMNS, [node_row(node) for node in worst_first(list_of_nodes(answer))])
+
+
+def worst_first(nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return nodes in the order in which they need somebody's eye, as the dashboard has them, then by host."""
+    places = {status.value: place for place, status in enumerate(SEVERITY)}
+    return sorted(
+        nodes,
+        key=lambda node: (places.get(text_of(node.get("status")), len(places)), text_of(node.get("host"))),
+    )
 
 
 def _show_certificates(report: Mapping[str, Any], *, json_output: bool) -> None:
@@ -93,13 +116,13 @@ def _show_certificates(report: Mapping[str, Any], *, json_output: bool) -> None:
         print_json([certificate_body(row) for row in rows])
         return
     now_ms = int(time.time() * 1000)
-    columns = ("host", "ends", "days left", "issued by", "bundle", "lists behind")
+    columns = ("host", "ends", "days left", "issued by", "bundle", "CRLs behind")
     print_table(
         columns,
         [
             (
                 row.host,
-                "" if row.not_after_ms is None else utc_text(row.not_after_ms),
+                "" if row.not_after_ms is None else local_text(utc_text(row.not_after_ms)),
                 row.days_left(now_ms),
                 row.issuer,
                 f"{row.bundle or ''}{' (old)' if row.is_behind_bundle else ''}",
@@ -114,8 +137,9 @@ def node_row(node: Mapping[str, Any]) -> list[Any]:
     """Return one line of the federation table, in the order of ``NODE_COLUMNS``."""
     return [
         text_of(node.get("host")) + (" (forked)" if node.get("forked") else ""),
-        *(node.get(key) for key in ("status", "since", "node_types", "short_name", "peer_group")),
-        *(node.get(key) for key in ("epoch", "sequence")),
+        node.get("status"),
+        local_text(node.get("since")),
+        *(node.get(key) for key in ("node_types", "short_name", "peer_group")),
     ]
 
 
@@ -181,7 +205,13 @@ def services(
         print_table(columns, [_room_row(one) for one in answer])
         return
     columns = ("type", "host", "health", "since", "endpoint", "reason")
-    print_table(columns, [[one.get(column) for column in columns] for one in answer])
+    print_table(
+        columns,
+        [
+            [local_text(one.get(column)) if column == "since" else one.get(column) for column in columns]
+            for one in answer
+        ],
+    )
 
 
 def _show_list(answer: Mapping[str, Any], *, json_output: bool) -> None:
@@ -245,20 +275,22 @@ def explain(host: str, config_path: Path, *, json_output: bool) -> None:
     if json_output:
         print_json(answer)
         return
-    print_pairs({name: answer.get(name) for name in ("host", "status", "since", "reason")})
-    observers = answer.get("observers") or []
+    shown = {name: answer.get(name) for name in ("host", "status", "since", "reason")}
+    print_pairs({**shown, "since": local_text(answer.get("since"))})
+    observers = by_observer(answer.get("observers") or [])
     if observers:
         click.echo()
-        columns = ("seat", "observer", "vote", "hears nothing since", "signed at", "epoch", "sequence")
+        columns = ("observer", "vote", "hears nothing since", "signed at", "stands in for")
         print_table(columns, [_vote_row(observer) for observer in observers])
 
 
 def _vote_row(observer: Mapping[str, Any]) -> list[Any]:
     report, evidence = observer.get("report") or {}, observer.get("evidence") or {}
     return [
-        *(observer.get(name) for name in ("seat", "host", "vote")),
-        report.get("since"),
-        *(evidence.get(name) for name in ("issued_at", "epoch", "sequence")),
+        *(observer.get(name) for name in ("host", "vote")),
+        local_text(report.get("since")),
+        local_text(evidence.get("issued_at")),
+        observer.get("stands_in_for"),
     ]
 
 

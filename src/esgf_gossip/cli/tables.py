@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -62,6 +63,19 @@ def text_of(value: Any) -> str:
             return ", ".join(text_of(item) for item in value)
         case _:
             return str(value)
+
+
+def local_text(stamp: Any) -> str:
+    """Write a time stamp of the daemon in the host's own zone, to the second."""
+    try:
+        moment = datetime.fromisoformat(text_of(stamp))
+    except ValueError:
+        return ""
+    return (
+        (moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+        .astimezone()
+        .strftime("%Y-%m-%d %H:%M:%S %Z")
+    )
 
 
 def size_text(size_bytes: Any) -> str:

@@ -6,7 +6,9 @@ Pure. Whatever is said is first made flat, a name with dots for each value; what
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 import attrs
@@ -24,6 +26,9 @@ from esgf_gossip.views.node_json import node_body, utc_text
 DIFFERENCES_MOST: Final = 200
 TEXT_CHARACTERS: Final = 500
 DEPTH_MOST: Final = 6
+# Of one entry: names, and the characters of one of them.
+NAMES_MOST: Final = 500
+NAME_CHARACTERS: Final = 200
 
 Flat = Mapping[str, Any]
 # Every digest has these anew, or the name of the change says it already.
@@ -68,7 +73,7 @@ def flat_digest(digest: Digest, bodies: Mapping[bytes, bytes], only: frozenset[s
             continue
         body = bodies.get(ref.sha256)
         said = None if body is None else _READERS.get(name, _any_body)(body)
-        found.update(_flat(name, ref.sha256.hex() if said is None else said))
+        found.update(islice(_flat(name, ref.sha256.hex() if said is None else said), NAMES_MOST))
     for name, log in sorted(digest.logs.items()):
         found[f"log.{name}"] = log.size
     return found
@@ -101,15 +106,21 @@ def _flat_node(node: NodeView) -> Flat:
         for service in body["services"]
     }
     properties = {} if node.registration is None else dict(node.registration.properties)
-    return dict([*_flat("", body), *_flat("property", properties)])
+    return dict([*islice(_flat("", body), NAMES_MOST), *islice(_flat("property", properties), NAMES_MOST)])
 
 
 def _flat(name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and depth < DEPTH_MOST:
+    """
+    Make a value flat; what is deeper than ``DEPTH_MOST`` is told by its size alone.
+
+    Lazy: whoever takes no more than ``NAMES_MOST`` is safe from what a stranger nests and repeats.
+    """
+    if isinstance(value, Mapping) and value and depth < DEPTH_MOST:
         for key, inner in value.items():
-            yield from _flat(f"{name}.{_short(str(key))}".lstrip("."), inner, depth + 1)
+            longer = f"{name}.{_text(key)}".lstrip(".")
+            yield from _flat(longer[:NAME_CHARACTERS], inner, depth + 1)
     elif isinstance(value, list | tuple) and all(isinstance(one, str | int | float) for one in value):
-        yield name, _short(", ".join(str(one) for one in value))
+        yield name, _short(", ".join(str(one) for one in value[:TEXT_CHARACTERS]))
     else:
         yield name, _short(value)
 
@@ -117,15 +128,28 @@ def _flat(name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
 def _short(value: Any) -> Any:
     """Return a value as JSON can say it, cut where it is long."""
     match value:
+        case float() if not math.isfinite(value):
+            return str(value)
         case None | bool() | int() | float():
             return value
-        case bytes():
-            return value[:TEXT_CHARACTERS].hex()
-        case str():
-            text = value
         case _:
-            text = str(value)
-    return text if len(text) <= TEXT_CHARACTERS else f"{text[:TEXT_CHARACTERS]}..."
+            text = _text(value)
+            return text if len(text) <= TEXT_CHARACTERS else f"{text[:TEXT_CHARACTERS]}..."
+
+
+def _text(value: Any) -> str:
+    """Say a value in a text that is never much longer than ``TEXT_CHARACTERS``; a container is not looked into."""
+    match value:
+        case str():
+            return value[: TEXT_CHARACTERS + 1]
+        case bytes():
+            return value[: TEXT_CHARACTERS // 2 + 1].hex()
+        case Mapping():
+            return f"map of {len(value)}"
+        case list() | tuple():
+            return f"list of {len(value)}"
+        case _:
+            return str(value)
 
 
 def _registration(body: bytes) -> Any:

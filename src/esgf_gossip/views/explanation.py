@@ -8,6 +8,7 @@ digests with the certificates they name. Source: docs/protocol.md, "Watching".
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from esgf_gossip.core.model import VerifiedDigest
@@ -36,7 +37,10 @@ def explain(node: NodeView, registry: Registry, standing: Standing) -> dict[str,
         "since": utc_text(node.since_ms),
         "reason": _reason(node, tally),
         "count": {"reports": len(tally.reports), "against": tally.against, "seats": tally.seats},
-        "observers": [_observer(seat, name, vote, tally, registry) for seat, name, vote in tally.votes],
+        "observers": [
+            _observer(seat, name, _stands_in_for(seat, name, tally), vote, tally, registry)
+            for seat, name, vote in tally.votes
+        ],
         "digest": None if line is None else _digest(line),
     }
 
@@ -51,20 +55,33 @@ def _reason(node: NodeView, tally: Tally) -> str:
         if not tally.votes:
             return "nobody else is there to watch it"
         return "none of its observers reports it"
-    count = f"{reports} observer{'s' if reports != 1 else ''} report{'s' if reports == 1 else ''} to hear nothing of it"
+    all_told = reports + against
+    count = f"{reports} of {all_told} observers hear{'s' if reports == 1 else ''} nothing of it"
+    if all_told == 1:
+        count = "its only observer hears nothing of it"
     if node.status is NodeStatus.SUSPECT:
-        return f"{count}, {against} could and do not; more reports than that make a node unreachable"
+        rule = "one alone is not enough" if reports > against else "more than half make a node unreachable"
+        return f"{count}; {rule}"
     if not reports:
         return "it was unreachable several times of late, so its way back is delayed"
-    return f"{count}, {against} could and do not"
+    return count
 
 
-def _observer(seat: int, name: str, vote: Vote, tally: Tally, registry: Registry) -> dict[str, Any]:
+def _stands_in_for(seat: int, name: str, tally: Tally) -> str | None:
+    """Return whose seat it is, None where that is the observer's own."""
+    first = next(holder for number, holder, _ in tally.votes if number == seat)
+    return None if first == name else first
+
+
+def _observer(
+    seat: int, name: str, stands_in_for: str | None, vote: Vote, tally: Tally, registry: Registry
+) -> dict[str, Any]:
     report = tally.reports.get(name)
     line = registry.table.line(name)
     return {
         "seat": seat,
         "host": name,
+        "stands_in_for": stands_in_for,
         "vote": vote.value,
         "report": None
         if report is None
@@ -77,6 +94,16 @@ def _observer(seat: int, name: str, vote: Vote, tally: Tally, registry: Registry
         if line is None
         else {**_digest(line), "entry": _text(registry.entry(name, REACHABILITY))},
     }
+
+
+def by_observer(observers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one object an observer, however many seats it holds: as each row, ``stands_in_for`` all for whom it does."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in observers:
+        row = found.setdefault(str(one.get("host")), {**one, "stands_in_for": []})
+        if one.get("stands_in_for"):
+            row["stands_in_for"].append(one["stands_in_for"])
+    return list(found.values())
 
 
 def _digest(line: VerifiedDigest) -> dict[str, Any]:

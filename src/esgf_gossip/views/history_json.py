@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from esgf_gossip.core.model import Digest
 from esgf_gossip.core.registry import changed_entries
-from esgf_gossip.views.differences import Difference, differences, flat_digest
+from esgf_gossip.views.differences import DIFFERENCES_MOST, Difference, differences, flat_digest
 from esgf_gossip.views.node_json import utc_text
 
 # What a change can be: a digest that was accepted, a verdict, the health of a service, a line that ended, a proof.
@@ -66,8 +66,16 @@ def change_body(
 def _digest_differences(before: Said | None, after: Said) -> list[Difference]:
     if before is None:
         return []
-    entries = changed_entries(before[0].entries, after[0].entries)
-    return differences(flat_digest(*before, entries), flat_digest(*after, entries))
+    old, new = before[0].entries, after[0].entries
+    entries = changed_entries(old, new)
+    found = differences(flat_digest(*before, entries), flat_digest(*after, entries))
+    # What is told of an entry is cut; where that part is the same, the hash says that the entry is not.
+    told = {one.name.partition(".")[0] for one in found}
+    hashes = [
+        Difference(name, *(side[name].sha256.hex() if name in side else None for side in (old, new)))
+        for name in sorted(entries - told)
+    ]
+    return [*found, *hashes[: DIFFERENCES_MOST - len(found)]]
 
 
 def _digest_summary(before: Said | None, after: Said, found: Sequence[Difference]) -> str:

@@ -139,10 +139,13 @@ class Archive:
             self._health = {
                 key: str(detail.get("health")) for key, detail in self._history.last_words(HEALTH).items()
             }
-            self._fill_recent()
         except HistoryError as error:
             self._failed(str(error))
             return
+        try:
+            self._fill_recent()
+        except Exception:  # noqa: BLE001 - texts of strangers are told here; a daemon must start whatever they are
+            self.log.failure("what happened last cannot be told")
         for line in self._registry.table:
             if newest.get(line.digest.origin) != line.payload_sha256:
                 self._digest(

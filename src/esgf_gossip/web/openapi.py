@@ -147,6 +147,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
                     {
                         "seat": COUNT,
                         "host": TEXT,
+                        "stands_in_for": _or_null(TEXT),
                         "vote": {"enum": [vote.value for vote in Vote]},
                         "report": _or_null(_object({"epoch": COUNT, "sequence": COUNT, "since": INSTANT})),
                         "evidence": _or_null(_object({**SIGNED, "entry": _or_null(TEXT)})),

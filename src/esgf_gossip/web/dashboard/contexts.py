@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from esgf_gossip.esgf.health import Health
+from esgf_gossip.views.explanation import by_observer
 from esgf_gossip.views.federation import FederationView, NodeView
 from esgf_gossip.views.list_reasons import places
 from esgf_gossip.views.lists_xml import LISTS, USUAL
@@ -39,7 +40,7 @@ def node_context(node: NodeView, explanation: Mapping[str, Any], gossip: Mapping
                 "since_ms": stamp_ms((observer["report"] or {}).get("since")),
                 "signed_ms": stamp_ms((observer["evidence"] or {}).get("issued_at")),
             }
-            for observer in explanation["observers"]
+            for observer in by_observer(explanation["observers"])
         ],
         "services": [(service, node.health_of(service.type)) for service in node.services],
         "links": [peer for peer in gossip["peers"] if peer["host"] == node.host],

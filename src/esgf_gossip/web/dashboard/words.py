@@ -40,13 +40,13 @@ def rfc3339(unix_ms: int) -> str:
 
 
 def whole(unix_ms: int) -> str:
-    """Write a time for a person, to the second, UTC."""
-    return _moment(unix_ms).strftime("%-d %b %Y, %H:%M:%S UTC")
+    """Write a time for a person, to the second, UTC, as commands do and time fields read it."""
+    return _moment(unix_ms).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def day(unix_ms: int) -> str:
     """Write the day of a time, UTC."""
-    return _moment(unix_ms).strftime("%A, %-d %B %Y")
+    return _moment(unix_ms).strftime("%A, %Y-%m-%d")
 
 
 def clock(unix_ms: int) -> str:
@@ -62,7 +62,7 @@ def relative(unix_ms: int, now_ms: int) -> str:
     """Say how long ago a time was, or in how long it will be; far away, its date."""
     seconds = (now_ms - unix_ms) // 1000
     if abs(seconds) >= _DAYS_TOLD * _DAY_S:
-        return _moment(unix_ms).strftime("%-d %b %Y")
+        return _moment(unix_ms).strftime("%Y-%m-%d")
     if abs(seconds) < _MINUTE_S:
         return "just now" if seconds >= 0 else "in a moment"
     text = span(abs(seconds))

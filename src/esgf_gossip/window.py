@@ -21,13 +21,13 @@ from esgf_gossip.net.trust_report import nodes_report
 from esgf_gossip.views.federation import FederationView
 from esgf_gossip.web.archive import Archive
 from esgf_gossip.web.events import EventHub
+from esgf_gossip.web.host_names import is_loopback
 from esgf_gossip.web.kept import KeptDocuments
 from esgf_gossip.web.log_tail import LogTail
 from esgf_gossip.web.picture import Picture
 
 _PASSWORD: Final = re.compile(r"(?i)(://[^\s:/@\"]*:)[^\s@\"]*@|\b(password\s*=\s*)[^\s\"]+")
 _MASK: Final = "***"
-_LOOPBACK: Final = re.compile(r"127(\.[0-9]{1,3}){3}|::1|localhost")
 
 
 class Actions(Protocol):
@@ -120,7 +120,7 @@ class Window:
     def is_private(self) -> bool:
         """Tell whether the HTTP service listens on an address of this host alone."""
         listen = self._actions.config.http.listen
-        return listen is not None and bool(_LOOPBACK.fullmatch(listen[0]))
+        return listen is not None and is_loopback(listen[0])
 
     def configuration(self) -> str:
         """Return the configuration in force as TOML; passwords, and what programs are called with, are masked."""

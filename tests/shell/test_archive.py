@@ -229,3 +229,29 @@ def test_what_a_stranger_nests_stops_neither_telling_nor_a_restart(scene):
     scene.open()
     assert scene.archive.failure == ""
     assert len(scene.archive.recent) >= 2
+
+
+def test_one_answer_ends_where_it_is_large_and_the_next_page_goes_on(scene, monkeypatch):
+    """However much strangers change, an answer is bounded; nothing is left out over its pages."""
+    monkeypatch.setattr("esgf_gossip.web.archive.ANSWER_CHARACTERS", 1000)
+    for sequence in range(1, 21):
+        scene.accept(sequence, node__long__name=str(sequence) * 300)
+    seen, before = [], None
+    while True:
+        page = got(scene.archive.changes(Wish(before_id=before)))
+        seen += [one["sequence"] for one in page["changes"] if one["kind"] == "digest"]
+        before = page["next_before"]
+        if before is None:
+            break
+        assert len(page["changes"]) < 5
+    assert seen == list(range(20, 0, -1))
+
+
+def test_a_node_that_was_out_and_is_back_is_judged_anew(scene):
+    """The line that ended took its verdict with it."""
+    scene.accept(1)
+    scene.picture.events.publish("node-status", {"host": HOST, "status": "up"})
+    scene.archive.notice(fx.LineWithdrawn(HOST, "revoked"))
+    scene.accept(2)
+    scene.picture.events.publish("node-status", {"host": HOST, "status": "up"})
+    assert [one["summary"] for one in scene.told(kinds=("status",))] == ["is up", "is up"]

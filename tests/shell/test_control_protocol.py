@@ -341,3 +341,18 @@ def test_watcher_that_never_reads_is_cut_off(program, commands):
         commands.events.publish("node-status", {"x": "x" * (UNSENT_BYTES // 4)})
     assert (program.transport.aborting, program.is_connected) == (True, False)
     assert commands.watchers == []
+
+
+@pytest.mark.parametrize("command", ["nodes", "services"])
+def test_a_command_gets_the_whole_list_and_says_so(program, command):
+    """Parts of a list are for HTTP; what would not be heeded is refused."""
+    (answer,) = program.ask(command, limit="1", offset="abc")
+    assert answer["ok"] is False
+    assert "limit" in answer["error"]
+
+
+def test_half_a_character_is_no_host(program):
+    """JSON can say what no database takes."""
+    (answer,) = program.ask("history", host="\ud800")
+    assert answer["ok"] is False
+    assert "half a character" in answer["error"]

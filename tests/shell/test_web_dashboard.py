@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
+from esgf_gossip.esgf.health import Health, ServiceHealth
 from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.views.lists_xml import LISTS, document, entries
 from esgf_gossip.web.archive import PastError, TooEarlyError
@@ -300,15 +301,58 @@ def test_who_lags_in_trust_is_named():
     assert rows[0].is_soon(NOW)
 
 
-def test_log_and_configuration_are_for_this_host_alone(client, daemon):
-    """Where others can ask, the page of this node shows neither."""
-    daemon.log_tail._events.append((NOW, "info", "a line of the log"))
-    assert b"a line of the log" in client.ask("/this-node").body
-    assert b"[node]" in client.ask("/this-node").body
+def test_log_and_configuration_are_for_this_host_alone(daemon):
+    """Where others can ask, directly or by way of a proxy, the page of this node shows neither; else it shows all."""
+    client = Client(a_site(daemon, hosts=(HOST, "127.0.0.1", "::1", "localhost")))
+    daemon.log_tail._events.append((NOW, "info", "a line of the log" + "g" * 400))
+    daemon.configuration = lambda: "[node]\n" + "# <all> of it\n" * 100
+
+    def shows(**fields):
+        page = client.ask("/this-node", **fields).body
+        assert (b"a line of the log" in page) == (b"[node]" in page)
+        return b"[node]" in page
+
+    for here in ("127.0.0.1", "127.0.0.1:8950", "[::1]:8950", "[::1]", "localhost:8950"):
+        assert shows(Host=here), here
+    page = client.ask("/this-node", Host="localhost").body
+    assert page.count(b"&lt;all&gt; of it") == 100
+    assert b"g" * 400 in page
+    assert not shows(Host=HOST)
+    for field in ("X_Forwarded_For", "Forwarded", "X_Real_IP", "Via"):
+        assert not shows(Host="127.0.0.1", **{field: "192.0.2.1"}), field
     daemon.private = False
-    page = client.ask("/this-node").body
-    assert b"a line of the log" not in page
-    assert b"[node]" not in page
+    assert not shows(Host="127.0.0.1")
+
+
+def test_a_page_of_now_does_not_pass_for_one_of_then(client):
+    """What cannot be told of an earlier time is refused; the federation of then leads to what happened until then."""
+    for path in PAGES[1:]:
+        if path != "/changes":
+            refused = client.ask(f"{path}?at=yesterday")
+            assert (refused.status, b"shows what is now" in refused.body) == (400, True), path
+    page = client.ask("/?at=1h+ago").body.decode()
+    assert 'data-still="as it was"' in page
+    assert not re.search(r'href="/(nodes|trust|services)[/?]', page.partition("<main")[2])
+    assert f'href="/changes?host={HOST}&amp;until=' in page
+
+
+def test_a_link_is_never_cut(client, daemon):
+    """Fifty characters of another script are three hundred in a link, and an endpoint may be longer still."""
+    endpoint = "https://esgf-a.example.org/" + "e" * 400
+    daemon.picture = a_view(a_node(registration=a_registration(HOST, thredds__service__endpoint=endpoint)))
+    assert f'href="{endpoint}"' in client.ask(f"/nodes/{HOST}").body.decode()
+    page = client.ask("/?q=" + "%E6%97%A5" * 60).body.decode()
+    links = re.findall(r'href="(/\?q=[^"]*)"', page)
+    assert any(link.endswith("&amp;status=up") for link in links)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in "".join(links)
+
+
+def test_a_tile_tells_none_down_from_nobody_looked(client, daemon):
+    """No service is known to be down: green only where somebody looked."""
+    assert b"nobody has looked at one" in client.ask("/").body
+    up = {kind.type: ServiceHealth(Health.UP, NOW) for kind in a_registration(HOST).services}
+    daemon.picture = a_view(a_node(health=up))
+    assert b"nobody has looked at one" not in client.ask("/").body
 
 
 def test_who_has_gone_is_not_answered_and_makes_no_room(daemon):

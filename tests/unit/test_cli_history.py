@@ -9,8 +9,9 @@ from click.testing import CliRunner
 
 from esgf_gossip.cli.failures import ExitCode
 from esgf_gossip.cli.main import program
+from esgf_gossip.config import load
 from helpers.config import a_node_toml
-from helpers.made_up_daemon import an_answer, config_again, run_against
+from helpers.made_up_daemon import MadeUpDaemon, an_answer, config_again, run_against
 
 
 @pytest.fixture
@@ -107,3 +108,16 @@ def test_certificates_are_told_the_next_to_end_first(config):
         ("a.org", ["2", "-"]),
         ("c.org", ["-", "-"]),
     ]
+
+
+def test_history_of_a_node_that_never_was_is_an_error(config):
+    """An empty answer would look like a quiet node."""
+    answers = [
+        an_answer({"begins_at": None, "changes": [], "next_before": None}),
+        b'{"ok": false, "error": "there is no node nope"}\n',
+    ]
+    with MadeUpDaemon(load(config).control_socket, answers) as daemon:
+        result = CliRunner().invoke(program, ["history", "nope", "--config", str(config)])
+    assert [one["command"] for one in daemon.asked] == ["history", "node"]
+    assert result.exit_code == ExitCode.NOT_FOUND
+    assert "there is no node nope" in result.stderr

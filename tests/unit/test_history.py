@@ -241,3 +241,34 @@ def test_the_file_is_private(path, history):
     modes = {one.name: one.stat().st_mode & 0o777 for one in path.parent.iterdir()}
     assert len(modes) >= 2
     assert set(modes.values()) == {0o600}
+
+
+def test_damage_beyond_the_first_page_is_put_aside_too(path):
+    """The file opens and its head is right; what it keeps cannot be read."""
+    history = History(path, 10**9, 2**30)
+    history.add([News(number, "a.org", "status", {"status": "up" * 200}) for number in range(1, 400)])
+    history.close()
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    size = path.stat().st_size
+    assert size > 3 * 4096
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xa5" * (size - 4096))
+    again = History(path, 10**9, 2**30)
+    assert again.put_aside
+    again.add([News(1, "a.org", "status", {"status": "up"})])
+    again.close()
+
+
+def test_damage_that_cannot_be_put_aside_is_told(path, monkeypatch):
+    """Where the folder refuses the move, the error says so and nothing is lost."""
+    path.write_bytes(b"no database at all" * 1000)
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "replace", refuse)
+    with pytest.raises(HistoryError, match="Permission denied"):
+        History(path, 10**9, 2**30)
+    assert path.read_bytes().startswith(b"no database")

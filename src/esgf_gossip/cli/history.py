@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from esgf_gossip.cli.control_client import ControlClient
-from esgf_gossip.cli.node_commands import NODE_COLUMNS, complete_hosts, node_row
+from esgf_gossip.cli.node_commands import NODE_COLUMNS, ask_about, complete_hosts, node_row
 from esgf_gossip.cli.options import common_options, config_option, json_option
 from esgf_gossip.cli.tables import local_text, print_json, print_table
 from esgf_gossip.config import load
@@ -100,6 +100,9 @@ def history(
     else:
         asked = {"host": host, "since": since, "until": until, "kind": kind, "limit": str(limit)}
         answer = daemon.ask("history", **{name: text for name, text in asked.items() if text})
+        if host and not answer.get("changes"):
+            # Of a node that is there nothing may have happened in that time; of one that never was, nothing can.
+            ask_about(daemon, host, "node")
         if json_output:
             print_json(answer)
         else:

@@ -99,11 +99,15 @@ def watch_in_place(daemon: ControlClient, conversation: Conversation, picture: M
         while True:
             live.update(shown.drawn(console.height), refresh=True)
             time.sleep(DRAW_EVERY_S)
-            ready, _, _ = select.select([conversation], [], [], TICK_S)
-            if not ready:
-                continue
-            conversation.read_more()
-            for event in conversation.lines_at_hand():
+            # Some may have come with what was read last.
+            events = list(conversation.lines_at_hand())
+            if not events:
+                ready, _, _ = select.select([conversation], [], [], TICK_S)
+                if not ready:
+                    continue
+                conversation.read_more()
+                events = list(conversation.lines_at_hand())
+            for event in events:
                 shown.hear(event)
             shown.nodes = list(daemon.ask("nodes") or [])
 

@@ -248,7 +248,7 @@ def _room_row(node: Mapping[str, Any]) -> list[Any]:
 @common_options
 def show(host: str, config_path: Path, *, json_output: bool) -> None:
     """Show one node of the federation."""
-    answer = _ask_about(host, config_path, "node")
+    answer = ask_about(_daemon(config_path), host, "node")
     if json_output:
         print_json(answer)
         return
@@ -271,7 +271,7 @@ def explain(host: str, config_path: Path, *, json_output: bool) -> None:
 
     With --json the signed digests of all observers come with it, in base64, as the evidence.
     """
-    answer = _ask_about(host, config_path, "explain")
+    answer = ask_about(_daemon(config_path), host, "explain")
     if json_output:
         print_json(answer)
         return
@@ -294,9 +294,15 @@ def _vote_row(observer: Mapping[str, Any]) -> list[Any]:
     ]
 
 
-def _ask_about(host: str, config_path: Path, command: str) -> Any:
+def ask_about(daemon: ControlClient, host: str, command: str) -> Any:
+    """
+    Ask for something of one node.
+
+    Raises:
+        CommandError: NOT_FOUND where the daemon knows no such node.
+    """
     try:
-        return _daemon(config_path).ask(command, host=host)
+        return daemon.ask(command, host=host)
     except CommandError as error:
         if error.code is not ExitCode.REFUSED:
             raise

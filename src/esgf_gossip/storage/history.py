@@ -49,6 +49,7 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHO
 PRAGMA user_version = 1;
 COMMIT;
 """
+_LAST: Final = "SELECT MAX(at_ms) FROM changes"
 _COLUMNS: Final = (
     "id, at_ms, host, kind, detail, payload, signature, chain, not_before_s, serial, groups, is_line"
 )
@@ -130,9 +131,9 @@ class History:
         except (sqlite3.DatabaseError, OSError) as error:
             if isinstance(error, sqlite3.OperationalError | OSError):
                 raise _explained(path, error) from None
-            self.put_aside = str(self._put_aside())
+            self.put_aside = str(self._guard(self._put_aside))
             self._connection = self._guard(self._open)
-        row = self._guard(lambda: self._connection.execute("SELECT MAX(at_ms) FROM changes").fetchone())
+        row = self._guard(lambda: self._connection.execute(_LAST).fetchone())
         # Time never falls here, whatever the clock does: ids and times have one order.
         self._last_ms = int(row[0] or 0)
 
@@ -147,6 +148,8 @@ class History:
             if version == 0:
                 connection.executescript(_SCHEMA)
             connection.execute("PRAGMA synchronous = NORMAL")
+            # Damage beyond the first page shows itself here.
+            connection.execute(_LAST).fetchone()
         except BaseException:
             connection.close()
             raise

@@ -99,5 +99,5 @@ def _reason(name: str, node: NodeView, has_lines: bool, count: int) -> str:
     if is_down:
         return f"{why}; it stays listed: this file does not drop what is down, or too much is down at once"
     if node.status is NodeStatus.UNREACHABLE:
-        return "the node is unreachable; only what its services do takes it out"
+        return f"the node is unreachable, but nobody says that its {rule.service} is down, so it stays listed"
     return ""

@@ -8,7 +8,7 @@ That there is no history, or that its disk fails, never stops the daemon.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -42,6 +42,8 @@ WAITING_NEWS: Final = 10_000
 AT_ONCE: Final = 2
 RECENT: Final = 30
 WAITING_QUESTIONS: Final = 32
+# Whatever strangers publish, one answer ends about here; the next page goes on.
+ANSWER_CHARACTERS: Final = 1_000_000
 
 T = TypeVar("T")
 _JOINED: Final = "is known from now on"
@@ -152,6 +154,7 @@ class Archive:
                     line, _JOINED if line.digest.origin not in newest else "has said something new meanwhile"
                 )
         for host in newest.keys() - {line.digest.origin for line in self._registry.table}:
+            self._forget(host)
             self._add(News(self._now_ms(), host, WITHDRAWN, {"reason": "not held any more after a restart"}))
         self._trimming = self._clock.callLater(TRIM_AGAIN_S, self._trim)
 
@@ -173,6 +176,7 @@ class Archive:
                 if line is not None:
                     self._digest(line, _words(notice))
             case fx.LineWithdrawn():
+                self._forget(notice.origin)
                 self._add(News(self._now_ms(), notice.origin, WITHDRAWN, {"reason": notice.reason}))
             case fx.ForkProven():
                 proof = {"certificate": notice.certificate_sha256.hex()}
@@ -206,6 +210,12 @@ class Archive:
             self._health[host, kind] = health
             detail = {"type": kind, "health": health, "before": before}
             self._add(News(self._now_ms(), host, HEALTH, detail))
+
+    def _forget(self, host: str) -> None:
+        # Whoever comes back is judged anew, and that is worth a line.
+        self._statuses.pop(host, None)
+        for key in [key for key in self._health if key[0] == host]:
+            del self._health[key]
 
     def _digest(self, line: VerifiedDigest, words: str) -> None:
         bodies = self._registry.bodies_of(line.digest)
@@ -261,7 +271,7 @@ class Archive:
 
     def changes(self, wish: Wish) -> Deferred[dict[str, Any]]:
         """
-        Return what happened, the newest first: ``changes``, ``begins_at`` as Unix ms, ``next_before`` or None.
+        Return what happened, the newest first: ``changes``, ``begins_ms``, ``next_before`` or None.
 
         Fails with:
             PastError: there is no history, or too many ask.
@@ -270,11 +280,17 @@ class Archive:
         def read(reader: HistoryReader) -> dict[str, Any]:
             # One more than asked for tells whether there is a next page.
             kept = reader.changes(attrs.evolve(wish, limit=wish.limit + 1))
-            page = kept[: wish.limit]
+            told: list[dict[str, Any]] = []
+            size = 0
+            for one in kept[: wish.limit]:
+                told.append(_told(reader, one))
+                size += sum(_size(difference) for difference in told[-1]["changes"])
+                if size > ANSWER_CHARACTERS:
+                    break
             return {
                 "begins_ms": reader.begins_ms(),
-                "changes": [_told(reader, one) for one in page],
-                "next_before": page[-1].id if len(kept) > len(page) else None,
+                "changes": told,
+                "next_before": told[-1]["id"] if len(kept) > len(told) else None,
             }
 
         return self._ask(read)
@@ -372,6 +388,10 @@ def _told(reader: HistoryReader, one: Kept) -> dict[str, Any]:
         (digest, bodies),
         None if before is None or before.line is None else (before.line.digest, bodies),
     )
+
+
+def _size(difference: Mapping[str, Any]) -> int:
+    return sum(len(str(value)) for value in difference.values())
 
 
 def _names(digests: Iterable[Any]) -> set[bytes]:

@@ -38,8 +38,8 @@ from esgf_gossip.web.outlet import Outlet
 from esgf_gossip.web.past_pages import differences_body, history_body
 from esgf_gossip.web.questions import (
     OF_ALL_HISTORY,
-    OF_NODES,
-    OF_SERVICES,
+    OF_ALL_NODES,
+    OF_ALL_SERVICES,
     QuestionError,
     history_wish,
     time_of,
@@ -247,15 +247,15 @@ class ControlProtocol(LineOnlyReceiver):
         return _of_the_past(self._commands.past.view(at_ms), body_of)
 
     def _nodes(self, fields: Mapping[str, Any]) -> Any:
-        question = _read(wanted, fields, OF_NODES)
+        question = _read(wanted, fields, OF_ALL_NODES)
         return self._now_or_then(fields, lambda view: nodes_body(view, question))
 
     def _services(self, fields: Mapping[str, Any]) -> Any:
-        question = _read(wanted, fields, OF_SERVICES)
+        question = _read(wanted, fields, OF_ALL_SERVICES)
         return self._now_or_then(fields, lambda view: services_body(view, question))
 
     def _resources(self, fields: Mapping[str, Any]) -> Any:
-        question = _read(wanted, fields, OF_SERVICES)
+        question = _read(wanted, fields, OF_ALL_SERVICES)
         return self._now_or_then(fields, lambda view: resources_body(view, question))
 
     def _node(self, fields: Mapping[str, Any]) -> Any:

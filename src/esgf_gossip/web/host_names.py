@@ -19,6 +19,14 @@ ACCEPTED_KEPT: Final = 64
 _AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@/?#\s]+)(?::([0-9]{0,5}))?")
 
 
+_LOOPBACK: Final = re.compile(r"127(\.[0-9]{1,3}){3}|::1|localhost")
+
+
+def is_loopback(name: str) -> bool:
+    """Tell whether a name or an address, without port and brackets, means this host alone."""
+    return _LOOPBACK.fullmatch(name.lower()) is not None
+
+
 class HostNames:
     """
     The names this node is asked by, compared without case and without port.

@@ -26,8 +26,11 @@ NODE_TYPES: Final = node_type_names(ALL)
 PLACES_MOST: Final = 1_000_000
 
 OF_PAGES: Final = ("limit", "offset")
-OF_SERVICES: Final = ("type", "health", "min_cores_free", "at", *OF_PAGES)
-OF_NODES: Final = ("status", "node_type", "min_cores_free", "at", *OF_PAGES)
+# What commands ask too: a command always gets the whole list.
+OF_ALL_SERVICES: Final = ("type", "health", "min_cores_free", "at")
+OF_ALL_NODES: Final = ("status", "node_type", "min_cores_free", "at")
+OF_SERVICES: Final = (*OF_ALL_SERVICES, *OF_PAGES)
+OF_NODES: Final = (*OF_ALL_NODES, *OF_PAGES)
 OF_NODE: Final = ("at",)
 CHANGES_USUAL: Final = 100
 CHANGES_MOST: Final = 1000
@@ -74,9 +77,12 @@ def history_wish(fields: Mapping[str, Any], known: tuple[str, ...], now_ms: int,
     kind = str(fields.get("kind", ""))
     if kind and kind not in KINDS:
         raise QuestionError(f"kind is one of {', '.join(KINDS)}")
+    name = host or str(fields.get("host", "")).lower()
+    if any("\ud800" <= one <= "\udfff" for one in name):
+        raise QuestionError("host is no text: half a character in it")
     before = number(fields, "before", 0, ID_MAX)
     return Wish(
-        host=host or str(fields.get("host", "")).lower(),
+        host=name,
         kinds=(kind,) if kind else KINDS,
         since_ms=_time(fields, "since", now_ms),
         until_ms=_time(fields, "until", now_ms),

@@ -15,7 +15,7 @@ import attrs
 
 from esgf_gossip.esgf.health import Health
 from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView
-from esgf_gossip.web.dashboard.trust import TrustRow
+from esgf_gossip.web.dashboard.trust import DAY_MS, TrustRow
 from esgf_gossip.web.dashboard.world_map import SEVERITY
 from esgf_gossip.web.questions import NODE_TYPES
 
@@ -164,11 +164,26 @@ def next_to_end(view: FederationView, trust: Mapping[str, TrustRow]) -> TrustRow
     return next((row for row in trust.values() if row.host in in_use and row.not_after_ms is not None), None)
 
 
+def ending_with(view: FederationView, trust: Mapping[str, TrustRow]) -> int:
+    """Count the other certificates in use that end within a day of the first."""
+    first = next_to_end(view, trust)
+    in_use = {node.host for node in view.members if not node.is_gone}
+    ends = [row.not_after_ms for row in trust.values() if row.host in in_use and row.not_after_ms is not None]
+    return 0 if first is None else sum(end - min(ends) < DAY_MS for end in ends) - 1
+
+
 def services_down(nodes: Sequence[NodeView]) -> int:
     """Count the services of members that are down."""
-    return sum(
-        node.health_of(service.type).health is Health.DOWN
-        for node in nodes
-        if not node.is_gone
-        for service in node.services
+    return _healths(nodes)[Health.DOWN]
+
+
+def services_looked_at(nodes: Sequence[NodeView]) -> int:
+    """Count the services of members of which anybody knows the health."""
+    found = _healths(nodes)
+    return found.total() - found[Health.UNKNOWN]
+
+
+def _healths(nodes: Sequence[NodeView]) -> Counter[Health]:
+    return Counter(
+        node.health_of(service.type).health for node in nodes if not node.is_gone for service in node.services
     )

@@ -22,6 +22,7 @@ from esgf_gossip.web.archive import PastError
 from esgf_gossip.web.dashboard import contexts, federation, world_map
 from esgf_gossip.web.dashboard.templates import Templates
 from esgf_gossip.web.dashboard.trust import TrustRow, trust_rows
+from esgf_gossip.web.host_names import is_loopback
 from esgf_gossip.web.instants import InstantError, instant_ms
 from esgf_gossip.web.kept import KeptDocument
 from esgf_gossip.web.log_tail import LogTail
@@ -44,6 +45,18 @@ STATIC: Final = {
     "world.LICENSE": "text/plain; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
+_NOW_ONLY: Final = Problem(
+    400,
+    "This page shows what is now. The federation as it was is on the page Federation, what happened on Changes.",
+)
+_OF_PROXIES: Final = (
+    "Forwarded",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Real-IP",
+    "Via",
+)
 # Of one node on its own page.
 CHANGES_OF_A_NODE: Final = 30
 # Nobody reads more, and a page must not become a list of them.
@@ -125,7 +138,13 @@ class Dashboard:
 
 
 class HtmlPage(Page):
-    """One page; what is refused is said on a page too, for a person reads it."""
+    """
+    One page; what is refused is said on a page too, for a person reads it.
+
+    ``tells_the_past``: whether it can be asked for an earlier time; another refuses, for today's data must not look as if.
+    """
+
+    tells_the_past = False
 
     def __init__(self, dashboard: Dashboard) -> None:
         super().__init__()
@@ -136,7 +155,10 @@ class HtmlPage(Page):
         """Send the page."""
         request.setHeader("Content-Security-Policy", CONTENT_SECURITY_POLICY)
         try:
-            return self.asked(request, fields_of(request))
+            fields = fields_of(request)
+            if fields.get("at") and not self.tells_the_past:
+                raise Refused(_NOW_ONLY)
+            return self.asked(request, fields)
         except Refused as refusal:
             return self.refuse(request, refusal.problem)
 
@@ -171,6 +193,8 @@ def _untold(failure: Any) -> Problem:
 class FederationPage(HtmlPage):
     """``/``: the map, the counts, the table, the last events; with ``at=`` the federation as it was."""
 
+    tells_the_past = True
+
     def asked(self, request: Request, fields: Mapping[str, str]) -> Any:
         """Send the federation."""
         query = federation.TableQuery.read(fields)
@@ -204,6 +228,8 @@ class FederationPage(HtmlPage):
             rows=rows,
             counts=federation.counts(view),
             services_down=federation.services_down(view.nodes),
+            services_looked_at=federation.services_looked_at(view.nodes),
+            ending_with=federation.ending_with(view, trust),
             marks=world_map.marks(view.nodes),
             map_height=world_map.HEIGHT,
             kinds=NODE_TYPES,
@@ -327,11 +353,19 @@ class OwnPage(HtmlPage):
                 "this_node",
                 self._shown.view(),
                 gossip=self._shown.gossip_report(),
-                is_private=self._shown.is_private(),
+                is_private=self._shown.is_private() and _is_from_here(request),
                 configuration=self._shown.configuration(),
                 log=self._shown.log_tail.lines,
             ),
         )
+
+
+def _is_from_here(request: Request) -> bool:
+    """Tell whether a request names this host's own address, and no proxy says that it brought it from elsewhere."""
+    authority = request.getHeader("Host") or ""
+    # An address of IPv6 stands in brackets, its colons are no port.
+    name = authority[1:].partition("]")[0] if authority.startswith("[") else authority.partition(":")[0]
+    return is_loopback(name) and not any(map(request.requestHeaders.hasHeader, _OF_PROXIES))
 
 
 class StaticFolder(Page):

@@ -39,6 +39,7 @@ class Templates:
                 "rfc3339",
                 "size",
                 "span",
+                "uncut",
                 "whole",
             )
         }

@@ -10,6 +10,8 @@ import re
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from markupsafe import Markup, escape
+
 TEXT_CHARACTERS: Final = 300
 # Controls, lone surrogates, and what changes the direction of the text that follows.
 _UNSEEN: Final = re.compile(
@@ -32,6 +34,11 @@ def shown(value: Any) -> Any:
         return value
     text = _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", value)
     return text if len(text) <= TEXT_CHARACTERS else f"{text[:TEXT_CHARACTERS]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def uncut(value: Any) -> Markup:
+    """Return a text of our own, or a link, as ``shown`` does but whole: a link that is cut leads elsewhere."""
+    return escape(_UNSEEN.sub("\N{REPLACEMENT CHARACTER}", str(value)))
 
 
 def rfc3339(unix_ms: int) -> str:

@@ -7,6 +7,7 @@
   const SETTLE_MS = 30; // Events of one moment are one fetch.
   const TICK_MS = 10000;
   const RETRY_MS = 5000;
+  const GIVE_UP_MS = 15000;
   const NEWS_KEPT = 20;
   const live = document.getElementById("live");
   const news = document.getElementById("news");
@@ -14,9 +15,12 @@
   let fetchedAt = -FETCH_EVERY_MS;
   let timer = null;
   let number = 0;
+  let loading = 0;
+  let again = false;
   let shown = location.pathname + location.search;
 
-  const isOfThePast = () => new URLSearchParams(location.search).get("at");
+  // The past, or a refusal: nothing on such a page moves. Its value is said in place of "live".
+  const isStill = document.documentElement.hasAttribute("data-still");
 
   function say(state, words) {
     live.classList.toggle("is-live", state === "live");
@@ -49,7 +53,7 @@
   }
 
   function renewTimes(root) {
-    if (isOfThePast()) return;
+    if (isStill) return;
     const now = Date.now() + offset;
     for (const time of root.querySelectorAll("main time:not([data-fixed])")) {
       const text = relative(Date.parse(time.dateTime), now);
@@ -108,10 +112,18 @@
   }
 
   async function load(url, { push = false, mayFlash = true } = {}) {
+    if (push) {
+      clearTimeout(timer);
+      timer = null;
+    } else if (loading) {
+      again = true; // Whoever asks for a page of its own, or a slow line, must not lose it to a renewal.
+      return;
+    }
     const mine = ++number;
+    loading += 1;
     fetchedAt = performance.now();
     try {
-      const answer = await fetch(url, { headers: { Accept: "text/html" } });
+      const answer = await fetch(url, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(GIVE_UP_MS) });
       const text = await answer.text();
       if (mine !== number) return; // A later question was asked meanwhile.
       if (push && !answer.ok) { location.href = url; return; }
@@ -125,7 +137,14 @@
       put(fresh, mayFlash);
       if (push) forms(fresh);
     } catch (error) {
-      if (mine === number) schedule(RETRY_MS);
+      if (push) location.href = url;
+      else if (mine === number) schedule(RETRY_MS);
+    } finally {
+      loading -= 1;
+      if (!loading && again) {
+        again = false;
+        schedule(SETTLE_MS);
+      }
     }
   }
 
@@ -139,7 +158,7 @@
   }
 
   function schedule(afterMs) {
-    if (timer !== null || document.hidden || isOfThePast()) return;
+    if (timer !== null || document.hidden || isStill) return;
     const wait = Math.max(afterMs, fetchedAt + FETCH_EVERY_MS - performance.now());
     timer = setTimeout(() => {
       timer = null;
@@ -157,7 +176,7 @@
   function ask(form, push) {
     const fields = new URLSearchParams([...new FormData(form)].filter(([, text]) => text !== ""));
     const query = fields.toString();
-    if (fields.get("at")) {
+    if (fields.get("at") || isStill) {
       if (push) location.href = `${form.getAttribute("action")}?${query}`;
       return;
     }
@@ -233,8 +252,8 @@
   tellTime(document);
   renewTimes(document);
   setInterval(() => renewTimes(document), TICK_MS);
-  if (isOfThePast()) {
-    say("", "as it was");
+  if (isStill) {
+    if (document.documentElement.dataset.still) say("", document.documentElement.dataset.still);
   } else {
     document.addEventListener("visibilitychange", rest);
     // Ages, figures and expiry move without an event.

@@ -19,6 +19,9 @@ NODE = "/nodes/esgf-node001.site1.example.org"
 PAGE_BYTES = 300_000
 RAW_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}|\b1[5-9]\d{11}\b")
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+# Tables that are wider than what they stand in: by their labels.
+CUT = """() => [...document.querySelectorAll('.scroll')]
+  .filter((one) => one.scrollWidth > one.clientWidth).map((one) => `${one.ariaLabel}: ${one.scrollWidth} in ${one.clientWidth}`)"""
 STATUS_OF_SECOND = "#nodes tr:has(a[href='/nodes/esgf-node001.site1.example.org']) td.status"
 # Where make screenshots puts what README and docs show; else a folder of the run.
 SHOTS = os.environ.get("SCREENSHOTS")
@@ -55,6 +58,7 @@ def test_every_page_stands_at_every_size_of_federation_and_screen(browser, serve
                 page = visit.open(path)
                 assert page.locator("h1").first.is_visible()
                 assert page.evaluate(OVERFLOW) <= 0, f"{path} at {width}"
+                assert page.evaluate(CUT) == [], f"{path} at {width}"
                 if width == 1280:
                     text = page.locator("body").inner_text()
                     assert not RAW_TIME.search(text), f"{path}: {RAW_TIME.search(text)}"
@@ -191,6 +195,43 @@ def test_a_change_is_told_and_shown_on_the_open_page(browser, serve):
         assert page.evaluate("window.stayed") is True
         assert page.evaluate("document.activeElement.textContent") == name
         assert page.locator("#nodes tbody tr").count() == 10
+
+
+def test_a_click_is_never_lost_to_a_renewal_and_a_slow_line_renews(browser, serve):
+    """Answers take longer than events: each click on a head still sorts, and what changed is shown in the end."""
+    server = serve("13")
+
+    with a_visit(browser, server.url) as visit:
+        page = visit.open("/")
+        page.locator("#live", has_text="live").wait_for()
+        page.evaluate(
+            """() => { const fetched = window.fetch; window.fetch = async (...asked) => {
+              const answer = await fetched(...asked); await new Promise((done) => setTimeout(done, 400)); return answer; } }"""
+        )
+        heads = page.locator("#nodes thead a")
+        for place in (0, 3, 4, 0, 3, 4):
+            server.order("suspect" if place else "up")
+            name = heads.nth(place).inner_text()
+            before = page.locator("#nodes th[aria-sort]:not([aria-sort=none]) a").all_inner_texts()
+            heads.nth(place).click()
+            server.order("unreachable")
+            assert before != [name]
+            page.locator("#nodes th[aria-sort=ascending]", has_text=name).wait_for()
+        page.locator(STATUS_OF_SECOND, has_text="unreachable").wait_for()
+        server.order("up")
+        page.locator(STATUS_OF_SECOND, has_text="up").wait_for()
+
+
+def test_from_then_back_to_now_is_a_page_of_now(browser, serve):
+    """The field of the time is emptied: the banner of then goes, and the page lives again."""
+    with a_visit(browser, serve("13").url) as visit:
+        page = visit.open("/?at=1h+ago")
+        page.locator("#live", has_text="as it was").wait_for()
+        page.get_by_label("As it was").fill("")
+        page.get_by_role("button", name="Show").click()
+        page.locator("#live", has_text="live").wait_for()
+        assert page.locator("section.past").count() == 0
+        assert page.locator("#recent").is_visible()
 
 
 def test_a_tab_that_nobody_sees_rests_and_catches_up(browser, serve):

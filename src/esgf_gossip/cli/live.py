@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 
 from esgf_gossip.cli.control_client import ControlClient, Conversation
 from esgf_gossip.cli.failures import printable
-from esgf_gossip.cli.tables import STYLES, text_of
+from esgf_gossip.cli.tables import STYLES, text_of, worst_first
 
 # However much happens, the table is asked for and drawn no more often.
 DRAW_EVERY_S: Final = 0.25
@@ -40,8 +40,7 @@ class LiveFederation:
         if event.get("event") == "status":
             self.status = data
             return
-        now = time.strftime("%H:%M:%S")
-        self.events.append(printable(f"{now}  {event.get('event')}: {text_of(data)}"))
+        self.events.append(printable(f"{time.strftime('%H:%M:%S')}  {_said(str(event.get('event')), data)}"))
 
     def drawn(self, height: int) -> Any:
         """Return what rich draws, no higher than the terminal; those that need an eye come first."""
@@ -58,18 +57,18 @@ class LiveFederation:
             style="bold",
         )
         table = Table(header_style="bold")
-        for column in ("host", "status", "since", "types", "short name"):
-            table.add_column(column, no_wrap=True)
-        ordered = sorted(self.nodes, key=lambda node: (node.get("status") == "up", text_of(node.get("host"))))
+        # Status and age are what is looked for: where the terminal is narrow, names give way.
+        for column, gives_way in (("host", True), ("status", False), ("since", False), ("short name", True)):
+            table.add_column(column, no_wrap=not gives_way)
+        ordered = worst_first(self.nodes)
         room = max(3, height - OTHER_LINES - len(self.events))
         for node in ordered[:room]:
             status = text_of(node.get("status"))
             table.add_row(
-                Text(printable(text_of(node.get("host")))),
+                _name(node.get("host")),
                 Text(printable(status), style=STYLES.get(status, "")),
                 Text(_age(text_of(node.get("since")))),
-                Text(printable(text_of(node.get("node_types")))),
-                Text(printable(text_of(node.get("short_name")))),
+                _name(node.get("short_name")),
             )
         more = Text(f"and {len(ordered) - room} more; esgf-gossip nodes shows all", style="dim")
         return Group(
@@ -110,6 +109,23 @@ def watch_in_place(daemon: ControlClient, conversation: Conversation, picture: M
             for event in events:
                 shown.hear(event)
             shown.nodes = list(daemon.ask("nodes") or [])
+
+
+def _name(value: Any) -> Any:
+    from rich.text import Text  # noqa: PLC0415 - only where a table is drawn
+
+    return Text(printable(text_of(value)), no_wrap=True, overflow="ellipsis")
+
+
+def _said(name: str, data: Mapping[str, Any]) -> str:
+    """Say an event as a person would; one that is not known, as it came."""
+    if name == "node-status":
+        return f"{text_of(data.get('host'))} is {text_of(data.get('status'))}"
+    if name == "service-health":
+        return f"{text_of(data.get('host'))}: {text_of(data.get('type'))} is {text_of(data.get('health'))}"
+    if name == "digest-accepted":
+        return f"{text_of(data.get('origin'))} published digest {text_of(data.get('sequence'))}"
+    return f"{name}: {text_of(data)}"
 
 
 def _age(stamp: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +26,7 @@ from esgf_gossip.cli.tables import (
     print_table,
     size_text,
     text_of,
+    worst_first,
 )
 from esgf_gossip.config import ConfigError, load
 from esgf_gossip.esgf.health import Health
@@ -35,7 +36,6 @@ from esgf_gossip.esgf.services import RULES
 from esgf_gossip.views.explanation import by_observer
 from esgf_gossip.views.node_json import utc_text
 from esgf_gossip.web.dashboard.trust import certificate_body, trust_rows
-from esgf_gossip.web.dashboard.world_map import SEVERITY
 
 # An orderly stop says goodbye to every peer and closes the database.
 STOP_TIMEOUT_S = 30.0
@@ -99,15 +99,6 @@ def nodes(config_path: Path, *, certificates: bool, json_output: bool) -> None:
         print_json(answer)
         return
     print_table(NODE_COLUMNS, [node_row(node) for node in worst_first(list_of_nodes(answer))])
-
-
-def worst_first(nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return nodes in the order in which they need somebody's eye, as the dashboard has them, then by host."""
-    places = {status.value: place for place, status in enumerate(SEVERITY)}
-    return sorted(
-        nodes,
-        key=lambda node: (places.get(text_of(node.get("status")), len(places)), text_of(node.get("host"))),
-    )
 
 
 def _show_certificates(report: Mapping[str, Any], *, json_output: bool) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from esgf_gossip.cli.failures import printable
+from esgf_gossip.web.dashboard.world_map import SEVERITY
 
 
 def print_json(data: Any) -> None:
@@ -75,6 +76,15 @@ def local_text(stamp: Any) -> str:
         (moment if moment.tzinfo else moment.replace(tzinfo=UTC))
         .astimezone()
         .strftime("%Y-%m-%d %H:%M:%S %Z")
+    )
+
+
+def worst_first(nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return nodes in the order in which they need somebody's eye, as the dashboard has them, then by host."""
+    places = {status.value: place for place, status in enumerate(SEVERITY)}
+    return sorted(
+        nodes,
+        key=lambda node: (places.get(text_of(node.get("status")), len(places)), text_of(node.get("host"))),
     )
 
 

@@ -255,3 +255,25 @@ def test_a_node_that_was_out_and_is_back_is_judged_anew(scene):
     scene.accept(2)
     scene.picture.events.publish("node-status", {"host": HOST, "status": "up"})
     assert [one["summary"] for one in scene.told(kinds=("status",))] == ["is up", "is up"]
+
+
+def test_questions_do_not_try_a_disk_that_fails(scene, monkeypatch):
+    """What waits is written when its time comes, however much is asked meanwhile."""
+    tries = []
+
+    def full(_self, _news):
+        tries.append(1)
+        raise OSError(28, "No space left on device")
+
+    original = History._add
+    monkeypatch.setattr(History, "_add", full)
+    scene.accept(1)
+    scene.clock.advance(WRITE_AFTER_S)
+    assert len(tries) == 1
+    for _ in range(5):
+        got(scene.archive.changes(Wish()))
+    assert len(tries) == 1
+    monkeypatch.setattr(History, "_add", original)
+    scene.accept(2)
+    scene.clock.advance(WRITE_AFTER_S)
+    assert len([one for one in scene.told() if one["kind"] == "digest"]) == 2

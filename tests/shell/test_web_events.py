@@ -233,3 +233,14 @@ def test_streams_end_with_the_site(site, hub, clock):
     assert not client.transport.connected
     assert clock.getDelayedCalls() == []
     hub.publish("node-status", {})
+
+
+def test_who_missed_more_than_can_be_sent_at_once_begins_anew(site, hub):
+    """Long events since the last one: a reset with the newest id, not a cut and the same question for ever."""
+    for number in range(1500):
+        hub.publish("digest-accepted", {"origin": "o" * 240, "sequence": number})
+    _, (opening, told) = listening(site, Last_Event_ID="1")
+    assert opening == OPENING
+    assert b"event: reset" in told
+    assert f"id: {hub.last_id}".encode() in told
+    assert len(listening(site, Last_Event_ID=str(hub.last_id - 10))[1]) == 11

@@ -337,7 +337,9 @@ class Archive:
         return view
 
     def _ask(self, read: Callable[[HistoryReader], T]) -> Deferred[T]:
-        self._write()
+        # Each try at a disk that fails costs half a second: questions must not add to those that news make.
+        if not self.failure:
+            self._write()
         if self._history is None:
             return fail(PastError(f"there is no history: {self.failure or 'the daemon stops'}"))
         if self._questions >= WAITING_QUESTIONS:

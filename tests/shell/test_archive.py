@@ -277,3 +277,24 @@ def test_questions_do_not_try_a_disk_that_fails(scene, monkeypatch):
     scene.accept(2)
     scene.clock.advance(WRITE_AFTER_S)
     assert len([one for one in scene.told() if one["kind"] == "digest"]) == 2
+
+
+def test_what_waits_for_a_disk_is_bounded_by_its_bytes(scene, monkeypatch):
+    """The newest is kept; memory is not filled by large registrations while nothing can be written."""
+    monkeypatch.setattr("esgf_gossip.web.archive.WAITING_BYTES", 3000)
+    original = History._add
+
+    def full(_self, _news):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(History, "_add", full)
+    for sequence in range(1, 11):
+        scene.accept(sequence, node__long__name=str(sequence % 10) * 500)
+        scene.clock.advance(WRITE_AFTER_S)
+    monkeypatch.setattr(History, "_add", original)
+    scene.accept(11)
+    scene.clock.advance(WRITE_AFTER_S)
+    kept = [one["sequence"] for one in scene.told()]
+    assert kept == sorted(kept, reverse=True)
+    assert kept[0] == 11
+    assert 1 < len(kept) < 6

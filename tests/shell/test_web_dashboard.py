@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from esgf_gossip.esgf.health import Health, ServiceHealth
 from esgf_gossip.views.federation import NodeStatus
@@ -16,6 +17,7 @@ from esgf_gossip.views.lists_xml import LISTS, document, entries
 from esgf_gossip.web.archive import PastError, TooEarlyError
 from esgf_gossip.web.dashboard import contexts, federation, words, world_map
 from esgf_gossip.web.dashboard.trust import trust_rows
+from esgf_gossip.web.log_tail import LogTail
 from helpers import crowd
 from helpers.web import HOST, Client, StubDaemon, a_node, a_registration, a_site, a_view, request
 
@@ -90,6 +92,31 @@ def test_who_asks_for_what_is_not_there_is_told_on_a_page(client):
     assert client.ask("/static/").status == 404
     assert client.ask("/static/..%2fpages.py").status == 404
     assert client.ask("/nodes/%3Cscript%3E").status == 404
+
+
+def test_a_refused_question_can_be_mended_where_it_is_refused(client):
+    """The form stands there as it was filled, escaped, with the label that the message names."""
+    page = client.ask("/?at=%3Cb%3Esoon").body.decode()
+    assert 'name="at" value="&lt;b&gt;soon"' in page
+    assert page.count("As it was") >= 2
+    page = client.ask(f"/changes?since=soon&until=now&host={HOST}").body.decode()
+    for name, text in (("since", "soon"), ("until", "now"), ("host", HOST)):
+        assert f'name="{name}" value="{text}"' in page
+    assert "<form" not in client.ask("/nodes/nobody").body.decode()
+
+
+def test_the_log_tail_leaves_out_what_twisted_says_of_itself():
+    """Factories start and stop; a warning of theirs is kept."""
+    tail = LogTail()
+    tail.start()
+    try:
+        factory = Logger("twisted.internet.protocol.Factory")
+        factory.info("Starting factory")
+        factory.warn("the factory fails")
+        Logger("esgf_gossip.net").info("linked")
+    finally:
+        tail.stop()
+    assert [text for _, _, text in tail.lines] == ["the factory fails", "linked"]
 
 
 def test_without_a_history_the_pages_stand(client, daemon):

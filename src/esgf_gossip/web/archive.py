@@ -39,6 +39,7 @@ TRIM_EVERY_S: Final = 600.0
 TRIM_AGAIN_S: Final = 1.0
 # What the disk refuses waits in memory, this much of it at most.
 WAITING_NEWS: Final = 10_000
+WAITING_BYTES: Final = 32 * 1024 * 1024
 AT_ONCE: Final = 2
 RECENT: Final = 30
 WAITING_QUESTIONS: Final = 32
@@ -104,7 +105,8 @@ class Archive:
         self._clock: Final = clock
         self._now_ms: Final = now_ms
         self._run: Final = run
-        self._waiting: list[News] = []
+        self._waiting: deque[News] = deque()
+        self._waiting_bytes = 0
         self._statuses: dict[str, str] = {}
         self._health: dict[tuple[str, str], str] = {}
         self._writing: IDelayedCall | None = None
@@ -234,7 +236,9 @@ class Archive:
         if self._history is None:
             return
         self._waiting.append(news)
-        del self._waiting[:-WAITING_NEWS]
+        self._waiting_bytes += _weight(news)
+        while len(self._waiting) > WAITING_NEWS or self._waiting_bytes > WAITING_BYTES:
+            self._waiting_bytes -= _weight(self._waiting.popleft())
         if self._writing is None or not self._writing.active():
             self._writing = self._clock.callLater(WRITE_AFTER_S, self._write)
 
@@ -242,11 +246,12 @@ class Archive:
         if self._history is None or not self._waiting:
             return
         try:
-            self._history.add(self._waiting)
+            self._history.add(list(self._waiting))
         except HistoryError as error:
             self._failed(str(error))
             return
-        self._waiting = []
+        self._waiting.clear()
+        self._waiting_bytes = 0
         if self.failure:
             self.log.info("the history is written again")
             self.failure = ""
@@ -390,6 +395,10 @@ def _told(reader: HistoryReader, one: Kept) -> dict[str, Any]:
         (digest, bodies),
         None if before is None or before.line is None else (before.line.digest, bodies),
     )
+
+
+def _weight(news: News) -> int:
+    return sum(map(len, news.bodies.values()))
 
 
 def _size(difference: Mapping[str, Any]) -> int:

@@ -11,6 +11,11 @@ LINES_MOST: Final = 200
 LINE_CHARACTERS: Final = 500
 
 
+def _is_of_twisted(event: dict[str, Any]) -> bool:
+    """Tell whether it is about Twisted's own parts, such as a factory that starts: nothing an administrator asks for."""
+    return str(event.get("log_namespace", "")).startswith("twisted.")
+
+
 class LogTail:
     """Hears the log from ``start`` to ``stop``; ``lines`` are its newest, oldest first: time in ms, level, text."""
 
@@ -32,7 +37,7 @@ class LogTail:
 
     def _hear(self, event: dict[str, Any]) -> None:
         level = event.get("log_level", LogLevel.info)
-        if level is LogLevel.debug:
+        if level is LogLevel.debug or (level is LogLevel.info and _is_of_twisted(event)):
             return
         # An event without a format of its own is a failure of a library: its first line says which.
         text = formatEvent(event) or str(event.get("log_failure", ""))

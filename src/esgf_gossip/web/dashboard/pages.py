@@ -145,6 +145,8 @@ class HtmlPage(Page):
     """
 
     tells_the_past = False
+    # Where its form leads, and the fields of it that can be wrong, with their labels.
+    form: tuple[str, tuple[tuple[str, str], ...]] = ("", ())
 
     def __init__(self, dashboard: Dashboard) -> None:
         super().__init__()
@@ -154,24 +156,28 @@ class HtmlPage(Page):
     def answer(self, request: Request) -> Any:
         """Send the page."""
         request.setHeader("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+        fields = fields_of(request)
         try:
-            fields = fields_of(request)
             if fields.get("at") and not self.tells_the_past:
                 raise Refused(_NOW_ONLY)
             return self.asked(request, fields)
         except Refused as refusal:
-            return self.refuse(request, refusal.problem)
+            return self.refuse(request, refusal.problem, fields)
 
     def asked(self, request: Request, fields: Mapping[str, str]) -> Any:
         """Answer what was read of the request."""
         raise NotImplementedError
 
-    def refuse(self, request: Request, problem: Problem) -> bytes:
-        """Send a page that says why there is no other."""
+    def refuse(self, request: Request, problem: Problem, fields: Mapping[str, str]) -> bytes:
+        """Send a page that says why there is no other, with the form to ask again as it was filled."""
         request.setResponseCode(problem.status)
         request.setHeader("Content-Type", HTML)
         request.setHeader("Cache-Control", "no-store")
-        return self._dashboard.render("error", self._shown.view(), problem=problem).body
+        action, asked = self.form
+        filled = [(name, label, fields.get(name, "")) for name, label in asked]
+        return self._dashboard.render(
+            "error", self._shown.view(), problem=problem, action=action, filled=filled
+        ).body
 
     def later(self, request: Request, answer: Deferred[Any], make: Callable[[Any], KeptDocument]) -> Any:
         """Send a page made of what the archive tells; where it cannot, the page says why in its place."""
@@ -194,6 +200,7 @@ class FederationPage(HtmlPage):
     """``/``: the map, the counts, the table, the last events; with ``at=`` the federation as it was."""
 
     tells_the_past = True
+    form = ("/", (("at", "As it was (UTC)"),))
 
     def asked(self, request: Request, fields: Mapping[str, str]) -> Any:
         """Send the federation."""
@@ -202,7 +209,7 @@ class FederationPage(HtmlPage):
             try:
                 at_ms = instant_ms(query.at, self._shown.now_ms())
             except InstantError as error:
-                raise Refused(Problem(400, str(error))) from None
+                raise Refused(Problem(400, f"As it was: {error}.")) from None
             answer = self._shown.past.view(at_ms)
             return answer_later(
                 request, answer.addErrback(_untold), lambda found: self._then(request, found, query)
@@ -212,7 +219,7 @@ class FederationPage(HtmlPage):
 
     def _then(self, request: Request, found: FederationView | Problem, query: federation.TableQuery) -> bytes:
         if isinstance(found, Problem):
-            return self.refuse(request, found)
+            return self.refuse(request, found, {"at": query.at})
         return send_document(request, self._page(found, query, is_past=True))
 
     def _page(
@@ -306,6 +313,8 @@ class TrustPage(HtmlPage):
 
 class ChangesPage(HtmlPage):
     """``/changes``: what happened, of all nodes or one, in any time that is kept."""
+
+    form = ("/changes", (("since", "From (UTC)"), ("until", "To (UTC)"), ("host", "Node")))
 
     def asked(self, request: Request, fields: Mapping[str, str]) -> Any:
         """Send what happened."""

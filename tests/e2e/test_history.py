@@ -79,7 +79,7 @@ def test_a_terminal_is_kept_in_step_and_a_pipe_gets_lines(tmp_path):
             federation.kill(dying)
             read_until("unreachable")
             # Drawn over itself: the cursor went up.
-            assert re.search(r"\x1b\[\d*A", read_until("node-status"))
+            assert re.search(r"\x1b\[\d*A", read_until(f"{dying} is "))
             process.send_signal(signal.SIGINT)
             assert process.wait(10) == 0
         command = [sys.executable, "-m", "esgf_gossip.cli.main"]

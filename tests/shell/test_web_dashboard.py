@@ -434,5 +434,5 @@ def test_the_next_certificate_to_end_is_one_in_use():
     ]
     trust = {row.host: row for row in trust_rows(crowd.trust_of(nodes))}
     assert next(iter(trust)) == nodes[0].host
-    assert federation.next_to_end(crowd.crowd_view(nodes), trust).host == nodes[1].host
-    assert federation.next_to_end(crowd.crowd_view([]), {}) is None
+    assert federation.next_to_end(crowd.crowd_view(nodes), trust)[0].host == nodes[1].host
+    assert federation.next_to_end(crowd.crowd_view([]), {}) == []

@@ -49,7 +49,6 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHO
 PRAGMA user_version = 1;
 COMMIT;
 """
-_LAST: Final = "SELECT MAX(at_ms) FROM changes"
 _COLUMNS: Final = (
     "id, at_ms, host, kind, detail, payload, signature, chain, not_before_s, serial, groups, is_line"
 )
@@ -133,9 +132,6 @@ class History:
                 raise _explained(path, error) from None
             self.put_aside = str(self._guard(self._put_aside))
             self._connection = self._guard(self._open)
-        row = self._guard(lambda: self._connection.execute(_LAST).fetchone())
-        # Time never falls here, whatever the clock does: ids and times have one order.
-        self._last_ms = int(row[0] or 0)
 
     def _open(self) -> sqlite3.Connection:
         # Private from its first instant, as the registry; SQLite's own files take its mode.
@@ -149,7 +145,9 @@ class History:
                 connection.executescript(_SCHEMA)
             connection.execute("PRAGMA synchronous = NORMAL")
             # Damage beyond the first page shows itself here.
-            connection.execute(_LAST).fetchone()
+            (last_ms,) = connection.execute("SELECT MAX(at_ms) FROM changes").fetchone()
+            # Time never falls here, whatever the clock does: ids and times have one order.
+            self._last_ms = int(last_ms or 0)
         except BaseException:
             connection.close()
             raise

@@ -55,7 +55,7 @@ class HostNames:
         """
         if authority in self._accepted:
             return True
-        is_ours = _host(authority) in self._names
+        is_ours = host_of(authority) in self._names
         if is_ours and len(self._accepted) < ACCEPTED_KEPT:
             self._accepted.add(authority)
         return is_ours
@@ -65,10 +65,16 @@ def _configured(name: str) -> str:
     try:
         return _canonical(str(ipaddress.ip_address(name)))
     except ValueError:
-        return _host(name)
+        return host_of(name)
 
 
-def _host(authority: str) -> str:
+def host_of(authority: str) -> str:
+    """
+    Return the host of a ``Host`` field, without port and brackets, written one way.
+
+    Raises:
+        ValueError: the field is no host with an optional port.
+    """
     match = _AUTHORITY.fullmatch(authority)
     if match is None:
         raise ValueError("not a host name with an optional port")

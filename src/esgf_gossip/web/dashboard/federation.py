@@ -158,32 +158,24 @@ def counts(view: FederationView) -> list[tuple[NodeStatus, int]]:
     return [(status, numbers[status]) for status in SEVERITY if numbers[status] or status is NodeStatus.UP]
 
 
-def next_to_end(view: FederationView, trust: Mapping[str, TrustRow]) -> TrustRow | None:
-    """Return the first certificate to end of those that are in use; what stale nodes had is of no interest."""
+def next_to_end(view: FederationView, trust: Mapping[str, TrustRow]) -> list[TrustRow]:
+    """
+    Return the first certificate to end and those that end within a day of it; none where nobody tells.
+
+    Of those in use: what stale nodes had is of no interest.
+
+    Args:
+        view: who is a member.
+        trust: what each says, the first to end first.
+    """
     in_use = {node.host for node in view.members if not node.is_gone}
-    return next((row for row in trust.values() if row.host in in_use and row.not_after_ms is not None), None)
+    rows = [(row.not_after_ms, row) for row in trust.values() if row.host in in_use]
+    ends = [(end_ms, row) for end_ms, row in rows if end_ms is not None]
+    return [row for end_ms, row in ends if end_ms - ends[0][0] < DAY_MS]
 
 
-def ending_with(view: FederationView, trust: Mapping[str, TrustRow]) -> int:
-    """Count the other certificates in use that end within a day of the first."""
-    first = next_to_end(view, trust)
-    in_use = {node.host for node in view.members if not node.is_gone}
-    ends = [row.not_after_ms for row in trust.values() if row.host in in_use and row.not_after_ms is not None]
-    return 0 if first is None else sum(end - min(ends) < DAY_MS for end in ends) - 1
-
-
-def services_down(nodes: Sequence[NodeView]) -> int:
-    """Count the services of members that are down."""
-    return _healths(nodes)[Health.DOWN]
-
-
-def services_looked_at(nodes: Sequence[NodeView]) -> int:
-    """Count the services of members of which anybody knows the health."""
-    found = _healths(nodes)
-    return found.total() - found[Health.UNKNOWN]
-
-
-def _healths(nodes: Sequence[NodeView]) -> Counter[Health]:
+def service_health(nodes: Sequence[NodeView]) -> Counter[Health]:
+    """Count the services of members by health."""
     return Counter(
         node.health_of(service.type).health for node in nodes if not node.is_gone for service in node.services
     )

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.http import Request
 from twisted.web.resource import IResource
 
+from esgf_gossip.esgf.health import Health
 from esgf_gossip.storage.history import Wish
 from esgf_gossip.views.federation import FederationView
 from esgf_gossip.views.history_json import KINDS
@@ -22,7 +23,7 @@ from esgf_gossip.web.archive import PastError
 from esgf_gossip.web.dashboard import contexts, federation, world_map
 from esgf_gossip.web.dashboard.templates import Templates
 from esgf_gossip.web.dashboard.trust import TrustRow, trust_rows
-from esgf_gossip.web.host_names import is_loopback
+from esgf_gossip.web.host_names import host_of, is_loopback
 from esgf_gossip.web.instants import InstantError, instant_ms
 from esgf_gossip.web.kept import KeptDocument
 from esgf_gossip.web.log_tail import LogTail
@@ -228,15 +229,15 @@ class FederationPage(HtmlPage):
         trust = {} if is_past else self._dashboard.trust_of(view)
         rows = federation.rows(view, trust, query)
         peers = self._shown.gossip_report()["peers"]
+        health = federation.service_health(view.nodes)
         return self._dashboard.render(
             "federation",
             view,
             query=query,
             rows=rows,
             counts=federation.counts(view),
-            services_down=federation.services_down(view.nodes),
-            services_looked_at=federation.services_looked_at(view.nodes),
-            ending_with=federation.ending_with(view, trust),
+            services_down=health[Health.DOWN],
+            services_looked_at=health.total() - health[Health.UNKNOWN],
             marks=world_map.marks(view.nodes),
             map_height=world_map.HEIGHT,
             kinds=NODE_TYPES,
@@ -371,10 +372,9 @@ class OwnPage(HtmlPage):
 
 def _is_from_here(request: Request) -> bool:
     """Tell whether a request names this host's own address, and no proxy says that it brought it from elsewhere."""
-    authority = request.getHeader("Host") or ""
-    # An address of IPv6 stands in brackets, its colons are no port.
-    name = authority[1:].partition("]")[0] if authority.startswith("[") else authority.partition(":")[0]
-    return is_loopback(name) and not any(map(request.requestHeaders.hasHeader, _OF_PROXIES))
+    return is_loopback(host_of(request.getHeader("Host") or "")) and not any(
+        map(request.requestHeaders.hasHeader, _OF_PROXIES)
+    )
 
 
 class StaticFolder(Page):

@@ -26,7 +26,7 @@ from esgf_gossip.web.kept import KeptDocuments
 from esgf_gossip.web.log_tail import LogTail
 from esgf_gossip.web.picture import Picture
 
-_PASSWORD: Final = re.compile(r"(?i)(://[^\s:/@\"]*:)[^\s@\"]*@|\b(password\s*=\s*)[^\s\"]+")
+_PASSWORD: Final = re.compile(r"(?i)(://[^\s:/@\"]*:)[^\n\"]*@|\b(password\s*=\s*)(?:'[^\n\"]*'|[^\s\"]+)")
 _MASK: Final = "***"
 
 
@@ -101,6 +101,7 @@ class Window:
     def trust_report(self) -> dict[str, Any]:
         """Return what each node says of its trust, and what is wrong with ours."""
         return {
+            "host": self._actions.config.node.host,
             "nodes": nodes_report(self._registry),
             "error": self._trust.failure,
             "hook_error": self._trust.hook.failure,
@@ -128,4 +129,9 @@ class Window:
         hook = config.trust.secret_hook
         shown = (*hook[:1], *(_MASK for _ in hook[1:]))
         text = to_toml(attrs.evolve(config, trust=attrs.evolve(config.trust, secret_hook=shown)))
-        return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}{_MASK}{'@' if found[1] else ''}", text)
+        return masked(text)
+
+
+def masked(text: str) -> str:
+    """Return TOML without the passwords of addresses and of connection strings."""
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}{_MASK}{'@' if found[1] else ''}", text)

@@ -186,7 +186,8 @@ def trust_of(nodes: list[NodeView], issuer: str = "CN=ESGF Issuing CA 1") -> dic
         }
         for number, node in enumerate(nodes)
     ]
-    return {"nodes": rows, "error": "", "hook_error": "", "alarms": [], "findings": []}
+    own = nodes[0].host if nodes else ""
+    return {"host": own, "nodes": rows, "error": "", "hook_error": "", "alarms": [], "findings": []}
 
 
 def gossip_of(nodes: list[NodeView]) -> dict[str, Any]:

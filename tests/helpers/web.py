@@ -16,7 +16,7 @@ from twisted.internet.testing import StringTransportWithDisconnection
 
 from esgf_gossip.core.reachability import Reachability
 from esgf_gossip.esgf.registration import Registration
-from esgf_gossip.storage.history import Wish
+from esgf_gossip.storage.history_reader import Wish
 from esgf_gossip.views.explanation import explain
 from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView, OwnState
 from esgf_gossip.views.history_json import change_body

@@ -1,12 +1,16 @@
 """What the daemon keeps of the past and tells of it: web.archive, with a real file and virtual time."""
 
+import attrs
 import pytest
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 
 from esgf_gossip.core import effects as fx
 from esgf_gossip.core.registry import Registry, sha256
-from esgf_gossip.storage.history import FILE_NAME, History, Wish
+from esgf_gossip.esgf.health import Health, ServiceHealth
+from esgf_gossip.esgf.node_type import NodeType
+from esgf_gossip.storage.history import FILE_NAME, History
+from esgf_gossip.storage.history_reader import Wish
 from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.views.judgement import Policy
 from esgf_gossip.web.archive import WAITING_QUESTIONS, WRITE_AFTER_S, Archive, PastError, TooEarlyError
@@ -158,6 +162,30 @@ def test_what_changed_while_the_daemon_was_down_is_kept_at_the_start(scene):
     assert scene.told(limit=1)[0]["summary"] == "is unreachable, was up"
     scene.picture.callback()
     assert len(scene.told()) == 4
+
+
+def test_health_that_changed_while_the_daemon_was_down_is_told_once(scene):
+    """A service that is offered no more is unknown, as the picture says it; one that nobody offers is no service."""
+
+    def shown(*types, **properties):
+        health = dict.fromkeys(types, ServiceHealth(Health.UP, NOW_MS))
+        said = attrs.evolve(a_registration(HOST, **properties), node_type=NodeType.DATA | NodeType.IDP)
+        return a_view(a_node(HOST, registration=said, health=health))
+
+    endpoint = {
+        "idp__service__endpoint": "https://b.example.org/idp",
+        "idp__service__app__home": "/usr/local/idp",
+    }
+    scene.accept(1)
+    scene.archive.look(shown("OpenIDProvider", "LASService", **endpoint))
+    scene.archive.stop()
+    scene.open()
+    scene.archive.look(shown("LASService"))
+    scene.archive.look(shown("LASService"))
+    assert [one["summary"] for one in scene.told(kinds=("health",))] == [
+        "OpenIDProvider is unknown, was up",
+        "OpenIDProvider is up",
+    ]
 
 
 def test_a_line_gone_over_a_restart_is_withdrawn(scene):

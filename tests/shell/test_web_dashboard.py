@@ -328,6 +328,23 @@ def test_who_lags_in_trust_is_named():
     assert rows[0].is_soon(NOW)
 
 
+def test_what_one_node_claims_makes_nobody_else_late():
+    """A bundle and a list that no second node names are no newest, unless this node holds them itself."""
+    report = crowd.trust_of(crowd.a_crowd(20))
+    liar = next(one for one in report["nodes"] if one["host"] != report["host"] and not one["leaving"])
+    before = {row.host: (row.is_behind_bundle, row.crls_behind) for row in trust_rows(report)}
+    issuer = next(iter(liar["crls"]))
+    liar.update(bundle=10**9, crls={issuer: 10**9, "cd" * 10: 1})
+    after = {row.host: (row.is_behind_bundle, row.crls_behind) for row in trust_rows(report)}
+    assert {host: said for host, said in after.items() if host != liar["host"]} == {
+        host: said for host, said in before.items() if host != liar["host"]
+    }
+    own = next(one for one in report["nodes"] if one["host"] == report["host"])
+    own["bundle"] = 4
+    late = {row.host for row in trust_rows(report) if row.is_behind_bundle}
+    assert late == after.keys() - {liar["host"], own["host"]}
+
+
 def test_log_and_configuration_are_for_this_host_alone(daemon):
     """Where others can ask, directly or by way of a proxy, the page of this node shows neither; else it shows all."""
     client = Client(a_site(daemon, hosts=(HOST, "127.0.0.1", "::1", "localhost")))

@@ -100,7 +100,9 @@ def test_certificates_are_told_the_next_to_end_first(config):
             ("c.org", 0, {}, None),
         )
     ]
-    result, asked = run_against(config, an_answer({"nodes": rows}), "nodes", "--certificates")
+    result, asked = run_against(
+        config, an_answer({"host": "a.org", "nodes": rows}), "nodes", "--certificates"
+    )
     assert asked == [{"command": "trust"}]
     told = [line.split() for line in result.stdout.splitlines()[1:]]
     assert [(one[0], one[-2:]) for one in told] == [

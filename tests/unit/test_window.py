@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from esgf_gossip.config import load
-from esgf_gossip.window import Window
+from esgf_gossip.window import Window, masked
 from helpers.config import a_node_toml
 
 
@@ -27,6 +27,24 @@ def test_no_secret_of_the_configuration_is_shown(tmp_path):
     assert "hunter2" not in shown
     assert '"/usr/bin/hook", "***"' in shown
     assert "http://u:***@x/" in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://u:hun@ter2@db/esgf",
+        "postgresql://u:hun ter2@db/esgf",
+        "host=db password=hunter2",
+        "host=db password = 'hun ter2' user=u",
+        "host=db PASSWORD='hunter2'",
+    ],
+)
+def test_no_form_of_a_password_is_shown(text):
+    """With a blank, with an @, quoted: what hides it looks at the whole."""
+    hidden = masked(f'database = "{text}"\n[next]\nkey = "a@b"\n')
+    assert "ter2" not in hidden
+    assert "hun" not in hidden
+    assert hidden.endswith('"\n[next]\nkey = "a@b"\n')
 
 
 @pytest.mark.parametrize(

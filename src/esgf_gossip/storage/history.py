@@ -12,21 +12,25 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import attrs
 import msgpack
 
-from esgf_gossip.core.digests import decode_digest
-from esgf_gossip.core.errors import WireError
-from esgf_gossip.core.model import CertificateRank, Order, SignedDigest, VerifiedDigest
-from esgf_gossip.views.history_json import DIGEST, KINDS, WITHDRAWN
+from esgf_gossip.core.model import VerifiedDigest
+from esgf_gossip.storage.history_reader import BEGINS, TRIMMED, HistoryError, explained, lines_until
+from esgf_gossip.views.history_json import DIGEST, WITHDRAWN
 
 FILE_NAME: Final = "history.db"
 # Of one step of trimming, so that it takes milliseconds; and a tenth of the rows where the file is too large.
 TRIM_ROWS: Final = 1000
+TRIM_BYTES: Final = 4 * 1024 * 1024
+_VACUUM_PAGES: Final = TRIM_BYTES // 4096
+# By so much the last date may be ahead of the clock before it is the date that is doubted.
+AHEAD_MS: Final = 3_600_000
+_ALWAYS_MS: Final = 2**63 - 1
 _SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = """
 PRAGMA auto_vacuum = INCREMENTAL;
@@ -49,16 +53,8 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHO
 PRAGMA user_version = 1;
 COMMIT;
 """
-_COLUMNS: Final = (
-    "id, at_ms, host, kind, detail, payload, signature, chain, not_before_s, serial, groups, is_line"
-)
-_BEGINS: Final = "begins_ms"
 
 T = TypeVar("T")
-
-
-class HistoryError(Exception):
-    """Report what is wrong with the file, where, and what to do, in one line. Nothing was half-written."""
 
 
 @attrs.frozen
@@ -83,30 +79,6 @@ class News:
     bodies: Mapping[bytes, bytes] = attrs.field(factory=dict, repr=False)
 
 
-@attrs.frozen
-class Kept:
-    """One thing that happened, as it was kept; ``line`` was verified when it was accepted."""
-
-    id: int
-    at_ms: int
-    host: str
-    kind: str
-    detail: Mapping[str, Any]
-    line: VerifiedDigest | None = attrs.field(default=None, repr=False)
-
-
-@attrs.frozen
-class Wish:
-    """Which changes are asked for, the newest first; None and "" ask for all."""
-
-    host: str = ""
-    kinds: tuple[str, ...] = KINDS
-    since_ms: int | None = None
-    until_ms: int | None = None
-    before_id: int | None = None
-    limit: int = 100
-
-
 class History:
     """
     The file as the daemon writes it: at most ``keep_ms`` back and ``most_bytes`` large.
@@ -129,7 +101,7 @@ class History:
             self._connection = self._open()
         except (sqlite3.DatabaseError, OSError) as error:
             if isinstance(error, sqlite3.OperationalError | OSError):
-                raise _explained(path, error) from None
+                raise explained(path, error) from None
             self.put_aside = str(self._guard(self._put_aside))
             self._connection = self._guard(self._open)
 
@@ -166,7 +138,7 @@ class History:
             if self._is_in_transaction():
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
-            raise _explained(self.path, error) from None
+            raise explained(self.path, error) from None
 
     def _is_in_transaction(self) -> bool:
         connection = getattr(self, "_connection", None)
@@ -183,7 +155,7 @@ class History:
         Raises:
             HistoryError: the file cannot be read.
         """
-        rows = self._guard(lambda: _lines_until(self._connection, None))
+        rows = self._guard(lambda: lines_until(self._connection, None))
         return {row[2]: hashlib.sha256(row[5]).digest() for row in rows}
 
     def last_words(self, kind: str) -> dict[tuple[str, str], Mapping[str, Any]]:
@@ -214,12 +186,33 @@ class History:
         connection = self._connection
         last_ms = self._last_ms
         connection.execute("BEGIN IMMEDIATE")
+        now_ms = news[-1].at_ms if news else last_ms
+        if now_ms < last_ms - AHEAD_MS and self._fact(BEGINS) <= now_ms:
+            last_ms = self._date_back(now_ms)
         for one in news:
             last_ms = max(last_ms, one.at_ms)
             self._add_one(one, last_ms)
-        connection.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (_BEGINS, last_ms))
+        connection.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (BEGINS, last_ms))
         connection.execute("COMMIT")
         self._last_ms = last_ms
+
+    def _fact(self, name: str) -> int:
+        row = self._connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def _date_back(self, now_ms: int) -> int:
+        """
+        Date what a clock far ahead dated, now that it was set right; return the last date there is.
+
+        Else everything that follows would carry the wrong date, for as long as that lies in the future. A clock
+        that falls behind the beginning is the wrong one (a host that starts in 1970), and is not believed.
+        """
+        self._connection.execute(
+            "UPDATE changes SET at_ms = MIN(at_ms, ?1), ends_ms = MIN(ends_ms, ?1) WHERE at_ms > ?1 OR ends_ms > ?1",
+            (now_ms,),
+        )
+        self._connection.execute("UPDATE facts SET value = MIN(value, ?)", (now_ms,))
+        return now_ms
 
     def _add_one(self, one: News, at_ms: int) -> None:
         is_line = one.kind in (DIGEST, WITHDRAWN)
@@ -261,8 +254,8 @@ class History:
         """
         Forget what is too old, then the oldest where the file is too large; tell whether more is to be done.
 
-        At most ``TRIM_ROWS`` rows a call. A digest that was in force at the new beginning stays: the view of every
-        later time needs it.
+        At most ``TRIM_ROWS`` rows and about ``TRIM_BYTES`` a call. A digest that was in force at the new beginning
+        stays: the view of every later time needs it.
 
         Raises:
             HistoryError: nothing was forgotten.
@@ -271,168 +264,56 @@ class History:
 
     def _trim(self, now_ms: int) -> bool:
         connection = self._connection
-        begins_ms = now_ms - self._keep_ms
-        if self._used_bytes() > self._most_bytes:
-            row = connection.execute(
-                "SELECT MAX(ends_ms) FROM (SELECT ends_ms FROM changes WHERE ends_ms IS NOT NULL ORDER BY ends_ms LIMIT ?)",
-                (self._step(),),
-            ).fetchone()
-            begins_ms = max(begins_ms, int(row[0] or 0) + 1)
-        rows = connection.execute(
-            "SELECT id FROM changes WHERE ends_ms < ? ORDER BY ends_ms LIMIT ?", (begins_ms, TRIM_ROWS)
-        ).fetchall()
-        if not rows:
-            return False
+        oldest_ms, most = now_ms - self._keep_ms, TRIM_ROWS
+        begins_ms = oldest_ms
+        is_full = self._used_bytes() > self._most_bytes
+        if is_full:
+            oldest_ms, most = _ALWAYS_MS, self._step()
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute(
-            "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = MAX(value, excluded.value)",
-            (_BEGINS, begins_ms),
-        )
-        for change in rows:
-            names = connection.execute("SELECT sha256 FROM uses WHERE change = ?", change).fetchall()
-            connection.execute("DELETE FROM uses WHERE change = ?", change)
+        rows = connection.execute(
+            "SELECT id, ends_ms FROM changes WHERE ends_ms < ? ORDER BY ends_ms, id LIMIT ?",
+            (oldest_ms, most),
+        ).fetchall()
+        freed_bytes = done = 0
+        for change, ends_ms in rows:
+            if freed_bytes > TRIM_BYTES:
+                break
+            freed_bytes += self._forget(change)
+            begins_ms = max(begins_ms, ends_ms + 1) if is_full else begins_ms
+            done += 1
+        if done:
             connection.executemany(
-                "DELETE FROM bodies WHERE sha256 = ?1 AND NOT EXISTS (SELECT 1 FROM uses WHERE sha256 = ?1)",
-                names,
+                "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = MAX(value, excluded.value)",
+                [(BEGINS, begins_ms), (TRIMMED, begins_ms)],
             )
-        connection.executemany("DELETE FROM changes WHERE id = ?", rows)
         connection.execute("COMMIT")
         # As a script: execute() takes one step of it, which is one page.
-        connection.executescript("PRAGMA incremental_vacuum;")
-        return len(rows) == TRIM_ROWS or self._used_bytes() > self._most_bytes
+        connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES});")
+        has_more = done == most or done < len(rows) or self._used_bytes() > self._most_bytes
+        return (bool(done) and has_more) or self._pragma("freelist_count") > 0
+
+    def _forget(self, change: int) -> int:
+        """Delete one row and the bodies that only it used; return their bytes."""
+        connection = self._connection
+        names = connection.execute("SELECT sha256 FROM uses WHERE change = ?", (change,)).fetchall()
+        connection.execute("DELETE FROM uses WHERE change = ?", (change,))
+        freed_bytes = 0
+        for name in names:
+            gone = connection.execute(
+                "DELETE FROM bodies WHERE sha256 = ?1 AND NOT EXISTS (SELECT 1 FROM uses WHERE sha256 = ?1)"
+                " RETURNING LENGTH(body)",
+                name,
+            ).fetchall()
+            freed_bytes += sum(size for (size,) in gone)
+        connection.execute("DELETE FROM changes WHERE id = ?", (change,))
+        return freed_bytes
 
     def _step(self) -> int:
         (count,) = self._connection.execute("SELECT COUNT(*) FROM changes").fetchone()
         return min(max(int(count) // 10, 1), TRIM_ROWS)
 
     def _used_bytes(self) -> int:
-        pages, free, size = (
-            self._connection.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("page_count", "freelist_count", "page_size")
-        )
-        return int((pages - free) * size)
+        return (self._pragma("page_count") - self._pragma("freelist_count")) * self._pragma("page_size")
 
-
-class HistoryReader:
-    """
-    The file as questions read it: one snapshot, a connection of its own. A context manager.
-
-    Raises (every method):
-        HistoryError: the file cannot be read.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0, isolation_level=None
-            )
-            self._connection.execute("BEGIN")
-        except sqlite3.Error as error:
-            raise _explained(path, error) from None
-
-    def __enter__(self) -> HistoryReader:
-        """Give the open reader."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-
-    def begins_ms(self) -> int:
-        """Return the time from which on every question can be answered; 0 where nothing was kept yet."""
-        row = self._guard("SELECT value FROM facts WHERE name = ?", (_BEGINS,))
-        return int(row[0][0]) if row else 0
-
-    def changes(self, wish: Wish) -> list[Kept]:
-        """Return what happened, the newest first."""
-        conditions = ["kind IN (SELECT value FROM json_each(?))"]
-        values: list[Any] = [json.dumps(wish.kinds)]
-        for condition, value in (
-            ("host = ?", wish.host or None),
-            ("at_ms >= ?", wish.since_ms),
-            ("at_ms <= ?", wish.until_ms),
-            ("id < ?", wish.before_id),
-        ):
-            if value is not None:
-                conditions.append(condition)
-                values.append(value)
-        query = f"SELECT {_COLUMNS} FROM changes WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT ?"  # noqa: S608 - conditions are ours
-        return [self._kept(row) for row in self._guard(query, (*values, wish.limit))]
-
-    def before(self, one: Kept) -> Kept | None:
-        """Return the digest of the same origin before this one; None for the first, or after it was withdrawn."""
-        query = (
-            f"SELECT {_COLUMNS} FROM changes WHERE is_line AND host = ? AND id < ? ORDER BY id DESC LIMIT 1"  # noqa: S608 - columns are ours
-        )
-        rows = self._guard(query, (one.host, one.id))
-        found = self._kept(rows[0]) if rows else None
-        return None if found is None or found.kind == WITHDRAWN else found
-
-    def lines(self, at_ms: int) -> list[VerifiedDigest]:
-        """Return the table as it was at a time: the newest digest of each origin, none that was withdrawn."""
-        try:
-            rows = _lines_until(self._connection, at_ms)
-        except sqlite3.Error as error:
-            raise _explained(self._path, error) from None
-        kept = (self._kept(row) for row in rows)
-        return [one.line for one in kept if one.line is not None]
-
-    def bodies(self, names: Iterable[bytes]) -> dict[bytes, bytes]:
-        """Return bodies by SHA-256; those not kept are left out."""
-        found: dict[bytes, bytes] = {}
-        for name in set(names):
-            for (body,) in self._guard("SELECT body FROM bodies WHERE sha256 = ?", (name,)):
-                found[name] = body
-        return found
-
-    def _kept(self, row: Sequence[Any]) -> Kept:
-        number, at_ms, host, kind, detail, payload, signature, chain, not_before_s, serial, groups, _ = row
-        if kind != DIGEST:
-            return Kept(number, at_ms, host, kind, json.loads(detail))
-        packed = self.bodies([chain]).get(chain, b"\x90")
-        try:
-            digest = decode_digest(payload)
-        except WireError as error:
-            raise HistoryError(
-                f"{self._path}: row {number} is no digest ({error}); move the file away"
-            ) from None
-        order = Order(CertificateRank(not_before_s, serial), digest.epoch, digest.sequence)
-        line = VerifiedDigest(
-            SignedDigest(payload, signature),
-            digest,
-            order,
-            hashlib.sha256(payload).digest(),
-            tuple(msgpack.unpackb(packed)),
-            frozenset(json.loads(groups)),
-        )
-        return Kept(number, at_ms, host, kind, json.loads(detail), line)
-
-    def _guard(self, query: str, values: Sequence[Any]) -> list[Any]:
-        try:
-            return self._connection.execute(query, values).fetchall()
-        except sqlite3.Error as error:
-            raise _explained(self._path, error) from None
-
-
-def _lines_until(connection: sqlite3.Connection, at_ms: int | None) -> list[Any]:
-    """Return the row of the newest digest of each origin up to a time, of all times where it is None."""
-    last = (
-        "SELECT MAX(id) FROM changes WHERE at_ms <= ?" if at_ms is not None else "SELECT MAX(id) FROM changes"
-    )
-    (last_id,) = connection.execute(last, () if at_ms is None else (at_ms,)).fetchone()
-    rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM changes WHERE id IN (SELECT (SELECT MAX(id) FROM changes AS one WHERE is_line"  # noqa: S608 - columns are ours
-        " AND one.host = hosts.host AND id <= ?) FROM (SELECT DISTINCT host FROM changes WHERE is_line) AS hosts)"
-        " ORDER BY host",
-        (last_id or 0,),
-    )
-    return [row for row in rows if row[3] == DIGEST]
-
-
-def _explained(path: Path, error: Exception) -> HistoryError:
-    if isinstance(error, HistoryError):
-        return error
-    name = getattr(error, "sqlite_errorname", "") or ""
-    if name.startswith("SQLITE_FULL"):
-        return HistoryError(f"{path}: the disk is full; free some space")
-    return HistoryError(f"{path}: {error}; check the disk and the rights of the folder")
+    def _pragma(self, name: str) -> int:
+        return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])

@@ -95,6 +95,11 @@ class NodeView:
             return own
         return self.outside.get(service_type, own)
 
+    def service_health(self) -> dict[str, ServiceHealth]:
+        """Return the health of the services it offers by type, of those somebody has looked at."""
+        looked_at = self.health.keys() | self.outside.keys()
+        return {one.type: self.health_of(one.type) for one in self.services if one.type in looked_at}
+
 
 @attrs.frozen
 class OwnState:

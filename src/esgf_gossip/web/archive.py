@@ -21,8 +21,10 @@ from esgf_gossip.core import effects as fx
 from esgf_gossip.core.model import VerifiedDigest
 from esgf_gossip.core.reachability import REACHABILITY
 from esgf_gossip.core.registry import Registry
+from esgf_gossip.esgf.health import NEVER_PROBED
 from esgf_gossip.sources.gauge import in_thread
-from esgf_gossip.storage.history import History, HistoryError, HistoryReader, Kept, News, Wish
+from esgf_gossip.storage.history import History, News
+from esgf_gossip.storage.history_reader import HistoryError, HistoryReader, Kept, Wish
 from esgf_gossip.views.differences import view_differences
 from esgf_gossip.views.federation import FederationView, OwnState
 from esgf_gossip.views.history_json import DIGEST, FORK, HEALTH, STATUS, WITHDRAWN, change_body
@@ -197,8 +199,13 @@ class Archive:
         """Keep what a view says and no event told: what changed while this node was down."""
         for node in view.members:
             self._status(node.host, node.status.value)
-            for kind in node.health.keys() | node.outside.keys():
-                self._service(node.host, kind, node.health_of(kind).health.value)
+        health = {
+            (node.host, kind): health.health.value
+            for node in view.members
+            for kind, health in node.service_health().items()
+        }
+        for host, kind in sorted(self._health.keys() | health.keys()):
+            self._service(host, kind, health.get((host, kind), NEVER_PROBED.health.value))
 
     def _status(self, host: str, status: str) -> None:
         before = self._statuses.get(host)
@@ -208,7 +215,7 @@ class Archive:
 
     def _service(self, host: str, kind: str, health: str) -> None:
         before = self._health.get((host, kind))
-        if health != before:
+        if health != (before or NEVER_PROBED.health.value):
             self._health[host, kind] = health
             detail = {"type": kind, "health": health, "before": before}
             self._add(News(self._now_ms(), host, HEALTH, detail))

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import Request
 from twisted.web.server import NOT_DONE_YET
 
-from esgf_gossip.storage.history import Wish
+from esgf_gossip.storage.history_reader import Wish
 from esgf_gossip.views.federation import FederationView
 from esgf_gossip.views.node_json import json_bytes, utc_text
 from esgf_gossip.web.archive import PastError, TooEarlyError

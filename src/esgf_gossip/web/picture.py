@@ -207,11 +207,10 @@ class Picture:
 
     def _tell_health(self, view: FederationView) -> None:
         health = {
-            (node.host, service.type): node.health_of(service.type)
+            (node.host, kind): health
             for node in view.nodes
-            if (node.health or node.outside) and node.registration is not None
-            for service in node.registration.services
-            if service.type in node.health or service.type in node.outside
+            if node.health or node.outside
+            for kind, health in node.service_health().items()
         }
         before, self._health = self._health, health
         if before is None:

@@ -11,10 +11,10 @@ from esgf_gossip.esgf.health import Health
 from esgf_gossip.esgf.node_type import ALL, node_type_names
 from esgf_gossip.esgf.resources import CORES_MOST
 from esgf_gossip.esgf.services import RULES
-from esgf_gossip.storage.history import Wish
+from esgf_gossip.storage.history_reader import Wish
 from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.views.history_json import KINDS
-from esgf_gossip.views.node_json import Wanted
+from esgf_gossip.views.node_json import Wanted, utc_text
 from esgf_gossip.web.instants import InstantError, instant_ms
 
 HEALTH: Final = tuple(one.value for one in Health)
@@ -35,6 +35,8 @@ OF_NODE: Final = ("at",)
 CHANGES_USUAL: Final = 100
 CHANGES_MOST: Final = 1000
 ID_MAX: Final = 2**53
+# Clocks of a client and of this host differ by a little.
+AHEAD_MS: Final = 60_000
 
 OF_HISTORY: Final = ("since", "until", "kind", "before", "limit")
 OF_ALL_HISTORY: Final = ("host", *OF_HISTORY)
@@ -96,13 +98,13 @@ def times_between(fields: Mapping[str, Any], now_ms: int) -> tuple[int, int]:
     Read two times; the second is now where it is not given.
 
     Raises:
-        QuestionError: a name is not known, a text is no time, the first is missing.
+        QuestionError: a name is not known, a text is no time or has not come yet, the first is missing.
     """
     refuse_unknown(fields, OF_DIFFERENCES)
-    from_ms = _time(fields, "from", now_ms)
+    from_ms = _past_time(fields, "from", now_ms)
     if from_ms is None:
         raise QuestionError("differences need a time to begin with: from=2026-11-26T14:00:00Z")
-    to_ms = _time(fields, "to", now_ms)
+    to_ms = _past_time(fields, "to", now_ms)
     return from_ms, now_ms if to_ms is None else to_ms
 
 
@@ -111,10 +113,18 @@ def time_of(fields: Mapping[str, Any], now_ms: int) -> int:
     Read the time ``at``.
 
     Raises:
-        QuestionError: it is no time.
+        QuestionError: it is no time, or has not come yet.
     """
-    found = _time(fields, "at", now_ms)
+    found = _past_time(fields, "at", now_ms)
     return now_ms if found is None else found
+
+
+def _past_time(fields: Mapping[str, Any], name: str, now_ms: int) -> int | None:
+    """Read a time whose state is asked for: the future has none yet."""
+    found = _time(fields, name, now_ms)
+    if found is not None and found > now_ms + AHEAD_MS:
+        raise QuestionError(f"{name}: {utc_text(found)} has not come yet")
+    return None if found is None else min(found, now_ms)
 
 
 def _time(fields: Mapping[str, Any], name: str, now_ms: int) -> int | None:

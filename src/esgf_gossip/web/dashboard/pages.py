@@ -16,7 +16,7 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 
 from esgf_gossip.esgf.health import Health
-from esgf_gossip.storage.history import Wish
+from esgf_gossip.storage.history_reader import Wish
 from esgf_gossip.views.federation import FederationView
 from esgf_gossip.views.history_json import KINDS
 from esgf_gossip.web.archive import PastError

@@ -6,7 +6,7 @@ Pure: from the report on trust that commands read too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -45,13 +45,19 @@ class TrustRow:
 
 
 def trust_rows(report: Mapping[str, Any]) -> list[TrustRow]:
-    """Return one row a node that has not left, the first certificate to end first; who says nothing comes last."""
+    """
+    Return one row a node that has not left, the first certificate to end first; who says nothing comes last.
+
+    The newest is what this node holds, or what two others name: the word of one makes nobody else late.
+    """
     said = [one for one in report["nodes"] if not one.get("leaving")]
-    newest_bundle = max((one["bundle"] for one in said), default=0)
-    newest: dict[str, int] = {}
-    for one in said:
-        for issuer, number in one["crls"].items():
-            newest[issuer] = max(newest.get(issuer, 0), number)
+    own = next((one for one in said if one["host"] == report.get("host")), {"bundle": 0, "crls": {}})
+    newest_bundle = _newest(own["bundle"], (one["bundle"] for one in said))
+    issuers = {issuer for one in said for issuer in one["crls"]}
+    newest = {
+        issuer: _newest(own["crls"].get(issuer, 0), (one["crls"].get(issuer, 0) for one in said))
+        for issuer in issuers
+    }
     found = [
         TrustRow(
             host=one["host"],
@@ -60,12 +66,17 @@ def trust_rows(report: Mapping[str, Any]) -> list[TrustRow]:
             bundle=one["bundle"],
             is_behind_bundle=one["not_after"] is not None and one["bundle"] < newest_bundle,
             crls=tuple(number for _, number in sorted(one["crls"].items())),
-            crls_behind=sum(number < newest[issuer] for issuer, number in one["crls"].items())
-            + (len(newest.keys() - one["crls"].keys()) if one["not_after"] is not None else 0),
+            crls_behind=0
+            if one["not_after"] is None
+            else sum(one["crls"].get(issuer, 0) < number for issuer, number in newest.items()),
         )
         for one in said
     ]
     return sorted(found, key=lambda row: (row.not_after_ms is None, row.not_after_ms or 0, row.host))
+
+
+def _newest(own: int, named: Iterable[int]) -> int:
+    return max(own, *sorted((0, 0, *named))[-2:-1])
 
 
 def certificate_body(row: TrustRow) -> dict[str, Any]:

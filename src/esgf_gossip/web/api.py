@@ -19,7 +19,8 @@ from twisted.web.resource import IResource
 
 from esgf_gossip.views.federation import FederationView
 from esgf_gossip.views.node_json import Wanted, json_bytes, node_body, nodes_body, services_body, status_body
-from esgf_gossip.web.dashboard.pages import Shown, pages
+from esgf_gossip.web.dashboard.html_page import Dashboard, MissingPage, Shown
+from esgf_gossip.web.dashboard.pages import pages
 from esgf_gossip.web.event_stream import EventStreamPage
 from esgf_gossip.web.kept import KeptDocument
 from esgf_gossip.web.legacy import JavaPage, NodeManagerPage
@@ -260,7 +261,9 @@ class RootPage(Page):
         v1.putChild(b"differences", DifferencesPage(facade.past, facade.now_ms))
         api = Folder()
         api.putChild(b"v1", v1)
-        for name, page in pages(facade).items():
+        dashboard = Dashboard(facade)
+        self._missing = MissingPage(dashboard)
+        for name, page in pages(dashboard).items():
             self.putChild(name.encode("ascii"), page)
         self.putChild(b"api", api)
         self.putChild(b"esgf-nm", NodeManagerPage(facade.documents, facade.view))
@@ -274,7 +277,7 @@ class RootPage(Page):
         """Find a kept document; of registration.xml also that of an earlier time."""
         name = path.decode("ascii", "replace")
         if not self._documents.is_known(name):
-            return MISSING
+            return self._missing if "text/html" in (request.getHeader("Accept") or "") else MISSING
         if name == REGISTRATION_XML and b"at" in request.args:
             return PastDocumentPage(self._facade.past, self._facade.now_ms)
         return KeptPage(self._documents, name)

@@ -231,10 +231,13 @@ def changes_of(nodes: list[NodeView]) -> list[dict[str, Any]]:
         detail = {"status": node.status.value, "before": "suspect"}
         at_ms = NOW_MS - number * 47 * MINUTE_MS
         change = change_body(1000 - number, at_ms, node.host, "status", detail)
-        if number % 3 == 1:
+        if number % 20 in (1, 2, 13, 16):
             name = "" if node.registration is None else node.registration.short_name
             change |= {"kind": "digest", "epoch": 1, "sequence": number, "summary": f"registration: {name}"}
             change["changes"] = [{"name": "registration.node.short.name", "before": "OLD", "after": name}]
+        elif 5 <= number % 20 < 12:
+            change |= {"kind": "digest", "epoch": 1, "sequence": number, "summary": "resources: cores_free"}
+            change["changes"] = [{"name": "resources.cores_free", "before": number, "after": number + 1}]
         found.append(change)
     return found
 

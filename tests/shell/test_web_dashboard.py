@@ -8,11 +8,12 @@ import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from esgf_gossip.esgf.health import Health, ServiceHealth
-from esgf_gossip.views.federation import NodeStatus
+from esgf_gossip.views.federation import SEVERITY, NodeStatus
+from esgf_gossip.views.history_json import is_routine
 from esgf_gossip.views.lists_xml import LISTS, document, entries
 from esgf_gossip.web.archive import PastError, TooEarlyError
 from esgf_gossip.web.dashboard import contexts, federation, words, world_map
@@ -96,6 +97,21 @@ def test_who_asks_for_what_is_not_there_is_told_on_a_page(client):
     assert "nothing is served at this path" in browser.body.decode()
     assert client.ask("/blah").fields["content-type"] == "application/problem+json"
     assert client.ask("/nodes/%3Cscript%3E").status == 404
+
+
+def test_what_is_routine_stands_together_on_the_page_of_changes(daemon, client):
+    """Figures that come all day are one line that opens; nothing is left out, nothing else is hidden."""
+    told = crowd.changes_of(crowd.a_crowd(40))
+    daemon.past.changes = lambda _wish: succeed({"begins_ms": 1, "changes": told, "next_before": None})
+    page = client.ask("/changes").body.decode()
+    assert "7 routine digests of 7 nodes since " in page
+    folded = page.count("resources.cores_free</bdi>")
+    assert folded == sum(is_routine(one) for one in told) > 7
+    assert page.count('class="kind-') - page.count(' routine"') == len(told)
+    days = contexts.changes_context({"begins_ms": 1, "changes": told, "next_before": None}, {})["days"]
+    runs = [run for _, runs in days for run in runs]
+    assert [one["id"] for run in runs for one in run.changes] == [one["id"] for one in told]
+    assert all(is_routine(one) is run.is_routine for run in runs for one in run.changes)
 
 
 def test_a_refused_question_can_be_mended_where_it_is_refused(client):
@@ -291,7 +307,7 @@ def test_marks_hold_every_node_that_says_its_place_the_worst_first():
     )
     assert len(marks) < 120
     for mark in marks:
-        assert mark.status is min((node.status for node in mark.nodes), key=world_map.SEVERITY.index)
+        assert mark.status is min((node.status for node in mark.nodes), key=SEVERITY.index)
         assert mark.counts[0] == (mark.status, sum(node.status is mark.status for node in mark.nodes))
         assert sum(number for _, number in mark.counts) == len(mark.nodes)
 

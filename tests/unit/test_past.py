@@ -21,7 +21,7 @@ from esgf_gossip.views.differences import (
     view_differences,
 )
 from esgf_gossip.views.federation import NodeStatus
-from esgf_gossip.views.history_json import change_body
+from esgf_gossip.views.history_json import change_body, is_routine
 from esgf_gossip.views.node_json import json_bytes
 from esgf_gossip.views.past import past_view
 from esgf_gossip.web.instants import InstantError, instant_ms
@@ -224,3 +224,22 @@ def test_what_is_no_time_is_refused_with_examples(text):
     """One line that shows how to write it."""
     with pytest.raises(InstantError, match="yesterday 14:00"):
         instant_ms(text, NOW_MS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "summary", "names", "is_so"),
+    [
+        ("digest", "resources: cores_free", ["resources.cores_free", "metrics.downloads"], True),
+        ("digest", "signed anew, nothing else changed", [], True),
+        ("digest", "is known from now on", [], False),
+        ("digest", "has left the federation", [], False),
+        ("digest", "started anew; resources: cores_free", ["resources.cores_free"], False),
+        ("digest", "is back; resources: cores_free", ["resources.cores_free"], False),
+        ("digest", "registration: a", ["resources.a", "registration.a"], False),
+        ("status", "is up", [], False),
+    ],
+)
+def test_only_what_comes_all_day_is_routine(kind, summary, names, is_so):
+    """Figures, loads, reports, a later date; never a start, a return or a word on what the node is."""
+    changes = [{"name": name, "before": None, "after": "1"} for name in names]
+    assert is_routine({"kind": kind, "summary": summary, "changes": changes}) is is_so

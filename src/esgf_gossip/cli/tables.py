@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from esgf_gossip.cli.failures import printable
-from esgf_gossip.web.dashboard.world_map import SEVERITY
+from esgf_gossip.views.federation import SEVERITY
 
 
 def print_json(data: Any) -> None:

@@ -8,6 +8,7 @@ neighbours' work. Who builds it: esgf_gossip.views.judgement.
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 import attrs
 
@@ -31,6 +32,18 @@ class NodeStatus(Enum):
     LEFT = "left"
     # No member: the administrator of this node vouches for it, in registration_static.xml.
     STATIC = "static"
+
+
+# The worst first, wherever nodes stand in that order or one mark stands for several.
+SEVERITY: Final = (
+    NodeStatus.UNREACHABLE,
+    NodeStatus.SUSPECT,
+    NodeStatus.STALE,
+    NodeStatus.MAINTENANCE,
+    NodeStatus.LEFT,
+    NodeStatus.UP,
+    NodeStatus.STATIC,
+)
 
 
 @attrs.frozen

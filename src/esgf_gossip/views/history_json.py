@@ -22,6 +22,11 @@ WITHDRAWN: Final = "withdrawn"
 FORK: Final = "fork"
 KINDS: Final = (DIGEST, STATUS, HEALTH, WITHDRAWN, FORK)
 
+# What a node says of itself all day long, and its reports on others, which show as the verdicts they lead to.
+_ROUTINE: Final = {"metrics", "resources", "reachability", "observations"}
+_IS_BACK: Final = "is back"
+_STARTED_ANEW: Final = "started anew"
+_SIGNED_ANEW: Final = "signed anew, nothing else changed"
 # The sentence names so many of the names that changed.
 NAMED_MOST: Final = 3
 
@@ -63,6 +68,16 @@ def change_body(
     }
 
 
+def is_routine(change: Mapping[str, Any]) -> bool:
+    """Tell whether a change is one that comes and goes all day: figures, loads, reports, a later date."""
+    if change["kind"] != DIGEST:
+        return False
+    entries = {one["name"].partition(".")[0] for one in change["changes"]}
+    if not entries:
+        return bool(change["summary"] == _SIGNED_ANEW)
+    return entries <= _ROUTINE and not change["summary"].startswith((_STARTED_ANEW, _IS_BACK))
+
+
 def _digest_differences(before: Said | None, after: Said) -> list[Difference]:
     if before is None:
         return []
@@ -85,9 +100,9 @@ def _digest_summary(before: Said | None, after: Said, found: Sequence[Difference
         return "is known from now on"
     words = []
     if before[0].leaving:
-        words.append("is back")
+        words.append(_IS_BACK)
     elif before[0].epoch != after[0].epoch:
-        words.append("started anew")
+        words.append(_STARTED_ANEW)
     by_entry: dict[str, list[str]] = {}
     for one in found:
         entry, _, rest = one.name.partition(".")
@@ -97,7 +112,7 @@ def _digest_summary(before: Said | None, after: Said, found: Sequence[Difference
         more = len(names) - len(told) if told else 0
         text = ", ".join(told) + (f" and {more} more" if more else "")
         words.append(f"{entry}: {text}" if text else f"new {entry}")
-    return "; ".join(words) or "signed anew, nothing else changed"
+    return "; ".join(words) or _SIGNED_ANEW
 
 
 def _summary(kind: str, detail: Mapping[str, Any]) -> str:

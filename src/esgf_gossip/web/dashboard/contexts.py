@@ -11,9 +11,12 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any, Final
 
+import attrs
+
 from esgf_gossip.esgf.health import Health
 from esgf_gossip.views.explanation import by_observer
 from esgf_gossip.views.federation import FederationView, NodeView
+from esgf_gossip.views.history_json import is_routine
 from esgf_gossip.views.list_reasons import places
 from esgf_gossip.views.lists_xml import LISTS, USUAL
 from esgf_gossip.web.dashboard.trust import trust_rows
@@ -115,11 +118,27 @@ def trust_context(view: FederationView, report: Mapping[str, Any]) -> dict[str, 
     }
 
 
+@attrs.frozen
+class Run:
+    """Changes that follow each other, all of them routine or none."""
+
+    is_routine: bool
+    changes: list[dict[str, Any]]
+
+    @property
+    def hosts(self) -> set[str]:
+        """The nodes they are of."""
+        return {one["host"] for one in self.changes}
+
+
 def changes_context(found: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the page Changes shows: changes by day, the newest first."""
+    """Return what the page Changes shows: changes by day, the newest first, what is routine together."""
     changes = [{**one, "at_ms": stamp_ms(one["at"])} for one in found["changes"]]
     return {
-        "days": [(name, list(group)) for name, group in groupby(changes, key=lambda one: day(one["at_ms"]))],
+        "days": [
+            (name, [Run(routine, list(run)) for routine, run in groupby(group, key=is_routine)])
+            for name, group in groupby(changes, key=lambda one: day(one["at_ms"]))
+        ],
         "begins_ms": found["begins_ms"],
         "next_before": found["next_before"],
         "fields": fields,

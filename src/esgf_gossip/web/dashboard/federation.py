@@ -14,9 +14,8 @@ from urllib.parse import urlencode
 import attrs
 
 from esgf_gossip.esgf.health import Health
-from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView
+from esgf_gossip.views.federation import SEVERITY, FederationView, NodeStatus, NodeView
 from esgf_gossip.web.dashboard.trust import DAY_MS, TrustRow
-from esgf_gossip.web.dashboard.world_map import SEVERITY
 from esgf_gossip.web.questions import NODE_TYPES
 
 QUERY_CHARACTERS: Final = 100

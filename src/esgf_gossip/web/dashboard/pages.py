@@ -78,6 +78,7 @@ class FederationPage(HtmlPage):
         rows = federation.rows(view, trust, query)
         peers = self._shown.gossip_report()["peers"]
         health = federation.service_health(view.nodes)
+        marks = world_map.marks(view.nodes)
         return self._dashboard.render(
             "federation",
             view,
@@ -86,7 +87,8 @@ class FederationPage(HtmlPage):
             counts=federation.counts(view),
             services_down=health[Health.DOWN],
             services_looked_at=health.total() - health[Health.UNKNOWN],
-            marks=world_map.marks(view.nodes),
+            marks=marks,
+            has_numbers=any(len(mark.nodes) > 1 for mark in marks),
             map_height=world_map.HEIGHT,
             kinds=NODE_TYPES,
             linked=len({peer["host"] for peer in peers}),

@@ -14,7 +14,7 @@ from typing import Final
 
 import attrs
 
-from esgf_gossip.views.federation import NodeStatus, NodeView
+from esgf_gossip.views.federation import SEVERITY, NodeStatus, NodeView
 
 WIDTH: Final = 1000.0
 _A: Final = (1.340264, -0.081106, 0.000893, 0.003796)
@@ -25,17 +25,6 @@ NORTH: Final = 84.0
 SOUTH: Final = -58.0
 # Marks nearer than that would cover each other.
 NEAR: Final = 13.0
-
-# The worst first: one mark for several nodes looks like the worst of them.
-SEVERITY: Final = (
-    NodeStatus.UNREACHABLE,
-    NodeStatus.SUSPECT,
-    NodeStatus.STALE,
-    NodeStatus.MAINTENANCE,
-    NodeStatus.LEFT,
-    NodeStatus.UP,
-    NodeStatus.STATIC,
-)
 
 
 def project(lon: float, lat: float) -> tuple[float, float]:

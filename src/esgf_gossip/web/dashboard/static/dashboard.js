@@ -72,8 +72,11 @@
 
   const host = (row) => row.querySelector("a").textContent;
 
+  // Which details are open: by what they are about where that is said, for places move when something new comes.
+  const key = (one, place) => one.dataset.key || `${place}`;
+
   function open(part) {
-    return [...part.querySelectorAll("details")].map((one) => one.open);
+    return new Set([...part.querySelectorAll("details")].map((one, place) => (one.open ? key(one, place) : "")));
   }
 
   // What had the focus: the same link, else the one of the same name (the head of a column turns its link around).
@@ -95,7 +98,7 @@
       const placed = document.importNode(part, true);
       old.replaceWith(placed);
       said.set(placed, source);
-      placed.querySelectorAll("details").forEach((one, place) => { one.open = opened[place] || false; });
+      placed.querySelectorAll("details").forEach((one, place) => { one.open = opened.has(key(one, place)); });
       placed.querySelectorAll(".scroll, .places, .log").forEach((one, place) => {
         if (scrolled[place]) [one.scrollLeft, one.scrollTop] = scrolled[place];
       });

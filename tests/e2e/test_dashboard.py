@@ -16,6 +16,7 @@ from helpers.daemons import a_federation_of_processes, eventually, fetch_json, s
 
 PATHS = ("/", "/services", "/trust", "/changes", "/metadata", "/datasets", "/this-node")
 NODE = "/nodes/esgf-node001.site1.example.org"
+DOWN = "/nodes/esgf-node038.site38.example.org"
 PAGE_BYTES = 300_000
 RAW_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}|\b1[5-9]\d{11}\b")
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -176,6 +177,22 @@ def test_without_script_every_page_says_the_same(browser, serve):
         assert page.locator("#nodes tbody th a").all_inner_texts() == ["esgf-node004.site4.example.org"]
 
 
+@pytest.mark.parametrize("width", [390, 1400])
+def test_a_mark_stands_where_its_node_is_at_any_width(browser, serve, width):
+    """A phone shows larger marks, at the same places of the world."""
+    with a_visit(browser, serve("60").url, viewport={"width": width, "height": 900}) as visit:
+        page = visit.open("/")
+        off = page.evaluate(
+            """() => [...document.querySelectorAll("#map a")].map((one) => {
+              const svg = one.ownerSVGElement.getScreenCTM(), place = one.transform.baseVal[0].matrix;
+              const box = one.querySelector("use").getBoundingClientRect();
+              return Math.hypot(box.x + box.width / 2 - svg.e - svg.a * place.e, box.y + box.height / 2 - svg.f - svg.d * place.f);
+            })"""
+        )
+        assert len(off) > 10
+        assert max(off) < 4
+
+
 def test_a_change_is_told_and_shown_on_the_open_page(browser, serve):
     """An event changes the row, says it to a screen reader, and leaves what the reader was at."""
     server = serve("13")
@@ -314,7 +331,7 @@ def test_pictures_of_every_page_are_written(browser, serve, tmp_path):
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {
         "federation": "/",
-        "node": NODE,
+        "node": DOWN,
         "services": "/services",
         "trust": "/trust",
         "changes": "/changes",

@@ -16,7 +16,9 @@ def a_report(subject: str, epoch: int = 1, sequence: int = 1, since_ms: int = ST
     return Report(subject, epoch, sequence, since_ms)
 
 
-def a_standing(names: list[str], statements: Mapping[str, Reachability]) -> tuple[Registry, Standing]:
+def a_standing(
+    names: list[str], statements: Mapping[str, Reachability], issued_at_ms: int = START_MS
+) -> tuple[Registry, Standing]:
     """Return a judged registry of these members."""
     registry = Registry()
     standing = Standing(registry, [])
@@ -24,7 +26,7 @@ def a_standing(names: list[str], statements: Mapping[str, Reachability]) -> tupl
         entries = {"registration": name.encode()}
         if name in statements:
             entries[REACHABILITY] = encode_reachability(statements[name])
-        line = a_line(name, entries=entries)
+        line = a_line(name, entries=entries, issued_at_ms=issued_at_ms)
         registry.accept(line.verified, {sha256(body): body for body in line.bodies})
         standing.line_moved(name)
     standing.roster_drawn(frozenset(names), frozenset())

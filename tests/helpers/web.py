@@ -162,9 +162,11 @@ class StubDaemon:
         node = self.picture.node(host)
         if node is None:
             return None
-        others = [f"o{number}.example.org" for number in range(3)]
-        statements = {name: Reachability({host: a_report(host)}) for name in others[:2]}
-        return explain(node, *a_standing([host, *others], statements))
+        others = [one.host for one in self.picture.members if one.host != host][:3]
+        reporting = {NodeStatus.UNREACHABLE: 2, NodeStatus.SUSPECT: 1}.get(node.status, 0)
+        said = Reachability({host: a_report(host, since_ms=node.since_ms - 6000)})
+        statements = dict.fromkeys(others[:reporting], said)
+        return explain(node, *a_standing([host, *others], statements, self.picture.at_ms))
 
 
 @attrs.frozen

@@ -1,7 +1,9 @@
 """The service described for programs: openapi.json beside what is answered."""
 
+import attrs
 import pytest
 
+from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.web.openapi import HEALTH
 from helpers.web import HOST, PATHS, Client, StubDaemon, a_node, a_site
 
@@ -49,6 +51,13 @@ def test_bodies_fit_their_schemas(client, daemon):
         conform(service, schemas["ListedService"], schemas)
     for node in client.ask("/api/v1/nodes").json:
         conform(node, schemas["Node"], schemas)
+    daemon.picture = attrs.evolve(
+        daemon.picture,
+        nodes=(
+            attrs.evolve(daemon.picture.node(HOST), status=NodeStatus.UNREACHABLE),
+            *(a_node(f"o{number}.example.org") for number in range(3)),
+        ),
+    )
     explanation = client.ask(f"/api/v1/nodes/{HOST}/explain").json
     assert {one["vote"] for one in explanation["observers"]} == {"reports", "does not report"}
     conform(explanation, schemas["Explanation"], schemas)

@@ -37,8 +37,9 @@ from esgf_gossip.net.trust_keeper import TrustKeeper, TrustPlace
 from esgf_gossip.own_site import Neighbourhood, OwnSite, read_own_site
 from esgf_gossip.reloading import Reload, need_restart
 from esgf_gossip.sources.observing import Subjects
+from esgf_gossip.state_copy import StateCopy
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
-from esgf_gossip.storage.history import FILE_NAME as HISTORY
+from esgf_gossip.storage.history_reader import FILE_NAME as HISTORY
 from esgf_gossip.storage.list_files import ListFiles
 from esgf_gossip.storage.outputs import RegistrationFile
 from esgf_gossip.trust.errors import TrustError
@@ -47,7 +48,7 @@ from esgf_gossip.views.federation import OwnState
 from esgf_gossip.views.judgement import REGISTRATION, Judge
 from esgf_gossip.web.archive import Archive
 from esgf_gossip.web.control import ControlSocket, ControlSocketError
-from esgf_gossip.web.control_protocol import CommandError
+from esgf_gossip.web.control_answers import CommandError
 from esgf_gossip.web.picture import Picture
 from esgf_gossip.web.site import make_site
 from esgf_gossip.window import Window
@@ -134,6 +135,7 @@ class GossipService(Service):
         _make_folder(config.outputs.directory, "[outputs] directory")
         self._database = Database(config.node.state / FILE_NAME)
         self._is_open = True
+        self._state_copy = StateCopy(config.node.state, self._database, self._reactor)
         self._node = Node(
             self.trust.material.signer,
             self.trust.verifier,
@@ -265,6 +267,7 @@ class GossipService(Service):
         if not self._is_open:
             return
         self._is_open = False
+        self._state_copy.stop()
         # A start that failed half way has not made all of them.
         if hasattr(self, "picture"):
             self.picture.stop()
@@ -378,6 +381,10 @@ class GossipService(Service):
         # Two clients may ask at once, or one and a signal.
         with contextlib.suppress(ReactorNotRunning):
             self._reactor.stop()
+
+    def backup(self) -> Deferred[dict[str, Any]]:
+        """Copy the databases; see ``StateCopy.make``."""
+        return self._state_copy.make()
 
     def leave(self) -> Deferred[None]:
         """

@@ -43,6 +43,9 @@ class Actions(Protocol):
     def stop(self) -> None:
         """Stop the daemon in order."""
 
+    def backup(self) -> Deferred[dict[str, Any]]:
+        """Copy the databases."""
+
     def leave(self) -> Deferred[None]:
         """Leave the federation."""
 
@@ -71,6 +74,7 @@ class Window:
         self.reload = actions.reload
         self.stop = actions.stop
         self.leave = actions.leave
+        self.backup = actions.backup
 
     @property
     def documents(self) -> KeptDocuments:

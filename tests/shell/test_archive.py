@@ -9,8 +9,8 @@ from esgf_gossip.core import effects as fx
 from esgf_gossip.core.registry import Registry, sha256
 from esgf_gossip.esgf.health import Health, ServiceHealth
 from esgf_gossip.esgf.node_type import NodeType
-from esgf_gossip.storage.history import FILE_NAME, History
-from esgf_gossip.storage.history_reader import Wish
+from esgf_gossip.storage.history import History
+from esgf_gossip.storage.history_reader import FILE_NAME, Wish
 from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.views.judgement import Policy
 from esgf_gossip.web.archive import WAITING_QUESTIONS, WRITE_AFTER_S, Archive, PastError, TooEarlyError

@@ -45,6 +45,10 @@ class StubCommands(StubDaemon):
         self.done.append("leave")
         return self.left
 
+    def backup(self):
+        self.done.append("backup")
+        return succeed({"directory": "/somewhere", "files": ["registry.db"]})
+
     def on_view_changed(self, callback):
         self.watchers.append(callback)
         return lambda: self.watchers.remove(callback)
@@ -113,6 +117,23 @@ def test_readings_are_the_bodies_of_http(program, commands):
     assert [{"ok": True, "data": nodes_body(view)}] == program.ask("nodes")
     assert [{"ok": True, "data": node_body(view.nodes[0])}] == program.ask("node", host=HOST.upper())
     assert commands.done == []
+
+
+def test_only_the_own_user_and_root_may_ask(commands, clock):
+    """Whoever else could open the socket is told no and hears nothing more."""
+    program = Program(ControlFactory(commands, clock, lambda _transport: False))
+    (refused,) = program.heard()
+    assert "only the user of the daemon" in refused["error"]
+    assert program.ask("stop") == []
+    assert commands.done == []
+
+
+def test_a_backup_is_asked_of_the_daemon(program, commands):
+    """It answers where its copy lies."""
+    assert program.ask("backup") == [
+        {"ok": True, "data": {"directory": "/somewhere", "files": ["registry.db"]}}
+    ]
+    assert commands.done == ["backup"]
 
 
 def test_a_list_is_told_with_its_reasons(program, commands):

@@ -9,7 +9,7 @@ from twisted.internet import unix
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock, RaisingMemoryReactor
 
-from esgf_gossip.web.control import ControlSocket, ControlSocketError
+from esgf_gossip.web.control import ControlSocket, ControlSocketError, peer_uid
 from helpers.web import StubDaemon
 
 
@@ -161,3 +161,11 @@ def test_missing_folder_is_explained(reactor, tmp_path):
     """A state folder that is not there is told in one line."""
     with pytest.raises(ControlSocketError, match="No such file"):
         ControlSocket(tmp_path / "no" / "control.sock", StubDaemon(), reactor).start()
+
+
+def test_the_user_at_the_other_end_is_known():
+    """The kernel says whose process asks."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    assert peer_uid(ours) == os.getuid()
+    ours.close()
+    theirs.close()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esgf_gossip.storage.history import AHEAD_MS, FILE_NAME, TRIM_BYTES, TRIM_ROWS, History, News
-from esgf_gossip.storage.history_reader import HistoryError, HistoryReader, Wish
+from esgf_gossip.storage.history import AHEAD_MS, TRIM_BYTES, TRIM_ROWS, History, News
+from esgf_gossip.storage.history_reader import FILE_NAME, HistoryError, HistoryReader, Wish
 from esgf_gossip.views.history_json import DIGEST, HEALTH, STATUS, WITHDRAWN
 from helpers.bench import a_line
 

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 import attrs
@@ -36,6 +37,7 @@ from esgf_gossip.core.messages import Fork
 from esgf_gossip.core.model import SignedDigest, TrustObject
 from esgf_gossip.core.revision import StoredLine
 from esgf_gossip.storage import leaves
+from esgf_gossip.storage.copying import CopyStoppedError, copy_pages
 
 FILE_NAME: Final = "registry.db"
 
@@ -119,12 +121,17 @@ class Database:
         self._connection = self._connect()
         self._leaves = leaves.LeafStore(self._connection)
         self._identity = self._identify()
+        self._copying = Lock()
+        self._is_closing = False
 
     def _connect(self) -> sqlite3.Connection:
         try:
             # Made by us, so that it is private from its first instant; SQLite's own files take its mode.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-            connection = sqlite3.connect(self.path, timeout=0.5, isolation_level=None)
+            # A copy is made in a thread; SQLite itself puts what threads ask of one connection in order.
+            connection = sqlite3.connect(
+                self.path, timeout=0.5, isolation_level=None, check_same_thread=False
+            )
         except (OSError, sqlite3.Error) as error:
             raise StorageError(
                 f"{self.path}: cannot be opened ({error}); check the folder and its rights"
@@ -166,8 +173,10 @@ class Database:
         return status.st_dev, status.st_ino
 
     def close(self) -> None:
-        """Close the file; everything persisted is in it."""
-        self._connection.close()
+        """Close the file; everything persisted is in it. A copy that is being made ends first, unfinished."""
+        self._is_closing = True
+        with self._copying:
+            self._connection.close()
 
     # ----------------------------------------------------------------- reading
 
@@ -237,6 +246,19 @@ class Database:
         except sqlite3.Error as error:
             raise _explained(self.path, error) from None
         return 0 if row is None else int(row[0])
+
+    def copy_to(self, target: Path) -> None:
+        """
+        Copy everything into a new file, as it is at one moment; may be called in a thread while others write.
+
+        Raises:
+            StorageError: the disk says no, or this database was closed meanwhile; the target is worth nothing.
+        """
+        with self._copying:
+            try:
+                copy_pages(self._connection, target, lambda: self._is_closing)
+            except (sqlite3.Error, OSError, CopyStoppedError) as error:
+                raise StorageError(f"{target}: not copied: {error}; free some space, or ask again") from None
 
     # ----------------------------------------------------------------- writing
 

@@ -20,10 +20,15 @@ import attrs
 import msgpack
 
 from esgf_gossip.core.model import VerifiedDigest
-from esgf_gossip.storage.history_reader import BEGINS, TRIMMED, HistoryError, explained, lines_until
+from esgf_gossip.storage.history_reader import (
+    BEGINS,
+    TRIMMED,
+    HistoryError,
+    explained,
+    lines_until,
+)
 from esgf_gossip.views.history_json import DIGEST, WITHDRAWN
 
-FILE_NAME: Final = "history.db"
 # Of one step of trimming, so that it takes milliseconds; and a tenth of the rows where the file is too large.
 TRIM_ROWS: Final = 1000
 TRIM_BYTES: Final = 4 * 1024 * 1024

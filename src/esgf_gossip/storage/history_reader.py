@@ -21,6 +21,7 @@ from esgf_gossip.core.errors import WireError
 from esgf_gossip.core.model import CertificateRank, Order, SignedDigest, VerifiedDigest
 from esgf_gossip.views.history_json import DIGEST, KINDS, WITHDRAWN
 
+FILE_NAME: Final = "history.db"
 # Facts of the file: from when on every time can be told, and before what its changes were forgotten.
 BEGINS: Final = "begins_ms"
 TRIMMED: Final = "trimmed_ms"

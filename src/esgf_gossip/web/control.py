@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 import stat
+import struct
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,18 @@ class ControlSocketError(Exception):
     """Say in one line why there can be no control socket. Nothing was changed."""
 
 
+def peer_uid(asker: socket.socket) -> int:
+    """Return the user whose process is at the other end of a UNIX socket. Source: unix(7), SO_PEERCRED."""
+    credentials = asker.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    uid: int = struct.unpack("3i", credentials)[1]
+    return uid
+
+
+def _is_own_or_root(transport: Any) -> bool:
+    # The mode of the socket says so already; this holds where somebody has opened the folder and the file.
+    return peer_uid(transport.getHandle()) in (0, os.geteuid())
+
+
 class ControlSocket:
     """
     The control socket of one daemon, from ``start`` to ``stop``.
@@ -47,7 +60,7 @@ class ControlSocket:
         self.path: Final = path
         self._lock_path: Final = path.with_suffix(".lock")
         self._reactor = reactor
-        self._factory = ControlFactory(commands, reactor)
+        self._factory = ControlFactory(commands, reactor, _is_own_or_root)
         self._port: IListeningPort | None = None
         self._lock: int | None = None
         self._folder: int | None = None

@@ -2,7 +2,7 @@
 The control socket's protocol: one JSON object a line, asked and answered in order.
 
 Commands, their answers and the live watch live here; the socket file and its
-mode are ``control``'s. Who can open the socket is the daemon's own user,
+mode are ``control``'s. Who may ask is the daemon's own user, and root,
 so answers name causes; still every size is bounded, for a wrong client is enough.
 """
 
@@ -21,31 +21,14 @@ from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
-from esgf_gossip.views.federation import FederationView
-from esgf_gossip.views.list_reasons import list_body, places
-from esgf_gossip.views.lists_xml import LISTS
 from esgf_gossip.views.node_json import (
     json_bytes,
-    node_body,
     nodes_body,
-    resources_body,
-    services_body,
     status_body,
 )
-from esgf_gossip.web.archive import PastError
+from esgf_gossip.web.control_answers import Answers, CommandError
 from esgf_gossip.web.events import Event
 from esgf_gossip.web.outlet import Outlet
-from esgf_gossip.web.past_pages import differences_body, history_body
-from esgf_gossip.web.questions import (
-    OF_ALL_HISTORY,
-    OF_ALL_NODES,
-    OF_ALL_SERVICES,
-    QuestionError,
-    history_wish,
-    time_of,
-    times_between,
-    wanted,
-)
 from esgf_gossip.web.seen import Seen
 
 LINE_BYTES: Final = 64 * 1024
@@ -60,10 +43,6 @@ ERROR_CHARACTERS: Final = 1000
 T = TypeVar("T")
 
 
-class CommandError(Exception):
-    """Refuse a command, in one line: what is wrong and what to do. Nothing was changed."""
-
-
 class Commands(Seen, Protocol):
     """What the control socket asks of the daemon."""
 
@@ -72,6 +51,9 @@ class Commands(Seen, Protocol):
 
     def stop(self) -> None:
         """Stop the daemon in order."""
+
+    def backup(self) -> Deferred[dict[str, Any]]:
+        """Copy the databases; fire with ``directory`` and ``files``."""
 
     def leave(self) -> Deferred[None]:
         """Leave the federation; fire when the peers know."""
@@ -84,29 +66,6 @@ class Commands(Seen, Protocol):
 class _Request:
     command: str
     fields: Mapping[str, Any]
-
-
-def _read(read: Callable[..., T], fields: Mapping[str, Any], *arguments: Any) -> T:
-    """
-    Read a question, as the pages of HTTP do.
-
-    Raises:
-        CommandError: it cannot be read.
-    """
-    try:
-        return read({name: value for name, value in fields.items() if name != "command"}, *arguments)
-    except QuestionError as error:
-        raise CommandError(str(error)) from None
-
-
-def _of_the_past(answer: Deferred[Any], body_of: Callable[[Any], Any]) -> Deferred[Any]:
-    """Return the body made of an answer of the archive; what it cannot tell becomes a CommandError."""
-
-    def explain(failure: Failure) -> None:
-        failure.trap(PastError)
-        raise CommandError(failure.getErrorMessage())
-
-    return answer.addErrback(explain).addCallback(body_of)
 
 
 class ControlProtocol(LineOnlyReceiver):
@@ -128,18 +87,9 @@ class ControlProtocol(LineOnlyReceiver):
         self._on_lost: list[Callable[[], None]] = []
         self._outlet: Outlet | None = None
         self._answers: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
-            "status": lambda _fields: status_body(self._commands.view()),
-            "nodes": self._nodes,
-            "services": self._services,
-            "resources": self._resources,
-            "node": self._node,
-            "explain": self._explained,
-            "history": self._history,
-            "differences": self._differences,
-            "registration": self._registration,
-            "list": self._list,
-            "trust": lambda _fields: self._commands.trust_report(),
+            **Answers(commands).by_command,
             "reload": lambda _fields: self._commands.reload(),
+            "backup": lambda _fields: self._commands.backup(),
             "leave": self._leave,
             "stop": self._stop,
             "watch": self._watch,
@@ -149,7 +99,10 @@ class ControlProtocol(LineOnlyReceiver):
         """Take a place, or say that there is none."""
         self._outlet = Outlet(self.transport.write, self.transport.abortConnection, self._next)
         self.transport.registerProducer(self._outlet, True)
-        if not self.factory.admit(self):
+        if not self.factory.may_ask(self.transport):
+            self._fail("only the user of the daemon and root may ask it")
+            self.close()
+        elif not self.factory.admit(self):
             self._fail(f"{CLIENTS} programs are connected already; close one")
             self.close()
 
@@ -239,60 +192,6 @@ class ControlProtocol(LineOnlyReceiver):
         self._outlet.close()
         self.transport.loseConnection()
 
-    def _now_or_then(self, fields: Mapping[str, Any], body_of: Callable[[FederationView], Any]) -> Any:
-        """Return a body made of the view of now, or later one of the view of the time ``at``."""
-        if not fields.get("at"):
-            return body_of(self._commands.view())
-        at_ms = _read(time_of, fields, self._commands.now_ms())
-        return _of_the_past(self._commands.past.view(at_ms), body_of)
-
-    def _nodes(self, fields: Mapping[str, Any]) -> Any:
-        question = _read(wanted, fields, OF_ALL_NODES)
-        return self._now_or_then(fields, lambda view: nodes_body(view, question))
-
-    def _services(self, fields: Mapping[str, Any]) -> Any:
-        question = _read(wanted, fields, OF_ALL_SERVICES)
-        return self._now_or_then(fields, lambda view: services_body(view, question))
-
-    def _resources(self, fields: Mapping[str, Any]) -> Any:
-        question = _read(wanted, fields, OF_ALL_SERVICES)
-        return self._now_or_then(fields, lambda view: resources_body(view, question))
-
-    def _node(self, fields: Mapping[str, Any]) -> Any:
-        host = _host(fields)
-
-        def body_of(view: FederationView) -> dict[str, Any]:
-            node = view.node(host)
-            return _found(host, None if node is None else node_body(node))
-
-        return self._now_or_then(fields, body_of)
-
-    def _history(self, fields: Mapping[str, Any]) -> Deferred[Any]:
-        wish = _read(history_wish, fields, OF_ALL_HISTORY, self._commands.now_ms())
-        return _of_the_past(self._commands.past.changes(wish), history_body)
-
-    def _differences(self, fields: Mapping[str, Any]) -> Deferred[Any]:
-        from_ms, to_ms = _read(times_between, fields, self._commands.now_ms())
-        answer = self._commands.past.differences(from_ms, to_ms)
-        return _of_the_past(answer, lambda nodes: differences_body(from_ms, to_ms, nodes))
-
-    def _registration(self, fields: Mapping[str, Any]) -> Deferred[Any]:
-        at_ms = _read(time_of, fields, self._commands.now_ms())
-        return _of_the_past(self._commands.past.document(at_ms), lambda body: {"xml": body.decode()})
-
-    def _explained(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        host = _host(fields)
-        return _found(host, self._commands.explain(host))
-
-    def _list(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        name, documents = str(fields.get("name", "")), self._commands.documents
-        if name not in LISTS or not documents.is_known(name):
-            raise CommandError(
-                f"no list {name[:64]!r} here; there are: {', '.join(one for one in documents if one in LISTS)}"
-            )
-        found = places(name, self._commands.view().nodes, documents.body(name), self._commands.shard_form)
-        return list_body(name, found)
-
     def _leave(self, _fields: Mapping[str, Any]) -> Deferred[None]:
         return self._commands.leave()
 
@@ -330,9 +229,15 @@ class ControlFactory(ServerFactory):
 
     noisy = False
 
-    def __init__(self, commands: Commands, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        commands: Commands,
+        clock: IReactorTime,
+        may_ask: Callable[[Any], bool] = lambda _transport: True,
+    ) -> None:
         self._commands = commands
         self._clock = clock
+        self.may_ask: Final = may_ask
         self._clients: set[ControlProtocol] = set()
 
     def buildProtocol(self, addr: IAddress | None) -> ControlProtocol:  # noqa: ARG002 - Twisted's own signature
@@ -389,19 +294,6 @@ class _StatusTeller:
 def _cancel(call: IDelayedCall) -> None:
     if call.active():
         call.cancel()
-
-
-def _host(fields: Mapping[str, Any]) -> str:
-    host = fields.get("host")
-    if not isinstance(host, str):
-        raise CommandError("this command needs a host: a text")
-    return host.lower()
-
-
-def _found(host: str, body: dict[str, Any] | None) -> dict[str, Any]:
-    if body is None:
-        raise CommandError(f"no node {host[:253]!r} in this federation; the command nodes lists all")
-    return body
 
 
 def _parsed(line: bytes) -> _Request:

@@ -239,6 +239,21 @@ def test_a_click_is_never_lost_to_a_renewal_and_a_slow_line_renews(browser, serv
         page.locator(STATUS_OF_SECOND, has_text="up").wait_for()
 
 
+def test_a_node_that_hangs_is_not_shown_as_live(browser, serve):
+    """No connection ends, nothing is heard: the page asks, and says that it got no answer; then it is live again."""
+    with a_visit(browser, serve("13").url) as visit:
+        visit.page.clock.install()
+        page = visit.open("/")
+        page.locator("#live", has_text="live").wait_for()
+        page.route("**/healthz", lambda route: route.abort())
+        page.clock.run_for(30_000)
+        page.locator("#live", has_text="no answer; what you see is old").wait_for()
+        page.unroute("**/healthz")
+        page.clock.run_for(30_000)
+        page.locator("#live", has_text="live").wait_for()
+        visit.faults.clear()
+
+
 def test_from_then_back_to_now_is_a_page_of_now(browser, serve):
     """The field of the time is emptied: the banner of then goes, and the page lives again."""
     with a_visit(browser, serve("13").url) as visit:

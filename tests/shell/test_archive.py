@@ -141,7 +141,7 @@ def test_the_federation_and_its_document_are_as_they_were(scene):
         scene.archive.document(NOW_MS - 1),
         scene.archive.differences(NOW_MS - 1, now_ms),
     ):
-        with pytest.raises(TooEarlyError, match="begins at 2023-11-14T22:13:20"):
+        with pytest.raises(TooEarlyError, match="begins at 2023-11-14 22:13:20 UTC"):
             got(answer)
 
 

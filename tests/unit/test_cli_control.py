@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -57,7 +58,7 @@ def test_show_prints_one_node(config):
     """Show asks for the node named and prints its services below it."""
     result, asked = run_against(config, an_answer(NODE), "show", "x.org")
     assert asked == [{"command": "node", "host": "x.org"}]
-    assert "node_types  data, idp" in result.stdout
+    assert "node types  data, idp" in result.stdout
     assert "gridftp  gsiftp://x  unknown  -" in result.stdout
 
 
@@ -98,14 +99,14 @@ def test_show_of_an_unknown_node_ends_with_not_found(config):
     answer = b'{"ok": false, "error": "there is no node \'x.org\'"}\n'
     result, _ = run_against(config, answer, "show", "x.org")
     assert (result.exit_code, result.stdout) == (ExitCode.NOT_FOUND, "")
-    assert result.stderr == (f"esgf-gossip: error: there is no node 'x.org'; {load(config).control_socket}\n")
+    assert result.stderr == "esgf-gossip: error: there is no node 'x.org'\n"
 
 
 def test_a_refusal_ends_with_refused(config):
     """A daemon that says no exits 4; a reason on two lines is told on one."""
     result, _ = run_against(config, b'{"ok": false, "error": "not\\nnow"}\n', "reload")
     assert result.exit_code == ExitCode.REFUSED
-    assert result.stderr.startswith("esgf-gossip: error: not now; ")
+    assert result.stderr.startswith("esgf-gossip: error: not now\n")
 
 
 def test_reload_tells_what_changed(config):
@@ -199,7 +200,9 @@ def test_watch_prints_events_until_the_daemon_ends(config):
     result, asked = run_against(config, answer, "watch")
     assert (asked, result.exit_code) == ([{"command": "watch"}], ExitCode.NO_DAEMON)
     assert "the daemon has ended on " in result.stderr
-    assert result.stdout.splitlines()[-1] == "node-status: host x.org, status suspect"
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+  x.org is suspect", result.stdout.splitlines()[-1]
+    )
     as_json, _ = run_against(config_again(config), answer, "watch", "--json")
     assert [{"status": STATUS, "nodes": [NODE]}, event] == [
         json.loads(line) for line in as_json.stdout.splitlines()

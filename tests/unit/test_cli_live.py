@@ -9,7 +9,7 @@ def drawn(shown, width=80):
     """Return the lines of a terminal of that width."""
     console = Console(width=width, height=30, file=None, color_system=None)
     with console.capture() as captured:
-        console.print(shown.drawn(30))
+        console.print(shown.drawn(30, width))
     return captured.get().splitlines()
 
 
@@ -33,6 +33,17 @@ def test_status_and_age_are_whole_at_eighty_columns():
     assert "z.example.org" in rows[0]
     assert "unreachable" in rows[0]
     assert all(" up " in row for row in rows[1:])
+
+
+def test_a_host_is_whole_where_the_short_name_can_go():
+    """What is cut cannot be asked about; the short name comes back where there is room."""
+    node = {"host": "esgf-index1.ceda.ac.uk.example.org", "status": "unreachable", "short_name": "S" * 40}
+    shown = LiveFederation({"status": {}, "nodes": [node]})
+    narrow, wide = "\n".join(drawn(shown)), "\n".join(drawn(shown, 120))
+    assert node["host"] in narrow
+    assert "SSS" not in narrow
+    assert node["host"] in wide
+    assert "S" * 40 in wide
 
 
 def test_events_are_said_as_a_person_would():

@@ -8,9 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esgf_gossip.views.federation import SEVERITY, NodeStatus
+from esgf_gossip.views.node_json import plain_utc
 from esgf_gossip.web.dashboard import federation, words, world_map
 from esgf_gossip.web.dashboard.trust import trust_rows
 from helpers import crowd
+
+
+def test_long_names_of_services_may_go_on_another_line():
+    """Where a word begins, never within one; what is no name of ours stays escaped."""
+    assert words.humps("OpenIDProvider") == "Open<wbr>IDProvider"
+    assert words.humps("LASService") == "LASService"
+    assert words.humps("<b>A") == "&lt;b&gt;<wbr>A"
 
 
 def test_what_cannot_be_seen_is_replaced():
@@ -46,7 +54,7 @@ def test_any_number_of_a_stranger_is_a_time(unix_ms):
     """Stamps beyond the calendar do not break a page."""
     assert words.relative(unix_ms, crowd.NOW_MS)
     assert words.rfc3339(unix_ms).endswith("Z")
-    assert words.whole(unix_ms).endswith("UTC")
+    assert plain_utc(unix_ms).endswith("UTC")
 
 
 def test_sizes_and_counts_are_readable():

@@ -236,6 +236,7 @@ def test_what_is_no_time_is_refused_with_examples(text):
         ("digest", "started anew; resources: cores_free", ["resources.cores_free"], False),
         ("digest", "is back; resources: cores_free", ["resources.cores_free"], False),
         ("digest", "registration: a", ["resources.a", "registration.a"], False),
+        ("digest", "hears nothing of b.org", ["reachability.b.org"], False),
         ("status", "is up", [], False),
     ],
 )

@@ -99,7 +99,7 @@ class Conversation:
         if answer.get("ok") is True:
             return answer.get("data")
         reason = str(answer.get("error") or "the daemon refused without a reason")
-        raise CommandError(reason, str(self._path), "", ExitCode.REFUSED)
+        raise CommandError(reason, "", "", ExitCode.REFUSED)
 
     def next_line(self) -> dict[str, Any]:
         """Wait for the next object."""

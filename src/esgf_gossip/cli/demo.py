@@ -82,6 +82,8 @@ def demo(
                 with watching.stopping_on_signals():
                     federation.prepare(_progress(watching, display, count))
                     display.say(f"prepared {count} nodes in {federation.directory / 'nodes'}")
+                    config = shlex.quote(str(federation.config_path(federation.hosts[0])))
+                    display.say(f"ask one: esgf-gossip nodes --config {config}")
                     _run(federation, watching, display, seconds)
                     display.say("stopping")
                     display.draw(watching)

@@ -14,9 +14,9 @@ from typing import Any
 import click
 
 from esgf_gossip.cli.control_client import ControlClient
-from esgf_gossip.cli.node_commands import NODE_COLUMNS, ask_about, complete_hosts, node_row
+from esgf_gossip.cli.node_commands import NODE_COLUMNS, NODE_LEAST, ask_about, complete_hosts, node_row
 from esgf_gossip.cli.options import common_options, config_option, json_option
-from esgf_gossip.cli.tables import local_text, print_json, print_table
+from esgf_gossip.cli.tables import local_text, print_json, print_table, worst_first
 from esgf_gossip.config import load
 from esgf_gossip.views.history_json import KINDS
 from esgf_gossip.views.node_json import utc_text
@@ -92,6 +92,11 @@ def history(
         raise click.UsageError("--at, --between and --since/--until/--kind exclude each other")
     if xml and (not at or host):
         raise click.UsageError("--xml goes with --at and without a host")
+    # RFC 3339 in UTC, all of one length: their order is that of time.
+    if since and until and since > until:
+        raise click.UsageError("--since is later than --until: nothing can lie between them")
+    if since and since > utc_text(int(time.time() * 1000)):
+        raise click.UsageError("--since has not come yet")
     daemon = ControlClient(load(config_path).control_socket, TIMEOUT_S)
     if at is not None:
         _show_then(daemon, host, at, xml=xml, json_output=json_output)
@@ -121,7 +126,7 @@ def _show_then(daemon: ControlClient, host: str, at: str, *, xml: bool, json_out
     if json_output:
         print_json(answer)
     else:
-        print_table(NODE_COLUMNS, [node_row(node) for node in answer])
+        print_table(NODE_COLUMNS, [node_row(node) for node in worst_first(answer)], least=NODE_LEAST)
 
 
 def _show_differences(
@@ -159,6 +164,7 @@ def _show_changes(answer: Mapping[str, Any]) -> None:
                 (local_text(one.get("at")), one.get("host"), one.get("kind"), one.get("summary"))
                 for one in changes
             ],
+            least=("kind",),
         )
     else:
         click.echo("nothing happened in that time")

@@ -24,6 +24,8 @@ TICK_S: Final = 5.0
 EVENTS_KEPT: Final = 8
 # What the head, the summary and the frame take of the terminal.
 OTHER_LINES: Final = 8
+# Status, since and the frame.
+_OTHER_CHARACTERS: Final = 11 + 8 + 13
 
 
 class LiveFederation:
@@ -40,10 +42,12 @@ class LiveFederation:
         if event.get("event") == "status":
             self.status = data
             return
-        self.events.append(printable(f"{time.strftime('%H:%M:%S')}  {_said(str(event.get('event')), data)}"))
+        self.events.append(
+            printable(f"{time.strftime('%H:%M:%S')}  {words_of(str(event.get('event')), data)}")
+        )
 
-    def drawn(self, height: int) -> Any:
-        """Return what rich draws, no higher than the terminal; those that need an eye come first."""
+    def drawn(self, height: int, width: int) -> Any:
+        """Return what rich draws, no larger than the terminal; those that need an eye come first."""
         from rich.console import Group  # noqa: PLC0415 - only where a table is drawn
         from rich.table import Table  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
@@ -57,9 +61,14 @@ class LiveFederation:
             style="bold",
         )
         table = Table(header_style="bold")
-        # Status and age are what is looked for: where the terminal is narrow, names give way.
-        for column, gives_way in (("host", True), ("status", False), ("since", False), ("short name", True)):
-            table.add_column(column, no_wrap=not gives_way)
+        # Where the terminal is narrow, the short name gives way: a host that is cut cannot be asked about.
+        hosts, names = (
+            max((len(text_of(node.get(key))) for node in self.nodes), default=0)
+            for key in ("host", "short_name")
+        )
+        has_names = hosts + names + _OTHER_CHARACTERS <= width
+        for column in ("host", "status", "since", *(["short name"] if has_names else [])):
+            table.add_column(column, no_wrap=column != "host", overflow="ellipsis")
         ordered = worst_first(self.nodes)
         room = max(3, height - OTHER_LINES - len(self.events))
         for node in ordered[:room]:
@@ -68,7 +77,7 @@ class LiveFederation:
                 _name(node.get("host")),
                 Text(printable(status), style=STYLES.get(status, "")),
                 Text(_age(text_of(node.get("since")))),
-                _name(node.get("short_name")),
+                *([_name(node.get("short_name"))] if has_names else []),
             )
         more = Text(f"and {len(ordered) - room} more; esgf-gossip nodes shows all", style="dim")
         return Group(
@@ -93,10 +102,13 @@ def watch_in_place(daemon: ControlClient, conversation: Conversation, picture: M
     shown = LiveFederation(picture)
     console = Console()
     with Live(
-        shown.drawn(console.height), console=console, auto_refresh=False, vertical_overflow="crop"
+        shown.drawn(console.height, console.width),
+        console=console,
+        auto_refresh=False,
+        vertical_overflow="crop",
     ) as live:
         while True:
-            live.update(shown.drawn(console.height), refresh=True)
+            live.update(shown.drawn(console.height, console.width), refresh=True)
             time.sleep(DRAW_EVERY_S)
             # Some may have come with what was read last.
             events = list(conversation.lines_at_hand())
@@ -117,8 +129,8 @@ def _name(value: Any) -> Any:
     return Text(printable(text_of(value)), no_wrap=True, overflow="ellipsis")
 
 
-def _said(name: str, data: Mapping[str, Any]) -> str:
-    """Say an event as a person would; one that is not known, as it came."""
+def words_of(name: str, data: Mapping[str, Any]) -> str:
+    """Return an event as a person would say it; one that is not known, as it came."""
     if name == "node-status":
         return f"{text_of(data.get('host'))} is {text_of(data.get('status'))}"
     if name == "service-health":

@@ -12,7 +12,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import click
@@ -43,6 +43,19 @@ _COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
 }
 
 
+class ReaderGoneError(Exception):
+    """Report that nobody reads our output any more."""
+
+
+@contextlib.contextmanager
+def _reader() -> Iterator[None]:
+    """Take it upon us to tell that the reader of our output has gone: click would call it an internal error."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise ReaderGoneError from None
+
+
 class Program(click.Group):
     """The group of all commands: loads them when named, and ends every failure in one line."""
 
@@ -66,6 +79,18 @@ class Program(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, about) for name, (_, _, about) in _COMMANDS.items()])
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the arguments; ``--help`` prints here."""
+        with _reader():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        with _reader():
+            code = super().invoke(ctx)
+            sys.stdout.flush()
+        return code
+
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
         """Run a command and exit the process with its code."""
         args = list(sys.argv[1:] if args is None else args)
@@ -81,8 +106,8 @@ def _report(error: Exception, *, debug: bool) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return ExitCode.USAGE
-    if isinstance(error, BrokenPipeError):
-        # The reader of our output has gone (``| head``): nothing to say, and nobody to say it to.
+    if isinstance(error, ReaderGoneError):
+        # ``| head``: nothing to say, and nobody to say it to.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.BROKEN_PIPE

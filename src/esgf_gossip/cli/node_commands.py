@@ -16,7 +16,7 @@ import click
 
 from esgf_gossip.cli.control_client import ControlClient, Conversation
 from esgf_gossip.cli.failures import CommandError, ExitCode, printable
-from esgf_gossip.cli.live import watch_in_place
+from esgf_gossip.cli.live import watch_in_place, words_of
 from esgf_gossip.cli.options import common_options, config_option, json_option
 from esgf_gossip.cli.tables import (
     local_text,
@@ -43,6 +43,7 @@ STOP_TIMEOUT_S = 30.0
 COMPLETION_TIMEOUT_S = 1.0
 
 NODE_COLUMNS = ("host", "status", "since", "types", "short name", "peer group")
+NODE_LEAST = ("peer group", "short name", "types", "since")
 
 
 def _daemon(config_path: Path, timeout_s: float = 10.0) -> ControlClient:
@@ -98,7 +99,8 @@ def nodes(config_path: Path, *, certificates: bool, json_output: bool) -> None:
     if json_output:
         print_json(answer)
         return
-    print_table(NODE_COLUMNS, [node_row(node) for node in worst_first(list_of_nodes(answer))])
+    rows = [node_row(node) for node in worst_first(list_of_nodes(answer))]
+    print_table(NODE_COLUMNS, rows, least=NODE_LEAST)
 
 
 def _show_certificates(report: Mapping[str, Any], *, json_output: bool) -> None:
@@ -121,6 +123,7 @@ def _show_certificates(report: Mapping[str, Any], *, json_output: bool) -> None:
             )
             for row in rows
         ],
+        least=("issued by", "CRLs behind", "bundle", "days left"),
     )
 
 
@@ -149,7 +152,7 @@ def node_row(node: Mapping[str, Any]) -> list[Any]:
     "--list",
     "list_name",
     metavar="FILE",
-    help="Show who is in one of the lists, such as esgf_shards.xml, and who was left out and why.",
+    help="Show who is in a list and who was left out and why: esgf_shards.xml (search), esgf_idp.xml, esgf_ats.xml, ...",
 )
 @click.option(
     "--resources", is_flag=True, help="Show who has room: one line per node that tells its resources."
@@ -180,6 +183,10 @@ def services(
     nodes that have such services, those with the most free cores first.
     """
     if list_name is not None:
+        if service_type or health or resources or min_cores_free is not None:
+            raise click.UsageError(
+                "--list goes without the other options: it shows all who are in and who are not"
+            )
         _show_list(_daemon(config_path).ask("list", name=list_name), json_output=json_output)
         return
     asked = {
@@ -193,7 +200,12 @@ def services(
         return
     if resources:
         columns = ("host", "status", "cores free", "of", "memory free", "of", "storage free", "of", "compute")
-        print_table(columns, [_room_row(one) for one in answer])
+        print_table(
+            columns,
+            [_room_row(one) for one in answer],
+            least=("compute", "of", "storage free", "memory free"),
+            none="no node has such room",
+        )
         return
     columns = ("type", "host", "health", "since", "endpoint", "reason")
     print_table(
@@ -202,6 +214,8 @@ def services(
             [local_text(one.get(column)) if column == "since" else one.get(column) for column in columns]
             for one in answer
         ],
+        least=("reason", "since"),
+        none="no service is like that",
     )
 
 
@@ -248,7 +262,11 @@ def show(host: str, config_path: Path, *, json_output: bool) -> None:
     if services:
         click.echo()
         columns = ("type", "endpoint", "health", "since", "reason")
-        print_table(columns, [[service.get(column) for column in columns] for service in services])
+        rows = [
+            [local_text(one.get(column)) if column == "since" else one.get(column) for column in columns]
+            for one in services
+        ]
+        print_table(columns, rows, least=("reason", "since"))
 
 
 @click.command(epilog="Example: esgf-gossip explain esgf-data.dkrz.de")
@@ -272,7 +290,9 @@ def explain(host: str, config_path: Path, *, json_output: bool) -> None:
     if observers:
         click.echo()
         columns = ("observer", "vote", "hears nothing since", "signed at", "stands in for")
-        print_table(columns, [_vote_row(observer) for observer in observers])
+        rows = [_vote_row(observer) for observer in observers]
+        least = ("stands in for", "signed at", "hears nothing since")
+        print_table(columns, rows, least=least if any(row[-1] for row in rows) else least[1:])
 
 
 def _vote_row(observer: Mapping[str, Any]) -> list[Any]:
@@ -397,23 +417,27 @@ def _follow(conversation: Conversation, *, json_output: bool) -> NoReturn:
 
 
 def _say_picture(picture: Mapping[str, Any]) -> None:
-    own = picture.get("status", {})
-    for node in list_of_nodes(picture.get("nodes")):
-        click.echo(
-            printable(f"{text_of(node.get('since'))} node {text_of(node.get('host'))} {node.get('status')}")
-        )
-    click.echo(
-        printable(
-            f"root {text_of(own.get('root'))}, nodes {text_of(own.get('nodes'))}, links {own.get('links')}"
-        )
-    )
+    for node in worst_first(list_of_nodes(picture.get("nodes"))):
+        since = local_text(node.get("since"))
+        _say(f"{text_of(node.get('host'))} is {text_of(node.get('status'))} since {since}")
+    _say(_own(picture.get("status", {})))
 
 
 def _say_event(event: Mapping[str, Any]) -> None:
     data = event.get("data") or {}
-    if event.get("event") == "status":
-        data = {name: data.get(name) for name in ("epoch", "sequence", "root", "nodes", "links")}
-    click.echo(printable(f"{event.get('event')}: {text_of(data)}"))
+    name = text_of(event.get("event"))
+    _say(_own(data) if name == "status" else words_of(name, data))
+
+
+def _own(status: Mapping[str, Any]) -> str:
+    return (
+        f"{text_of(status.get('host'))}: root {text_of(status.get('root'))[:8]}, {text_of(status.get('nodes'))}, "
+        f"{text_of(status.get('links'))} links"
+    )
+
+
+def _say(line: str) -> None:
+    click.echo(printable(f"{time.strftime('%Y-%m-%d %H:%M:%S %Z')}  {line}"))
     sys.stdout.flush()
 
 

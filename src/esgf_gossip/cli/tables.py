@@ -31,17 +31,55 @@ def print_json_line(data: Any) -> None:
 
 
 def print_pairs(pairs: Mapping[str, Any]) -> None:
-    """Print names and values in two columns."""
-    width = max((len(name) for name in pairs), default=0)
-    for name, value in pairs.items():
-        click.echo(f"{name:<{width}}  {printable(text_of(value))}".rstrip())
+    """Print names and values in two columns, times and sizes as people write them."""
+    said = {_plain(name): printable(_said(name, value)) for name, value in pairs.items()}
+    width = max((len(name) for name in said), default=0)
+    for name, text in said.items():
+        click.echo(f"{name:<{width}}  {text or '-'}")
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> None:
-    """Print a table: drawn on a terminal, plain aligned columns with whole texts elsewhere."""
+def _plain(name: str) -> str:
+    """Return the name of a field without its unit: the value says it."""
+    return name.removesuffix("_bytes").removesuffix("_s").replace("_", " ")
+
+
+def _said(name: str, value: Any) -> str:
+    match value:
+        case Mapping():
+            return ", ".join(f"{_plain(key)} {_said(key, item)}" for key, item in value.items())
+        case str() if name.endswith(_TIMES):
+            return local_text(value) or value
+        case int() if name.endswith("_bytes"):
+            return size_text(value)
+        case int() if name.endswith("_s"):
+            return span_text(value)
+        case _:
+            return text_of(value)
+
+
+def print_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    title: str = "",
+    *,
+    least: Sequence[str] = (),
+    none: str = "",
+) -> None:
+    """
+    Print a table: drawn on a terminal, plain aligned columns with whole texts elsewhere.
+
+    Args:
+        columns: their heads.
+        rows: their values.
+        title: above a drawn table.
+        least: columns that a narrow terminal goes without, the first to go first; no other text is ever cut.
+        none: told on stderr where there is no row.
+    """
     cells = [[printable(text_of(value)) for value in row] for row in rows]
+    if not cells and none:
+        click.echo(none, err=True)
     if sys.stdout.isatty():
-        _draw(columns, cells, title)
+        _draw(columns, cells, title, least)
         return
     lines = [[column.upper() for column in columns], *([cell or "-" for cell in row] for row in cells)]
     widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
@@ -98,18 +136,59 @@ def size_text(size_bytes: Any) -> str:
     return f"{size:.1f} {_UNITS[unit]}" if size < 10 and unit else f"{size:.0f} {_UNITS[unit]}"
 
 
-def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]], title: str) -> None:
-    from rich.console import Console  # noqa: PLC0415 - only where a table is drawn
+def span_text(seconds: int) -> str:
+    """Say a span in its largest unit."""
+    for size_s, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size_s:
+            return f"{int(seconds // size_s)} {unit}"
+    return f"{int(seconds)} s"
+
+
+def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]], title: str, least: Sequence[str]) -> None:
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - only where a table is drawn
+    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(*columns, title=Text(title) if title else None, title_justify="left", header_style="bold")
+    console = Console()
+    widths = [max([len(head), *(len(row[place]) for row in cells)]) for place, head in enumerate(columns)]
+    left_out = [
+        place
+        for place, head in enumerate(columns)
+        if head in left_out_of(columns, widths, least, console.width)
+    ]
+    table = Table(
+        title=Text(title) if title else None, title_justify="left", header_style="bold", box=SIMPLE_HEAD
+    )
+    for place, head in enumerate(columns):
+        if place not in left_out:
+            # What identifies stays on its line, so that it can be copied; the rest goes over several, nothing is cut.
+            table.add_column(head, overflow="fold", no_wrap=head in _WHOLE)
     for row in cells:
         # Text, not str: rich would read [markup] in names that other nodes chose.
-        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
-    Console().print(table)
+        table.add_row(
+            *(
+                Text(cell, style=STYLES.get(cell, ""))
+                for place, cell in enumerate(row)
+                if place not in left_out
+            )
+        )
+    console.print(table)
 
 
+def left_out_of(columns: Sequence[str], widths: Sequence[int], least: Sequence[str], room: int) -> list[str]:
+    """Return the columns to go without, in their order, so that what stays fits into so many characters, if it can."""
+    gone: list[str] = []
+    for name in least:
+        stays = [width + 2 for head, width in zip(columns, widths, strict=True) if head not in gone]
+        if sum(stays) + 2 <= room:
+            break
+        gone.append(name)
+    return gone
+
+
+_TIMES = ("_at", "since", "not_after")
+_WHOLE = ("host", "observer", "status", "health", "vote", "kind", "cores free")
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 STYLES = {
     "up": "green",

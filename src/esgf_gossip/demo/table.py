@@ -93,7 +93,9 @@ class LiveTable:
 def table(watching: Watching) -> Table:
     """Make the table of all nodes."""
     drawn = Table(header_style="bold", expand=False)
-    for column in ("host", "types", "status as seen"):
+    # A host that is cut cannot be asked about.
+    drawn.add_column("host", no_wrap=True, overflow="fold")
+    for column in ("types", "status as seen"):
         drawn.add_column(column)
     for column in ("nodes", "root", "epoch age / seq", "links"):
         drawn.add_column(column, justify="right", no_wrap=True)

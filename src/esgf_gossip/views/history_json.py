@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from esgf_gossip.core.model import Digest
+from esgf_gossip.core.reachability import REACHABILITY
 from esgf_gossip.core.registry import changed_entries
 from esgf_gossip.views.differences import DIFFERENCES_MOST, Difference, differences, flat_digest
 from esgf_gossip.views.node_json import utc_text
@@ -22,8 +23,8 @@ WITHDRAWN: Final = "withdrawn"
 FORK: Final = "fork"
 KINDS: Final = (DIGEST, STATUS, HEALTH, WITHDRAWN, FORK)
 
-# What a node says of itself all day long, and its reports on others, which show as the verdicts they lead to.
-_ROUTINE: Final = {"metrics", "resources", "reachability", "observations"}
+# What a node says all day long.
+_ROUTINE: Final = {"metrics", "resources"}
 _IS_BACK: Final = "is back"
 _STARTED_ANEW: Final = "started anew"
 _SIGNED_ANEW: Final = "signed anew, nothing else changed"
@@ -107,12 +108,32 @@ def _digest_summary(before: Said | None, after: Said, found: Sequence[Difference
     for one in found:
         entry, _, rest = one.name.partition(".")
         by_entry.setdefault(entry, []).append(rest)
+    words += _report_words(found, by_entry.pop(REACHABILITY, []))
     for entry, names in by_entry.items():
         told = [name for name in names if name][:NAMED_MOST]
         more = len(names) - len(told) if told else 0
         text = ", ".join(told) + (f" and {more} more" if more else "")
         words.append(f"{entry}: {text}" if text else f"new {entry}")
     return "; ".join(words) or _SIGNED_ANEW
+
+
+def _report_words(found: Sequence[Difference], names: Sequence[str]) -> list[str]:
+    """Say which nodes it hears nothing of since this digest, and which it hears again."""
+    said = {one.name.partition(".")[2]: one.after for one in found if one.name.startswith(REACHABILITY)}
+    if not names or not all(name in said for name in names):
+        return []
+    hosts = [name for name in names if name and name != "abstains"]
+    silent = [name for name in hosts if said[name] is not None]
+    heard = [name for name in hosts if said[name] is None]
+    words = [
+        f"{verb} {', '.join(some[:NAMED_MOST])}"
+        + (f" and {len(some) - NAMED_MOST} more" if len(some) > NAMED_MOST else "")
+        for verb, some in (("hears nothing of", silent), ("does not report any more", heard))
+        if some
+    ]
+    if "abstains" in names:
+        words.append("can tell again who is up" if said["abstains"] is None else "cannot tell who is up")
+    return words or ["says anew whom it hears"]
 
 
 def _summary(kind: str, detail: Mapping[str, Any]) -> str:

@@ -181,6 +181,12 @@ def utc_text(unix_ms: int) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
+def plain_utc(unix_ms: int) -> str:
+    """Write a time for a person, to the second, UTC, as commands do and time fields read it."""
+    moment = _UNIX_EPOCH + timedelta(milliseconds=min(max(unix_ms, 0), _LAST_MS))
+    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
 def _excluded(types: NodeType) -> list[str]:
     return [*node_type_names(types), *(["private"] if types & NodeType.PRIVATE else [])]
 

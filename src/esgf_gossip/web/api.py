@@ -79,7 +79,7 @@ def send_view(
         question, part = wanted(fields, known), Part.read(fields)
         at_ms = time_of(fields, facade.now_ms()) if "at" in fields else None
     except QuestionError as error:
-        raise Refused(Problem(400, str(error))) from None
+        raise Refused(Problem(error.status, str(error))) from None
 
     def parted(view: FederationView) -> Any:
         body = body_of(view, question)

@@ -29,7 +29,7 @@ from esgf_gossip.views.differences import view_differences
 from esgf_gossip.views.federation import FederationView, OwnState
 from esgf_gossip.views.history_json import DIGEST, FORK, HEALTH, STATUS, WITHDRAWN, change_body
 from esgf_gossip.views.judgement import Policy
-from esgf_gossip.views.node_json import utc_text
+from esgf_gossip.views.node_json import plain_utc
 from esgf_gossip.views.past import past_view
 from esgf_gossip.views.registration_xml import ElementCache, render
 from esgf_gossip.web.events import Event
@@ -49,6 +49,7 @@ WAITING_QUESTIONS: Final = 32
 ANSWER_CHARACTERS: Final = 1_000_000
 
 T = TypeVar("T")
+_UNTOLD: Final = {REACHABILITY, "services", "observations", "resources", "metrics"}
 _JOINED: Final = "is known from now on"
 
 
@@ -61,7 +62,7 @@ class TooEarlyError(PastError):
 
     def __init__(self, begins_ms: int) -> None:
         super().__init__(
-            f"the history of this node begins at {utc_text(begins_ms)}"
+            f"the history of this node begins at {plain_utc(begins_ms)}"
             if begins_ms
             else "this node has no history yet"
         )
@@ -381,8 +382,8 @@ def _words(notice: fx.DigestAccepted) -> str:
     """Say in a few words what a digest brought; nothing where it brought only a later date."""
     if notice.leaving:
         return "has left the federation"
-    # Reports on others show as the verdicts they lead to.
-    changed = notice.changed - {REACHABILITY}
+    # Reports on others show as the verdicts they lead to, health as itself; loads come all day.
+    changed = notice.changed - _UNTOLD
     return f"published {', '.join(sorted(changed))}" if changed else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -106,7 +107,7 @@ class Answers:
 
         def body_of(view: FederationView) -> dict[str, Any]:
             node = view.node(host)
-            return _found(host, None if node is None else node_body(node))
+            return _found(host, None if node is None else node_body(node), view)
 
         return self._now_or_then(fields, body_of)
 
@@ -125,7 +126,7 @@ class Answers:
 
     def _explained(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         host = _host(fields)
-        return _found(host, self._seen.explain(host))
+        return _found(host, self._seen.explain(host), self._seen.view())
 
     def _list(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         name, documents = str(fields.get("name", "")), self._seen.documents
@@ -144,7 +145,12 @@ def _host(fields: Mapping[str, Any]) -> str:
     return host.lower()
 
 
-def _found(host: str, body: dict[str, Any] | None) -> dict[str, Any]:
+def _found(host: str, body: dict[str, Any] | None, view: FederationView) -> dict[str, Any]:
     if body is None:
-        raise CommandError(f"no node {host[:253]!r} in this federation; the command nodes lists all")
+        names = [node.host for node in view.members]
+        meant = [name for name in names if host and name.startswith(host)] or difflib.get_close_matches(
+            host[:253], names, 1
+        )
+        remedy = f"did you mean {meant[0]}?" if meant else "the command nodes lists all"
+        raise CommandError(f"no node {host[:253]!r} in this federation; {remedy}")
     return body

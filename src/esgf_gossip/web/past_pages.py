@@ -146,7 +146,7 @@ class QuestionPage(Page):
             refuse_blank(fields)
             return self.asked(request, fields, self._now_ms())
         except QuestionError as error:
-            raise Refused(Problem(400, str(error))) from None
+            raise Refused(Problem(error.status, str(error))) from None
 
     def asked(self, request: Request, fields: Mapping[str, str], now_ms: int) -> Any:
         """Answer what was read of the request."""

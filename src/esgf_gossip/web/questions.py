@@ -14,7 +14,7 @@ from esgf_gossip.esgf.services import RULES
 from esgf_gossip.storage.history_reader import Wish
 from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.views.history_json import KINDS
-from esgf_gossip.views.node_json import Wanted, utc_text
+from esgf_gossip.views.node_json import Wanted, plain_utc
 from esgf_gossip.web.instants import InstantError, instant_ms
 
 HEALTH: Final = tuple(one.value for one in Health)
@@ -44,7 +44,15 @@ OF_DIFFERENCES: Final = ("from", "to")
 
 
 class QuestionError(ValueError):
-    """Report a question that cannot be answered: what is wrong and what would be right, in one line."""
+    """
+    Report a question that cannot be answered: what is wrong and what would be right, in one line.
+
+    ``status``: what HTTP says of it.
+    """
+
+    def __init__(self, text: str, status: int = 400) -> None:
+        super().__init__(text)
+        self.status: Final = status
 
 
 def wanted(fields: Mapping[str, Any], known: tuple[str, ...]) -> Wanted:
@@ -123,7 +131,8 @@ def _past_time(fields: Mapping[str, Any], name: str, now_ms: int) -> int | None:
     """Read a time whose state is asked for: the future has none yet."""
     found = _time(fields, name, now_ms)
     if found is not None and found > now_ms + AHEAD_MS:
-        raise QuestionError(f"{name}: {utc_text(found)} has not come yet")
+        # As well formed as a time before the history begins, and as little is there.
+        raise QuestionError(f"{name}: {plain_utc(found)} has not come yet", 404)
     return None if found is None else min(found, now_ms)
 
 

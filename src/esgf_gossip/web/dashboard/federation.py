@@ -63,7 +63,8 @@ class Row:
 
     def holds(self, word: str) -> bool:
         """Tell whether a word stands in what identifies the node, in any case."""
-        texts = (self.node.host, self.short_name, self.organization, self.groups, " ".join(self.types))
+        place = "" if self.node.registration is None else self.node.registration.location.city
+        texts = (self.node.host, self.short_name, self.organization, self.groups, " ".join(self.types), place)
         return any(word in text.lower() for text in texts)
 
 

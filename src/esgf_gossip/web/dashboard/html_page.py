@@ -20,6 +20,7 @@ from esgf_gossip.web.problems import Problem, Refused
 from esgf_gossip.web.resources import MISSING, Page, send_document
 from esgf_gossip.web.seen import Seen
 
+NOT_FOUND: Final = 404
 HTML: Final = "text/html; charset=utf-8"
 # Everything comes from this node; nothing inline, so that a text of a stranger can never become a script or a style.
 CONTENT_SECURITY_POLICY: Final = (
@@ -117,6 +118,8 @@ class HtmlPage(Page):
 
     tells_the_past = False
     # Where its form leads, and the fields of it that can be wrong, with their labels.
+    # What its heading says where there is nothing; else what HTTP calls it.
+    missing = ""
     form: tuple[str, tuple[tuple[str, str], ...]] = ("", ())
 
     def __init__(self, dashboard: Dashboard) -> None:
@@ -150,9 +153,10 @@ class HtmlPage(Page):
         label = dict(asked).get(name)
         if said and label is not None:
             problem = attrs.evolve(problem, detail=f"{label}: {rest}.")
+        title = self.missing if problem.status == NOT_FOUND and self.missing else problem.title
         filled = [(name, label, fields.get(name, "")) for name, label in asked]
         return self._dashboard.render(
-            "error", self._shown.view(), problem=problem, action=action, filled=filled
+            "error", self._shown.view(), title=title, problem=problem, action=action, filled=filled
         ).body
 
     def later(self, request: Request, answer: Deferred[Any], make: Callable[[Any], KeptDocument]) -> Any:

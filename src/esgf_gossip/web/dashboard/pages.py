@@ -49,6 +49,7 @@ class FederationPage(HtmlPage):
     """``/``: the map, the counts, the table, the last events; with ``at=`` the federation as it was."""
 
     tells_the_past = True
+    missing = "Nothing is known of that time"
     form = ("/", (("at", "As it was (UTC)"),))
 
     def asked(self, request: Request, fields: Mapping[str, str]) -> Any:
@@ -58,7 +59,7 @@ class FederationPage(HtmlPage):
             try:
                 at_ms = time_of({"at": query.at}, self._shown.now_ms())
             except QuestionError as error:
-                raise Refused(Problem(400, str(error))) from None
+                raise Refused(Problem(error.status, str(error))) from None
             answer = self._shown.past.view(at_ms)
             return answer_later(
                 request, answer.addErrback(_untold), lambda found: self._then(request, found, query)
@@ -173,7 +174,7 @@ class ChangesPage(HtmlPage):
             known = {name: text for name, text in fields.items() if name in OF_ALL_HISTORY and text}
             wish = history_wish(known, OF_ALL_HISTORY, self._shown.now_ms())
         except QuestionError as error:
-            raise Refused(Problem(400, str(error))) from None
+            raise Refused(Problem(error.status, str(error))) from None
         view = self._shown.view()
 
         def page(found: Any) -> KeptDocument:
@@ -184,6 +185,7 @@ class ChangesPage(HtmlPage):
                 kinds=KINDS,
                 hosts=[node.host for node in view.members],
                 past_error="" if is_told else found,
+                is_backwards=None not in (wish.since_ms, wish.until_ms) and wish.since_ms > wish.until_ms,
                 **contexts.changes_context(found if is_told else _NOTHING, known),
             )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from esgf_gossip.views.node_json import plain_utc
 from esgf_gossip.web.dashboard import words
 
 
@@ -33,6 +34,7 @@ class Templates:
             for name in (
                 "clock",
                 "count",
+                "humps",
                 "link_target",
                 "plural",
                 "relative",
@@ -40,9 +42,8 @@ class Templates:
                 "size",
                 "span",
                 "uncut",
-                "whole",
             )
-        }
+        } | {"whole": plain_utc}
         return environment
 
     def render(self, name: str, **values: Any) -> bytes:

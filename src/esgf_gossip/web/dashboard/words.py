@@ -46,9 +46,9 @@ def rfc3339(unix_ms: int) -> str:
     return _moment(unix_ms).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def whole(unix_ms: int) -> str:
-    """Write a time for a person, to the second, UTC, as commands do and time fields read it."""
-    return _moment(unix_ms).strftime("%Y-%m-%d %H:%M:%S UTC")
+def humps(name: str) -> Markup:
+    """Return a name such as OpenIDProvider that may go on another line where a word of it begins."""
+    return Markup("<wbr>").join(re.findall(r"[A-Z]*[^A-Z]+|[A-Z]+", name))
 
 
 def day(unix_ms: int) -> str:

@@ -8,6 +8,8 @@
   const TICK_MS = 10000;
   const RETRY_MS = 5000;
   const GIVE_UP_MS = 15000;
+  const SILENT_MS = 15000; // Without an event for so long the node is asked whether it is there.
+  const ANSWER_MS = 5000;
   const NEWS_KEPT = 20;
   const live = document.getElementById("live");
   const news = document.getElementById("news");
@@ -214,12 +216,27 @@
   }
 
   let events = null;
+  let heardAt = 0;
+
+  // A node that hangs closes no connection: "live" must not stand over what is old.
+  async function askAlive() {
+    const silent = performance.now() - heardAt;
+    if (!events || document.hidden || silent < SILENT_MS) return;
+    try {
+      await fetch("/healthz", { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS) });
+      heardAt = performance.now();
+      if (events && events.readyState === EventSource.OPEN) say("live", "live");
+    } catch (error) {
+      say("lost", "no answer; what you see is old");
+    }
+  }
 
   function listen() {
     if (events || document.hidden) return;
     const stream = events = new EventSource("/api/v1/events");
     stream.onopen = () => {
       say("live", "live");
+      heardAt = performance.now();
       // What happened before the stream was open is not told by it.
       schedule(SETTLE_MS);
     };
@@ -234,6 +251,7 @@
       stream.addEventListener(name, () => schedule(SETTLE_MS));
     }
     stream.addEventListener("node-status", (event) => {
+      heardAt = performance.now();
       const data = JSON.parse(event.data);
       tell(`${data.host} is ${data.status}`);
       schedule(SETTLE_MS);
@@ -261,6 +279,7 @@
     document.addEventListener("visibilitychange", rest);
     // Ages, figures and expiry move without an event.
     setInterval(() => schedule(SETTLE_MS), 30000);
+    setInterval(askAlive, ANSWER_MS);
     listen();
   }
 })();

@@ -28,6 +28,7 @@ from esgf_gossip.config_values import (
     ContactAddress,
     DatabaseAddress,
     DialAddress,
+    DocumentFiles,
     Endpoint,
     HistoryBytes,
     HistoryDays,
@@ -35,6 +36,7 @@ from esgf_gossip.config_values import (
     ListenAddress,
     ListName,
     OutputName,
+    ProjectName,
     PropertyName,
     Seconds,
     ShardForm,
@@ -144,6 +146,15 @@ class MetricsTable:
 
 
 @attrs.frozen
+class DocumentsTable:
+    """``[documents]``: the projects wanted (none named: all), the files documents are written into, whom to tell then."""
+
+    projects: tuple[ProjectName, ...] = attrs.field(metadata={"default": []})
+    export: DocumentFiles = attrs.field(metadata={"default": {}})
+    hook: CommandLine = attrs.field(metadata={"default": []})
+
+
+@attrs.frozen
 class ReservedTable:
     """A table whose keys come with a later version; today it must be empty."""
 
@@ -160,7 +171,7 @@ class Config:
     http: HttpTable
     services: ServicesTable
     metrics: MetricsTable
-    documents: ReservedTable = ReservedTable()
+    documents: DocumentsTable
     tasks: ReservedTable = ReservedTable()
     tracking: ReservedTable = ReservedTable()
 
@@ -330,6 +341,9 @@ def _toml_value(value: Any) -> str:
         return str(value)
     if isinstance(value, str | Path):
         return toml_string(str(value))
+    if isinstance(value, Mapping):
+        pairs = (f"{toml_string(str(name))} = {_toml_value(item)}" for name, item in value.items())
+        return f"{{ {', '.join(pairs)} }}" if value else "{}"
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], int):
         return toml_string(format_address(value))
     return "[" + ", ".join(_toml_value(item) for item in value) + "]"

@@ -1,8 +1,6 @@
 """Writers of documents without a node: each has a log, reads the others' as far as they are delivered, and writes."""
 
-import hashlib
-
-from esgf_gossip.documents.leaves import VersionLeaf, encode_body, encode_version, version_id
+from esgf_gossip.documents.leaves import VersionLeaf, encode_body, encode_version, sha256_of, version_id
 from esgf_gossip.documents.library import Library
 from esgf_gossip.documents.names import parse_name, writer_role
 from esgf_gossip.documents.writings import Writings
@@ -12,18 +10,13 @@ ROLES = frozenset({writer_role(PROJECT)})
 NAME = parse_name(f"{PROJECT}/publisher/facets.ini")
 
 
-def sha256(body):
-    """Return the hash of a body."""
-    return hashlib.sha256(body).digest()
-
-
 def put_leaves(name, body, parents=(), time_ms=0):
     """Return the leaves of one version with its body, None: a deletion."""
     said = VersionLeaf(
         name,
         tuple(parents),
         time_ms,
-        None if body is None else sha256(body),
+        None if body is None else sha256_of(body),
         0 if body is None else len(body),
     )
     return [*(encode_body(body) if body else []), encode_version(said)]

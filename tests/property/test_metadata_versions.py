@@ -15,11 +15,12 @@ from esgf_gossip.documents.leaves import (
     decode_leaf,
     encode_body,
     encode_version,
+    sha256_of,
     version_id,
 )
 from esgf_gossip.documents.names import DocumentNameError, parse_name
 from esgf_gossip.documents.writings import Writings
-from helpers.writers import NAME, PROJECT, ROLES, Writer, picture, put_leaves, read_all, refusals, sha256
+from helpers.writers import NAME, PROJECT, ROLES, Writer, picture, put_leaves, read_all, refusals
 
 NAMES = [NAME, parse_name(f"{PROJECT}/publisher/models"), parse_name(f"{PROJECT}/search/facets.ini")]
 WRITERS = 3
@@ -67,7 +68,7 @@ def hostile_leaves(writers, draw):
             lambda name, named: put_leaves(name, b"x" * 20, named)[-1:], st.sampled_from(NAMES), parents
         ),
         st.integers(0, 2**64 - 1).map(
-            lambda huge: [packing.pack([2, str(NAME), [b"\1" * 32], huge, sha256(b""), huge % 2**63])]
+            lambda huge: [packing.pack([2, str(NAME), [b"\1" * 32], huge, sha256_of(b""), huge % 2**63])]
         ),
         st.integers(0, 2**64 - 1).map(lambda huge: [packing.pack([1, b"\0" * 32, huge, b"x"])]),
         st.just([packing.pack([3, "of a later version"])]),
@@ -224,7 +225,7 @@ def test_a_body_counts_only_whole_and_in_order(picks):
         if version is None:
             assert writings.refused_count == 1
         else:
-            assert body_of([leaves[number] for number in version.body.leaves], sha256(body)) == body
+            assert body_of([leaves[number] for number in version.body.leaves], sha256_of(body)) == body
     assert version is not None
 
 

@@ -114,9 +114,14 @@ def encode_version(version: VersionLeaf) -> bytes:
     return packing.pack(fields)
 
 
+def sha256_of(body: bytes) -> bytes:
+    """Return the hash that names a body."""
+    return hashlib.sha256(body).digest()
+
+
 def encode_body(body: bytes) -> list[bytes]:
     """Write the leaves that carry a body, in order; none for an empty one."""
-    sha256 = hashlib.sha256(body).digest()
+    sha256 = sha256_of(body)
     starts = range(0, len(body), PIECE_BYTES)
     return [
         packing.pack([_PIECE, sha256, index, body[start : start + PIECE_BYTES]])
@@ -136,4 +141,4 @@ def body_of(leaves: Sequence[bytes], sha256: bytes) -> bytes | None:
             return None
         pieces.append(piece.data)
     body = b"".join(pieces)
-    return body if hashlib.sha256(body).digest() == sha256 else None
+    return body if sha256_of(body) == sha256 else None

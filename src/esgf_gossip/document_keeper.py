@@ -1,0 +1,383 @@
+"""
+The keeper of federated metadata: tells what changed, writes what this node's users say, hands bodies out.
+
+What counts is the documents room's to say, and the same on every node; here it meets the logs, the disk and the
+programs of this site. Source: docs/documents.md; docs/adr/0018-documents.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+from twisted.logger import Logger
+
+from esgf_gossip.config import DocumentsTable
+from esgf_gossip.core.effects import Notice
+from esgf_gossip.core.limits import LEAF_BYTES
+from esgf_gossip.core.node import Node
+from esgf_gossip.core.publication import PublicationError
+from esgf_gossip.document_exports import DocumentExports
+from esgf_gossip.document_reader import DocumentReader, Read
+from esgf_gossip.documents.leaves import (
+    BODY_BYTES,
+    LOG,
+    PARENTS,
+    PIECES,
+    VersionLeaf,
+    body_of,
+    encode_body,
+    encode_version,
+    sha256_of,
+)
+from esgf_gossip.documents.library import Library
+from esgf_gossip.documents.names import DocumentName, writer_role
+from esgf_gossip.documents.versions import Document, Version
+from esgf_gossip.documents.writings import VERSIONS_OF_AUTHOR
+from esgf_gossip.storage.database import StorageError
+from esgf_gossip.views.federation import DocumentCounts
+from esgf_gossip.web.metadata_bodies import change_body
+
+# Of a version, where a person names one: enough to mean one, as git has it.
+PREFIX_CHARACTERS: Final = 8
+# What an --if-match says where the document must not exist yet.
+NONE: Final = "none"
+
+_PREFIX: Final = re.compile(rf"[0-9a-f]{{{PREFIX_CHARACTERS},64}}")
+# Heads named in an error; a line must stay one.
+HEADS_NAMED: Final = 4
+
+
+class DocumentError(Exception):
+    """Refuse something about a document: what, and what to do, in one line. ``is_missing``: there is no such thing."""
+
+    def __init__(self, text: str, *, is_missing: bool = False) -> None:
+        super().__init__(text)
+        self.is_missing: Final = is_missing
+
+
+@attrs.frozen
+class Written:
+    """What a put or delete came to; ``is_new`` is False where the document said that already."""
+
+    version: Version
+    document: Document
+    is_new: bool
+
+
+class DocumentKeeper:
+    """
+    The documents of one node.
+
+    Args:
+        node: whose logs are read.
+        read: reads leaves of a log from the disk.
+        append: adds leaves to a log of this node; raises PublicationError, StorageError.
+        publish: tells an event to those who listen.
+        changed: called after documents changed.
+        clock: the reactor, or a Clock in tests.
+        now_ms: Unix milliseconds, for the date that a version shows.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        node: Node,
+        read: Read,
+        append: Callable[[str, Sequence[bytes]], None],
+        publish: Callable[[str, Mapping[str, Any]], object],
+        changed: Callable[[], None],
+        clock: Any,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._node = node
+        self._read = read
+        self._append = append
+        self._publish = publish
+        self._changed = changed
+        self._now_ms = now_ms
+        self._reader = DocumentReader(node, read, self._settled, clock)
+        self._exports = DocumentExports(clock)
+        self._told: dict[DocumentName, frozenset[bytes]] | None = None
+        self._refused_told: dict[str, int] = {}
+
+    @property
+    def library(self) -> Library:
+        """All documents."""
+        return self._reader.library
+
+    @property
+    def fault(self) -> str:
+        """One line while an export or its hook fails, else empty."""
+        return self._exports.fault
+
+    def start(self, settings: DocumentsTable) -> None:
+        """Read what the disk holds, in slices, and follow the logs from now on."""
+        self._exports.replace(settings.export, settings.hook)
+        self._reader.start(frozenset(settings.projects))
+
+    def replace(self, settings: DocumentsTable) -> None:
+        """Go on with other settings."""
+        self._exports.replace(settings.export, settings.hook)
+        self._reader.want(frozenset(settings.projects))
+        if self._reader.has_read:
+            self._export(self._exports.names)
+
+    def stop(self) -> None:
+        """Follow no more; a hook that runs is ended."""
+        self._reader.stop()
+        self._exports.stop()
+
+    def notice(self, notice: Notice) -> None:
+        """Hear a notice of the core."""
+        self._reader.notice(notice)
+
+    # ----------------------------------------------------------------- telling
+
+    def _settled(self) -> None:
+        """Tell what changed since last told; of the first time only the exports hear, for nothing happened then."""
+        self._tell_refused()
+        changed, is_first = sorted(self.library.changed), self._told is None
+        self.library.changed.clear()
+        if self._told is None:
+            self._told = {}
+        for name in changed:
+            document = self.library.get(name)
+            heads = frozenset() if document is None else document.head_ids
+            if heads == self._told.get(name, frozenset()):
+                continue
+            self._told[name] = heads
+            if not heads:
+                del self._told[name]
+            if not is_first:
+                self._publish("document-changed", change_body(name, document))
+                if document is not None and document.is_conflict:
+                    self.log.warn(
+                        "document {name} is in conflict: {heads}", name=str(name), heads=named(document)
+                    )
+        self._export(self._exports.names if is_first else changed)
+        if changed or is_first:
+            self._changed()
+
+    def _tell_refused(self) -> None:
+        for writings in self.library.authors:
+            if writings.refused_count > self._refused_told.get(writings.author, 0):
+                latest = writings.refusals[-1]
+                self.log.warn(
+                    "{author}: {count} leaves of documents do not count; the latest, {document}: {reason}",
+                    author=writings.author,
+                    count=writings.refused_count,
+                    document=latest.document or "unreadable",
+                    reason=latest.reason,
+                )
+            self._refused_told[writings.author] = writings.refused_count
+
+    def _export(self, names: Sequence[DocumentName]) -> None:
+        for name in names:
+            document = self.library.get(name)
+            if document is None or not self._exports.is_wanted(name):
+                continue  # not known yet is no reason to take a file away
+            shown = next((head for head in document.heads if not head.is_deletion), None)
+            if shown is None:
+                self._exports.remove(name, document.heads[0].id)
+                continue
+            try:
+                self._exports.write(name, shown.id, self.body(shown))
+            except DocumentError as error:
+                self._exports.fail(name, str(error))
+
+    def counts(self) -> DocumentCounts:
+        """Return the numbers of the documents."""
+        documents = [document for name in self.library.names if (document := self.library.get(name))]
+        return DocumentCounts(
+            current=sum(not one.is_conflict and not one.is_deleted for one in documents),
+            conflict=sum(one.is_conflict for one in documents),
+            deleted=sum(one.is_deleted and not one.is_conflict for one in documents),
+            versions=sum(map(len, documents)),
+            refused=sum(one.refused_count for one in self.library.authors),
+        )
+
+    # ----------------------------------------------------------------- reading
+
+    def body(self, version: Version) -> bytes:
+        """
+        Return the body of a version, read from the disk and checked.
+
+        Raises:
+            DocumentError: it is a deletion, or the disk does not give it.
+        """
+        body = version.body
+        if body is None:
+            raise DocumentError(
+                f"version {short(version)} of {version.name} is a deletion: it has no body", is_missing=True
+            )
+        leaves: list[bytes] = []
+        try:
+            if body.leaves and body.leaves[-1] - body.leaves[0] == len(body.leaves) - 1:
+                leaves = self._read(
+                    version.author, LOG, body.leaves[0], body.leaves[-1] + 1, PIECES * LEAF_BYTES
+                )
+            else:
+                for number in body.leaves:
+                    leaves += self._read(version.author, LOG, number, number + 1, LEAF_BYTES)
+        except StorageError as error:
+            raise DocumentError(str(error)) from None
+        content = body_of(leaves, body.sha256)
+        if content is None:
+            raise DocumentError(
+                f"the disk of this node does not hold version {short(version)} of {version.name} rightly; ask another node"
+            )
+        return content
+
+    def document(self, name: DocumentName) -> Document:
+        """
+        Return a document.
+
+        Raises:
+            DocumentError: no version of it counts here.
+        """
+        document = self.library.get(name)
+        if document is None:
+            why = (
+                ""
+                if self._is_wanted(name)
+                else f"; [documents] projects of this node leaves {name.project} out"
+            )
+            raise DocumentError(f"there is no document {name}{why}", is_missing=True)
+        return document
+
+    def find(self, name: DocumentName, version: str = "") -> Version:
+        """
+        Return a version by the beginning of its id; by default the only head.
+
+        Raises:
+            DocumentError: none, or more than one, is meant.
+        """
+        document = self.document(name)
+        if not version:
+            if document.is_conflict:
+                raise DocumentError(
+                    f"{name} is in conflict: {named(document)}; ask for one of them by --version"
+                )
+            return document.heads[0]
+        if not _PREFIX.fullmatch(version):
+            raise DocumentError(
+                f"{version[:70]!r} is no version: write at least {PREFIX_CHARACTERS} hexadecimal digits of its id"
+            )
+        found = document.find(version)
+        if len(found) != 1:
+            many = "more than one version" if found else "no version"
+            raise DocumentError(
+                f"{many} of {name} begins with {version}; esgf-gossip doc history {name} lists all",
+                is_missing=not found,
+            )
+        return found[0]
+
+    def _is_wanted(self, name: DocumentName) -> bool:
+        return not self._reader.projects or name.project in self._reader.projects
+
+    # ----------------------------------------------------------------- writing
+
+    def put(
+        self, name: DocumentName, body: bytes | None, if_match: str = "", *, merge: bool = False
+    ) -> Written:
+        """
+        Write a new version of a document over its head, or with ``merge`` over all its heads; no body: delete it.
+
+        Args:
+            name: of the document; it may be new.
+            body: at most BODY_BYTES.
+            if_match: the version that must be the head (of several: one of them), or "none": there must be no document.
+            merge: a conflict is meant to end by this version.
+
+        Raises:
+            DocumentError: refused; nothing was written.
+        """
+        if body is not None and len(body) > BODY_BYTES:
+            raise DocumentError(f"{name} would have {len(body)} bytes; a document has at most {BODY_BYTES}")
+        self._check_may_write(name)
+        document = self.library.get(name)
+        self._check_match(name, document, if_match)
+        if body is None and (document is None or (document.is_deleted and not document.is_conflict)):
+            raise DocumentError(f"there is no document {name} to delete", is_missing=True)
+        heads = () if document is None else document.heads
+        if document is not None and document.is_conflict and not merge:
+            raise DocumentError(
+                f"{name} is in conflict: {named(document)}; read them, then put the version that shall follow "
+                "all of them with --merge"
+            )
+        if document is not None and body is not None and len(heads) == 1:
+            held = heads[0].body
+            if held is not None and held.sha256 == sha256_of(body):
+                return Written(heads[0], document, is_new=False)
+        version = self._write(name, body, tuple(head.id for head in heads[:PARENTS]))
+        return Written(version, self.document(name), is_new=True)
+
+    def _check_may_write(self, name: DocumentName) -> None:
+        if not self._is_wanted(name):
+            raise DocumentError(
+                f"[documents] projects of this node leaves {name.project} out, so it cannot know what it would write over"
+            )
+        role = writer_role(name.project)
+        if role not in self._reader.roles(self._node.name):
+            raise DocumentError(
+                f"the certificate of this node has not the role {role}, so no node would take its version; ask for "
+                f"it with trust-admin cert request --same-key --role {role}"
+            )
+        if not self._reader.has_read or not self._reader.catch_up(self._node.name):
+            raise DocumentError("the documents are still being read from the disk; try again in a moment")
+        own = self.library.writings(self._node.name)
+        if own is not None and len(own.versions) >= VERSIONS_OF_AUTHOR:
+            raise DocumentError(
+                f"this node has written {VERSIONS_OF_AUTHOR} versions, and others take no more of it; write on another node"
+            )
+
+    def _check_match(self, name: DocumentName, document: Document | None, if_match: str) -> None:
+        if not if_match:
+            return
+        if if_match == NONE:
+            if document is not None and not document.is_deleted:
+                raise DocumentError(f"{name} is there already: {named(document)}")
+            return
+        if document is None:
+            raise DocumentError(f"there is no document {name}, so version {if_match[:70]} is not its newest")
+        wanted = self.find(name, if_match)
+        if wanted.id not in document.head_ids:
+            raise DocumentError(
+                f"{name} has changed since version {short(wanted)}: {named(document)}; read it again"
+            )
+
+    def _write(self, name: DocumentName, body: bytes | None, parents: tuple[bytes, ...]) -> Version:
+        sha256 = None if body is None else sha256_of(body)
+        said = VersionLeaf(name, parents, self._now_ms(), sha256, 0 if body is None else len(body))
+        own = self.library.writings(self._node.name)
+        is_held = own is not None and sha256 is not None and own.body_of(sha256) is not None
+        pieces = [] if body is None or is_held else encode_body(body)
+        try:
+            self._append(LOG, [*pieces, encode_version(said)])
+        except (PublicationError, StorageError) as error:
+            raise DocumentError(f"{name} could not be written: {error}") from None
+        self._reader.catch_up(self._node.name)
+        written = self.library.writings(self._node.name)
+        versions = () if written is None else tuple(written.versions.values())
+        if not versions or (versions[-1].name, versions[-1].parents) != (name, parents):
+            raise DocumentError(
+                f"{name} was written, but the disk does not give it back; see the log of the daemon"
+            )
+        return versions[-1]
+
+
+def short(version: Version) -> str:
+    """Return the beginning of a version's id, as people name it."""
+    return version.id.hex()[:12]
+
+
+def named(document: Document) -> str:
+    """Return the heads of a document for one line: version and author."""
+    heads = document.heads
+    told = [f"{short(head)} of {head.author}" for head in heads[:HEADS_NAMED]]
+    more = [f"{len(heads) - HEADS_NAMED} more"] if len(heads) > HEADS_NAMED else []
+    return ", ".join([*told, *more])

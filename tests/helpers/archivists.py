@@ -1,0 +1,103 @@
+"""Keepers of documents on the nodes of a virtual network: real cores, real rooms, no process. No test lives here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.task import Clock
+
+from esgf_gossip.config import DocumentsTable
+from esgf_gossip.document_keeper import DocumentKeeper
+from esgf_gossip.documents.library import Library
+from esgf_gossip.documents.names import parse_name
+from esgf_gossip.sim.network import VirtualNetwork, a_network
+from esgf_gossip.storage.database import StorageError
+from helpers.writers import ROLES, picture
+
+A, B, C = (f"n{number:02}.example.org" for number in range(3))
+NAME = parse_name("CMIP6/publisher/facets.ini")
+
+
+def settings(**changes: Any) -> DocumentsTable:
+    """Return the table ``[documents]``, empty but for what is given."""
+    return DocumentsTable(**{"projects": (), "export": {}, "hook": (), **changes})
+
+
+class Office:
+    """The keeper of one host and what it told."""
+
+    def __init__(self, network: VirtualNetwork, name: str, table: DocumentsTable, clock: Clock) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.is_broken = False
+        self._network, self._host, self.name = network, network.hosts[name], name
+        assert self._host.node is not None
+        self.keeper = DocumentKeeper(
+            self._host.node,
+            self._read,
+            self._append,
+            lambda event, data: self.events.append((event, dict(data))),
+            lambda: None,
+            clock,
+            lambda: network.wall_ms,
+        )
+        self.keeper.start(table)
+
+    def _read(self, origin: str, log: str, start: int, end: int, most_bytes: int) -> list[bytes]:
+        if self.is_broken:
+            raise StorageError("registry.db: the disk cannot be read")
+        kept = self._host.disk.leaves.get((origin, log), {})
+        return [kept[number] for number in range(start, end) if number in kept]
+
+    def _append(self, log: str, leaves: Any) -> None:
+        self._network.append(self.name, log, leaves)
+
+    @property
+    def library(self) -> Library:
+        return self.keeper.library
+
+    def text(self, name: Any = NAME) -> bytes:
+        """Return the content of the only head."""
+        return self.keeper.body(self.keeper.find(name))
+
+
+class Offices:
+    """A network of nodes that may write, but for those named, and a keeper on each."""
+
+    def __init__(self, size: int = 3, seed: int = 1, without: tuple[str, ...] = (), **changes: Any) -> None:
+        self.clock = Clock()
+        self.network = a_network(size, seed)
+        self.verifier = self.network.verifier
+        names = list(self.network.hosts)
+        self.verifier.roles.update({name: ROLES for name in names if name not in without})
+        self.network.on_notice = self._notice
+        self.by_name: dict[str, Office] = {}
+        assert self.network.run(60, until=self.network.converged)
+        for name in names:
+            self.open(name, **changes)
+            # Their first digests were verified before anybody had a role.
+            self.network.publish(name, {"registration": b"again"})
+        self.settle()
+
+    def __getitem__(self, name: str) -> Office:
+        return self.by_name[name]
+
+    def open(self, name: str, **changes: Any) -> Office:
+        """Put a keeper on a running node."""
+        office = self.by_name[name] = Office(self.network, name, settings(**changes), self.clock)
+        return office
+
+    def _notice(self, host: Any, notice: Any) -> None:
+        if host.machine in self.by_name:
+            self.by_name[host.machine].keeper.notice(notice)
+
+    def settle(self, seconds: float = 30.0) -> None:
+        """Let the network and the keepers come to rest."""
+        self.network.run(seconds)
+        for _ in range(300):
+            self.clock.advance(0)
+        self.clock.advance(6)
+
+    def agree(self) -> bool:
+        """Tell whether all keepers say the same of all documents."""
+        pictures = [picture(office.library) for office in self.by_name.values()]
+        return all(one == pictures[0] for one in pictures)

@@ -1,0 +1,210 @@
+"""Keepers of documents on real cores: what one writes all have, a conflict stays until a merge, roles decide."""
+
+import pytest
+
+from esgf_gossip.core import log_effects as lx
+from esgf_gossip.core.errors import WireError
+from esgf_gossip.document_keeper import DocumentError
+from esgf_gossip.documents.leaves import BODY_BYTES, LOG, PieceLeaf, decode_leaf
+from esgf_gossip.documents.names import parse_name
+from helpers.archivists import NAME, A, B, C, Offices, settings
+from helpers.writers import ROLES, put_leaves
+
+OTHER = parse_name("CORDEX/search/facets.ini")
+REFUSED = {
+    "too large": (lambda keeper: keeper.put(NAME, b"x" * (BODY_BYTES + 1)), "at most 65536"),
+    "no role": (lambda keeper: keeper.put(OTHER, b"x"), "--role document-writer.cordex"),
+    "nothing to delete": (lambda keeper: keeper.put(NAME, None), "to delete"),
+    "not there": (lambda keeper: keeper.put(NAME, b"x", "0" * 64), "there is no document"),
+    "nothing to read": (lambda keeper: keeper.find(NAME), "there is no document"),
+}
+
+
+@pytest.fixture
+def offices():
+    """Three linked nodes that may write documents of CMIP6."""
+    return Offices()
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_refused_changes_nothing(offices, what):
+    """A refusal says what and what to do; nothing was written."""
+    act, said = REFUSED[what]
+    with pytest.raises(DocumentError, match=said):
+        act(offices[A].keeper)
+    assert offices.network.hosts[A].node.logs.held.get(A, LOG) is None
+
+
+def test_a_document_and_its_changes_are_everywhere(offices):
+    """Put, changed by another, deleted by a third: all have the same, and each change is told once."""
+    body = bytes(range(256)) * 200
+    first = offices[A].keeper.put(NAME, body)
+    assert first.is_new
+    offices.settle()
+    assert [office.text() for office in offices.by_name.values()] == [body] * 3
+    second = offices[B].keeper.put(NAME, b"shorter", first.version.id.hex()[:8])
+    assert not offices[B].keeper.put(NAME, b"shorter").is_new
+    offices.settle()
+    assert [office.text() for office in offices.by_name.values()] == [b"shorter"] * 3
+    with pytest.raises(DocumentError, match="has changed since"):
+        offices[A].keeper.put(NAME, b"late", first.version.id.hex())
+    with pytest.raises(DocumentError, match="is there already"):
+        offices[A].keeper.put(NAME, b"new", "none")
+    assert offices[C].keeper.body(offices[C].keeper.find(NAME, first.version.id.hex()[:12])) == body
+    offices[C].keeper.put(NAME, None)
+    offices.settle()
+    assert offices.agree()
+    document = offices[A].library.get(NAME)
+    assert document.is_deleted
+    assert [version.author for version in document.history] == [C, B, A]
+    with pytest.raises(DocumentError, match="is a deletion"):
+        offices[A].text()
+    offices[A].keeper.put(NAME, b"back", "none")
+    offices.settle()
+    assert offices[B].text() == b"back"
+    told = [data["heads"][0]["author"] for event, data in offices[B].events if event == "document-changed"]
+    assert told == [A, B, C, A]
+    assert second.document.generation(second.version) == 2
+
+
+def test_a_body_is_carried_once_by_its_author(offices):
+    """Going back to an earlier content costs one leaf."""
+    body = b"much " * 3000
+    for content in (body, b"little", body):
+        offices[A].keeper.put(NAME, content)
+    offices.settle()
+    leaves = offices.network.hosts[B].disk.leaves[A, LOG].values()
+    assert sum(isinstance(decode_leaf(leaf), PieceLeaf) for leaf in leaves) == 4 + 1
+    assert offices[B].text() == body
+
+
+def test_two_writers_cut_from_each_other_conflict_until_a_merge(offices):
+    """Both versions are kept and shown in one order everywhere; a plain put is refused, one merge ends it everywhere."""
+    offices[A].keeper.put(NAME, b"common")
+    offices.settle()
+    offices.network.faults.partition([A], [B, C])
+    offices.settle(5)
+    offices[A].keeper.put(NAME, b"of a")
+    offices[B].keeper.put(NAME, b"of b")
+    offices.settle(5)
+    assert (offices[A].text(), offices[C].text()) == (b"of a", b"of b")
+    offices.network.faults.heal()
+    offices.settle(600)
+    assert offices.agree()
+    document = offices[C].library.get(NAME)
+    assert {head.author for head in document.heads} == {A, B}
+    assert [offices[C].keeper.body(head) for head in document.heads] in (
+        [b"of a", b"of b"],
+        [b"of b", b"of a"],
+    )
+    assert offices[C].keeper.counts().conflict == 1
+    for refused in (lambda: offices[A].keeper.put(NAME, b"mine"), lambda: offices[A].keeper.put(NAME, None)):
+        with pytest.raises(DocumentError, match=f"in conflict.* of {A}.*--merge"):
+            refused()
+    with pytest.raises(DocumentError, match="in conflict"):
+        offices[B].text()
+    assert ("document-changed", True) in [(event, data["conflict"]) for event, data in offices[C].events]
+    offices[C].keeper.put(NAME, b"of both", document.heads[1].id.hex(), merge=True)
+    offices.settle()
+    assert offices.agree()
+    assert [office.text() for office in offices.by_name.values()] == [b"of both"] * 3
+
+
+def test_leaves_of_a_writer_without_the_role_are_kept_and_never_count():
+    """Every receiver judges by the certificate; when it is granted the role the log is read again, and the other way."""
+    offices = Offices(without=(C,))
+    offices.network.append(C, LOG, put_leaves(NAME, b"not mine to say"))
+    offices[A].keeper.put(parse_name("CMIP6/a/b"), b"fine")
+    offices.settle()
+    for office in offices.by_name.values():
+        assert office.library.get(NAME) is None
+        refused = {one.author: [refusal.reason for refusal in one.refusals] for one in office.library.authors}
+        assert refused == {A: [], C: [f"the certificate of {C} has not the role document-writer.cmip6"]}
+        assert office.keeper.counts().refused == 1
+    with pytest.raises(DocumentError, match="has not the role"):
+        offices[C].keeper.put(NAME, b"again")
+
+    offices.verifier.roles[C] = ROLES
+    offices.network.publish(C, {"registration": b"with a new certificate"})
+    offices.settle()
+    assert offices.agree()
+    assert offices[A].text() == b"not mine to say"
+    offices.verifier.roles[C] = frozenset()
+    offices.network.publish(C, {"registration": b"with an old one"})
+    offices.settle()
+    assert offices.agree()
+    assert offices[A].library.get(NAME) is None
+    assert offices[A].events[-1] == (
+        "document-changed",
+        {"document": str(NAME), "conflict": False, "deleted": True, "heads": []},
+    )
+
+
+def test_a_restart_reads_what_the_disk_holds_and_tells_nothing(offices):
+    """After a start documents are as before, without an event; others that were missed follow."""
+    offices[A].keeper.put(NAME, b"one")
+    offices.settle()
+    offices.network.stop(B)
+    del offices.by_name[B]
+    offices[A].keeper.put(NAME, b"two")
+    offices.settle()
+    offices.network.start(B, [A])
+    offices.open(B)
+    for _ in range(5):
+        offices.clock.advance(0)
+    assert offices[B].text() == b"one"
+    assert offices[B].events == []
+    offices.settle(60)
+    assert offices[B].text() == b"two"
+    assert [event for event, _ in offices[B].events] == ["document-changed"]
+
+
+def test_only_the_projects_wanted_are_kept(offices):
+    """A node that subscribes to others' projects holds no document of this one, and cannot write it unseen."""
+    offices[A].keeper.put(NAME, b"one")
+    offices.settle()
+    office = offices.open(C, projects=("CORDEX",))
+    offices.settle()
+    assert office.library.names == []
+    with pytest.raises(DocumentError, match="leaves CMIP6 out"):
+        office.keeper.document(NAME)
+    with pytest.raises(DocumentError, match="leaves CMIP6 out"):
+        office.keeper.put(NAME, b"blind")
+    office.keeper.replace(settings())
+    offices.settle()
+    assert office.text() == b"one"
+
+
+def test_a_disk_that_fails_is_asked_again(offices):
+    """While the disk gives nothing the documents stay as they were; then they follow."""
+    offices[A].keeper.put(NAME, b"one")
+    offices.settle()
+    offices[B].is_broken = True
+    offices[A].keeper.put(NAME, b"two")
+    offices.network.run(10)
+    offices.clock.advance(1)
+    with pytest.raises(DocumentError, match="cannot be read"):
+        offices[B].text()
+    offices[B].is_broken = False
+    for _ in range(3):
+        offices.clock.advance(5)
+    assert offices[B].text() == b"two"
+
+
+def test_a_log_that_is_restarted_is_read_anew(offices):
+    """When an origin's log is given up, what it said goes, and what comes in its place counts."""
+    offices[A].keeper.put(NAME, b"one")
+    offices.settle()
+    offices[B].keeper.notice(lx.LogRestarted(A, LOG))
+    assert offices[B].library.get(NAME) is None
+    offices.settle()
+    assert offices[B].text() == b"one"
+    offices.network.perform(
+        offices.network.hosts[A],
+        offices.network.hosts[A].node.append(LOG, [b"garbage"], offices.network.at()),
+    )
+    offices.settle()
+    assert offices.agree()
+    with pytest.raises(WireError):
+        decode_leaf(b"garbage")
+    assert offices[B].keeper.counts().refused == 1

@@ -8,8 +8,8 @@ programs of this site. Source: docs/documents.md; docs/adr/0018-documents.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
 
 import attrs
 from twisted.logger import Logger
@@ -38,6 +38,7 @@ from esgf_gossip.documents.versions import Document, Version
 from esgf_gossip.documents.writings import VERSIONS_OF_AUTHOR
 from esgf_gossip.storage.database import StorageError
 from esgf_gossip.views.federation import DocumentCounts
+from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.metadata_bodies import change_body
 
 # Of a version, where a person names one: enough to mean one, as git has it.
@@ -50,12 +51,19 @@ _PREFIX: Final = re.compile(rf"[0-9a-f]{{{PREFIX_CHARACTERS},64}}")
 HEADS_NAMED: Final = 4
 
 
-class DocumentError(Exception):
-    """Refuse something about a document: what, and what to do, in one line. ``is_missing``: there is no such thing."""
+MISSING: Final = 404
+CONFLICT: Final = 409
+_WRONG: Final = 400
+_FORBIDDEN: Final = 403
+_FAULTY: Final = 503
 
-    def __init__(self, text: str, *, is_missing: bool = False) -> None:
+
+class DocumentError(Exception):
+    """Refuse something about a document: what, and what to do, in one line. ``status``: what HTTP says of it."""
+
+    def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
-        self.is_missing: Final = is_missing
+        self.status: Final = status
 
 
 @attrs.frozen
@@ -67,6 +75,28 @@ class Written:
     is_new: bool
 
 
+@attrs.frozen
+class _Told:
+    """What was last told of a document: its heads, and under which state it is counted."""
+
+    heads: frozenset[bytes]
+    state: str
+
+    @classmethod
+    def of(cls, document: Document) -> _Told:
+        state = "conflict" if document.is_conflict else "deleted" if document.is_deleted else "current"
+        return cls(document.head_ids, state)
+
+
+class Stage(Protocol):
+    """What the daemon shows of itself, as far as documents move it."""
+
+    events: EventHub
+
+    def moved(self) -> None:
+        """Note that something changed."""
+
+
 class DocumentKeeper:
     """
     The documents of one node.
@@ -75,8 +105,7 @@ class DocumentKeeper:
         node: whose logs are read.
         read: reads leaves of a log from the disk.
         append: adds leaves to a log of this node; raises PublicationError, StorageError.
-        publish: tells an event to those who listen.
-        changed: called after documents changed.
+        stage: where changes are told.
         clock: the reactor, or a Clock in tests.
         now_ms: Unix milliseconds, for the date that a version shows.
     """
@@ -88,20 +117,20 @@ class DocumentKeeper:
         node: Node,
         read: Read,
         append: Callable[[str, Sequence[bytes]], None],
-        publish: Callable[[str, Mapping[str, Any]], object],
-        changed: Callable[[], None],
+        stage: Stage,
         clock: Any,
         now_ms: Callable[[], int],
     ) -> None:
         self._node = node
         self._read = read
         self._append = append
-        self._publish = publish
-        self._changed = changed
+        self._stage = stage
         self._now_ms = now_ms
         self._reader = DocumentReader(node, read, self._settled, clock)
         self._exports = DocumentExports(clock)
-        self._told: dict[DocumentName, frozenset[bytes]] | None = None
+        self._settings: DocumentsTable | None = None
+        self._told: dict[DocumentName, _Told] | None = None
+        self._states: dict[str, int] = {}
         self._refused_told: dict[str, int] = {}
 
     @property
@@ -116,15 +145,18 @@ class DocumentKeeper:
 
     def start(self, settings: DocumentsTable) -> None:
         """Read what the disk holds, in slices, and follow the logs from now on."""
+        self._settings = settings
         self._exports.replace(settings.export, settings.hook)
         self._reader.start(frozenset(settings.projects))
 
-    def replace(self, settings: DocumentsTable) -> None:
-        """Go on with other settings."""
+    def replace(self, settings: DocumentsTable) -> bool:
+        """Go on with other settings; tell whether they are others. Files that somebody changed are put right."""
+        is_other, self._settings = settings != self._settings, settings
         self._exports.replace(settings.export, settings.hook)
         self._reader.want(frozenset(settings.projects))
         if self._reader.has_read:
             self._export(self._exports.names)
+        return is_other
 
     def stop(self) -> None:
         """Follow no more; a hook that runs is ended."""
@@ -146,21 +178,29 @@ class DocumentKeeper:
             self._told = {}
         for name in changed:
             document = self.library.get(name)
-            heads = frozenset() if document is None else document.head_ids
-            if heads == self._told.get(name, frozenset()):
+            before, now = self._told.get(name), None if document is None else _Told.of(document)
+            if now == before:
                 continue
-            self._told[name] = heads
-            if not heads:
-                del self._told[name]
+            self._note(name, before, now)
             if not is_first:
-                self._publish("document-changed", change_body(name, document))
+                self._stage.events.publish("document-changed", change_body(name, document))
                 if document is not None and document.is_conflict:
                     self.log.warn(
                         "document {name} is in conflict: {heads}", name=str(name), heads=named(document)
                     )
         self._export(self._exports.names if is_first else changed)
         if changed or is_first:
-            self._changed()
+            self._stage.moved()
+
+    def _note(self, name: DocumentName, before: _Told | None, now: _Told | None) -> None:
+        assert self._told is not None
+        if before is not None:
+            self._states[before.state] -= 1
+        if now is not None:
+            self._states[now.state] = self._states.get(now.state, 0) + 1
+            self._told[name] = now
+        else:
+            self._told.pop(name, None)
 
     def _tell_refused(self) -> None:
         for writings in self.library.authors:
@@ -191,13 +231,11 @@ class DocumentKeeper:
 
     def counts(self) -> DocumentCounts:
         """Return the numbers of the documents."""
-        documents = [document for name in self.library.names if (document := self.library.get(name))]
+        authors = self.library.authors
         return DocumentCounts(
-            current=sum(not one.is_conflict and not one.is_deleted for one in documents),
-            conflict=sum(one.is_conflict for one in documents),
-            deleted=sum(one.is_deleted and not one.is_conflict for one in documents),
-            versions=sum(map(len, documents)),
-            refused=sum(one.refused_count for one in self.library.authors),
+            **self._states,
+            versions=sum(len(one.versions) for one in authors),
+            refused=sum(one.refused_count for one in authors),
         )
 
     # ----------------------------------------------------------------- reading
@@ -212,7 +250,7 @@ class DocumentKeeper:
         body = version.body
         if body is None:
             raise DocumentError(
-                f"version {short(version)} of {version.name} is a deletion: it has no body", is_missing=True
+                f"version {short(version)} of {version.name} is a deletion: it has no body", MISSING
             )
         leaves: list[bytes] = []
         try:
@@ -224,11 +262,12 @@ class DocumentKeeper:
                 for number in body.leaves:
                     leaves += self._read(version.author, LOG, number, number + 1, LEAF_BYTES)
         except StorageError as error:
-            raise DocumentError(str(error)) from None
+            raise DocumentError(str(error), _FAULTY) from None
         content = body_of(leaves, body.sha256)
         if content is None:
             raise DocumentError(
-                f"the disk of this node does not hold version {short(version)} of {version.name} rightly; ask another node"
+                f"the disk of this node does not hold version {short(version)} of {version.name} rightly; ask another node",
+                _FAULTY,
             )
         return content
 
@@ -246,7 +285,7 @@ class DocumentKeeper:
                 if self._is_wanted(name)
                 else f"; [documents] projects of this node leaves {name.project} out"
             )
-            raise DocumentError(f"there is no document {name}{why}", is_missing=True)
+            raise DocumentError(f"there is no document {name}{why}", MISSING)
         return document
 
     def find(self, name: DocumentName, version: str = "") -> Version:
@@ -260,19 +299,20 @@ class DocumentKeeper:
         if not version:
             if document.is_conflict:
                 raise DocumentError(
-                    f"{name} is in conflict: {named(document)}; ask for one of them by --version"
+                    f"{name} is in conflict: {named(document)}; ask for one of them by its version", CONFLICT
                 )
             return document.heads[0]
         if not _PREFIX.fullmatch(version):
             raise DocumentError(
-                f"{version[:70]!r} is no version: write at least {PREFIX_CHARACTERS} hexadecimal digits of its id"
+                f"{version[:70]!r} is no version: write at least {PREFIX_CHARACTERS} hexadecimal digits of its id",
+                _WRONG,
             )
         found = document.find(version)
         if len(found) != 1:
             many = "more than one version" if found else "no version"
             raise DocumentError(
                 f"{many} of {name} begins with {version}; esgf-gossip doc history {name} lists all",
-                is_missing=not found,
+                _WRONG if found else MISSING,
             )
         return found[0]
 
@@ -297,17 +337,20 @@ class DocumentKeeper:
             DocumentError: refused; nothing was written.
         """
         if body is not None and len(body) > BODY_BYTES:
-            raise DocumentError(f"{name} would have {len(body)} bytes; a document has at most {BODY_BYTES}")
+            raise DocumentError(
+                f"{name} would have {len(body)} bytes; a document has at most {BODY_BYTES}", _WRONG
+            )
         self._check_may_write(name)
         document = self.library.get(name)
         self._check_match(name, document, if_match)
         if body is None and (document is None or (document.is_deleted and not document.is_conflict)):
-            raise DocumentError(f"there is no document {name} to delete", is_missing=True)
+            raise DocumentError(f"there is no document {name} to delete", MISSING)
         heads = () if document is None else document.heads
         if document is not None and document.is_conflict and not merge:
             raise DocumentError(
                 f"{name} is in conflict: {named(document)}; read them, then put the version that shall follow "
-                "all of them with --merge"
+                "all of them with --merge",
+                CONFLICT,
             )
         if document is not None and body is not None and len(heads) == 1:
             held = heads[0].body
@@ -319,20 +362,25 @@ class DocumentKeeper:
     def _check_may_write(self, name: DocumentName) -> None:
         if not self._is_wanted(name):
             raise DocumentError(
-                f"[documents] projects of this node leaves {name.project} out, so it cannot know what it would write over"
+                f"[documents] projects of this node leaves {name.project} out, so it cannot know what it would write over",
+                _FORBIDDEN,
             )
         role = writer_role(name.project)
         if role not in self._reader.roles(self._node.name):
             raise DocumentError(
                 f"the certificate of this node has not the role {role}, so no node would take its version; ask for "
-                f"it with trust-admin cert request --same-key --role {role}"
+                f"it with trust-admin cert request --same-key --role {role}",
+                _FORBIDDEN,
             )
         if not self._reader.has_read or not self._reader.catch_up(self._node.name):
-            raise DocumentError("the documents are still being read from the disk; try again in a moment")
+            raise DocumentError(
+                "the documents are still being read from the disk; try again in a moment", _FAULTY
+            )
         own = self.library.writings(self._node.name)
         if own is not None and len(own.versions) >= VERSIONS_OF_AUTHOR:
             raise DocumentError(
-                f"this node has written {VERSIONS_OF_AUTHOR} versions, and others take no more of it; write on another node"
+                f"this node has written {VERSIONS_OF_AUTHOR} versions, and others take no more of it; write on another node",
+                _FORBIDDEN,
             )
 
     def _check_match(self, name: DocumentName, document: Document | None, if_match: str) -> None:
@@ -340,14 +388,17 @@ class DocumentKeeper:
             return
         if if_match == NONE:
             if document is not None and not document.is_deleted:
-                raise DocumentError(f"{name} is there already: {named(document)}")
+                raise DocumentError(f"{name} is there already: {named(document)}", CONFLICT)
             return
         if document is None:
-            raise DocumentError(f"there is no document {name}, so version {if_match[:70]} is not its newest")
+            raise DocumentError(
+                f"there is no document {name}, so version {if_match[:70]} is not its newest", MISSING
+            )
         wanted = self.find(name, if_match)
         if wanted.id not in document.head_ids:
             raise DocumentError(
-                f"{name} has changed since version {short(wanted)}: {named(document)}; read it again"
+                f"{name} has changed since version {short(wanted)}: {named(document)}; read it again",
+                CONFLICT,
             )
 
     def _write(self, name: DocumentName, body: bytes | None, parents: tuple[bytes, ...]) -> Version:
@@ -359,15 +410,15 @@ class DocumentKeeper:
         try:
             self._append(LOG, [*pieces, encode_version(said)])
         except (PublicationError, StorageError) as error:
-            raise DocumentError(f"{name} could not be written: {error}") from None
+            raise DocumentError(f"{name} could not be written: {error}", _FAULTY) from None
         self._reader.catch_up(self._node.name)
         written = self.library.writings(self._node.name)
-        versions = () if written is None else tuple(written.versions.values())
-        if not versions or (versions[-1].name, versions[-1].parents) != (name, parents):
+        newest = None if written is None else next(reversed(written.versions.values()), None)
+        if newest is None or (newest.name, newest.parents) != (name, parents):
             raise DocumentError(
-                f"{name} was written, but the disk does not give it back; see the log of the daemon"
+                f"{name} was written, but the disk does not give it back; see the log of the daemon", _FAULTY
             )
-        return versions[-1]
+        return newest
 
 
 def short(version: Version) -> str:

@@ -8,10 +8,12 @@ from twisted.internet.task import Clock
 
 from esgf_gossip.config import DocumentsTable
 from esgf_gossip.document_keeper import DocumentKeeper
+from esgf_gossip.documents.leaves import LOG
 from esgf_gossip.documents.library import Library
 from esgf_gossip.documents.names import parse_name
 from esgf_gossip.sim.network import VirtualNetwork, a_network
 from esgf_gossip.storage.database import StorageError
+from esgf_gossip.web.events import EventHub
 from helpers.writers import ROLES, picture
 
 A, B, C = (f"n{number:02}.example.org" for number in range(3))
@@ -27,7 +29,9 @@ class Office:
     """The keeper of one host and what it told."""
 
     def __init__(self, network: VirtualNetwork, name: str, table: DocumentsTable, clock: Clock) -> None:
-        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.told: list[tuple[str, dict[str, Any]]] = []
+        self.events = EventHub()
+        self.events.subscribe(lambda event: self.told.append((event.name, dict(event.data))))
         self.is_broken = False
         self._network, self._host, self.name = network, network.hosts[name], name
         assert self._host.node is not None
@@ -35,8 +39,7 @@ class Office:
             self._host.node,
             self._read,
             self._append,
-            lambda event, data: self.events.append((event, dict(data))),
-            lambda: None,
+            self,
             clock,
             lambda: network.wall_ms,
         )
@@ -50,6 +53,9 @@ class Office:
 
     def _append(self, log: str, leaves: Any) -> None:
         self._network.append(self.name, log, leaves)
+
+    def moved(self) -> None:
+        """Draw nothing."""
 
     @property
     def library(self) -> Library:
@@ -101,3 +107,12 @@ class Offices:
         """Tell whether all keepers say the same of all documents."""
         pictures = [picture(office.library) for office in self.by_name.values()]
         return all(one == pictures[0] for one in pictures)
+
+
+def an_office() -> Office:
+    """Return the keeper of a node alone, with a document of one version and a leaf that cannot be read."""
+    offices = Offices(1)
+    offices[A].keeper.put(NAME, b"[facets]\n")
+    offices.network.append(A, LOG, [b"garbage"])
+    offices.settle(1)
+    return offices[A]

@@ -29,10 +29,9 @@ class Reactor(Clock):
 
     def told(self):
         """Return what the hook was told of, since last asked."""
-        told = [
+        return [
             (one[2]["ESGF_GOSSIP_DOCUMENT"], one[2]["ESGF_GOSSIP_DOCUMENT_EVENT"]) for one in self.started
         ]
-        return told
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def test_a_file_is_written_where_it_differs_and_the_hook_is_told_once(exports, r
     exports.write(NAME, b"\1" * 32, b"one")
     path = tmp_path / "facets.ini"
     assert path.read_bytes() == b"one"
-    protocol, words, environment, folder = reactor.started[0]
+    _, words, environment, folder = reactor.started[0]
     assert (words, folder) == (["/bin/true", "--word"], str(tmp_path))
     assert environment == {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -160,11 +159,17 @@ def test_a_node_keeps_its_files_as_the_documents_are(tmp_path):
     offices[B].keeper.put(NAME, None, merge=True)
     offices.settle()
     assert not any(path.exists() for path in paths.values())
-    # A document that no longer counts is no reason to take a file away.
-    offices[A].keeper.put(NAME, b"again")
+
+
+def test_a_document_that_no_longer_counts_leaves_its_file(tmp_path):
+    """When a role is taken away nothing is known any more of what was agreed on: programs go on with what they have."""
+    offices = Offices(2)
+    path = tmp_path / "facets.ini"
+    offices[B].keeper.replace(settings(export={NAME: path}))
+    offices[A].keeper.put(NAME, b"one")
     offices.settle()
     offices.verifier.roles.clear()
     offices.network.publish(A, {"registration": b"without the role"})
     offices.settle()
-    assert offices[B].library.get(NAME).is_deleted
-    assert not paths[B].exists()
+    assert offices[B].library.get(NAME) is None
+    assert path.read_bytes() == b"one"

@@ -62,7 +62,7 @@ def test_a_document_and_its_changes_are_everywhere(offices):
     offices[A].keeper.put(NAME, b"back", "none")
     offices.settle()
     assert offices[B].text() == b"back"
-    told = [data["heads"][0]["author"] for event, data in offices[B].events if event == "document-changed"]
+    told = [data["heads"][0]["author"] for event, data in offices[B].told if event == "document-changed"]
     assert told == [A, B, C, A]
     assert second.document.generation(second.version) == 2
 
@@ -103,7 +103,7 @@ def test_two_writers_cut_from_each_other_conflict_until_a_merge(offices):
             refused()
     with pytest.raises(DocumentError, match="in conflict"):
         offices[B].text()
-    assert ("document-changed", True) in [(event, data["conflict"]) for event, data in offices[C].events]
+    assert ("document-changed", True) in [(event, data["conflict"]) for event, data in offices[C].told]
     offices[C].keeper.put(NAME, b"of both", document.heads[1].id.hex(), merge=True)
     offices.settle()
     assert offices.agree()
@@ -134,7 +134,7 @@ def test_leaves_of_a_writer_without_the_role_are_kept_and_never_count():
     offices.settle()
     assert offices.agree()
     assert offices[A].library.get(NAME) is None
-    assert offices[A].events[-1] == (
+    assert offices[A].told[-1] == (
         "document-changed",
         {"document": str(NAME), "conflict": False, "deleted": True, "heads": []},
     )
@@ -153,10 +153,10 @@ def test_a_restart_reads_what_the_disk_holds_and_tells_nothing(offices):
     for _ in range(5):
         offices.clock.advance(0)
     assert offices[B].text() == b"one"
-    assert offices[B].events == []
+    assert offices[B].told == []
     offices.settle(60)
     assert offices[B].text() == b"two"
-    assert [event for event, _ in offices[B].events] == ["document-changed"]
+    assert [event for event, _ in offices[B].told] == ["document-changed"]
 
 
 def test_only_the_projects_wanted_are_kept(offices):

@@ -18,7 +18,20 @@ from esgf_gossip.cli.main import program
 from helpers.config import a_node_toml
 
 COMMANDS = [
-    *("demo", "init", "check", "run", "status", "nodes", "services", "show", "explain", "history", "watch"),
+    *(
+        "demo",
+        "init",
+        "check",
+        "run",
+        "status",
+        "nodes",
+        "services",
+        "show",
+        "explain",
+        "history",
+        "doc",
+        "watch",
+    ),
     *("reload", "backup", "restore", "spotcheck", "stop", "leave"),
 ]
 

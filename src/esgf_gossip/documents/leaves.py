@@ -2,7 +2,7 @@
 What stands in a log of documents: pieces of bodies, and versions that refer to them.
 
 From bytes to values and back, each field with its bound. A leaf holds 4 KiB, a body 64: a body stands in
-pieces before the version that needs it. Source: docs/protocol.md, "Documents"; docs/adr/0018-documents.md.
+pieces before the version that needs it. Source: docs/protocol.md, "Logs"; docs/adr/0018-documents.md.
 """
 
 from __future__ import annotations

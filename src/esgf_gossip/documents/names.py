@@ -2,7 +2,7 @@
 The names of documents: ``PROJECT/APPLICATION/NAME``, exact characters, and the role that may write them.
 
 No name is ever folded or decoded: what is not exactly in form is refused, so each part is also a safe part
-of a path and of a URL. Source: docs/protocol.md, "Documents".
+of a path and of a URL. Source: docs/protocol.md, "Logs".
 """
 
 from __future__ import annotations

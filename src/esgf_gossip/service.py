@@ -184,7 +184,7 @@ class GossipService(Service):
             self.archive,
             self._figures,
             self.trust,
-            self.metadata,
+            self.metadata.desk,
             self._node.registry,
             self,
             self._now_ms,

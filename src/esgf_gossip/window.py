@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 
 from esgf_gossip.config import Config, to_toml
 from esgf_gossip.core.registry import Registry
-from esgf_gossip.document_keeper import DocumentKeeper
+from esgf_gossip.document_desk import DocumentDesk
 from esgf_gossip.net.figures import Figures
 from esgf_gossip.net.trust_keeper import TrustKeeper
 from esgf_gossip.net.trust_report import nodes_report
@@ -60,7 +60,7 @@ class Window:
         past: Archive,
         figures: Figures,
         trust: TrustKeeper,
-        metadata: DocumentKeeper,
+        metadata: DocumentDesk,
         registry: Registry,
         actions: Actions,
         now_ms: Callable[[], int],

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from esgf_gossip.config import DocumentsTable
+from esgf_gossip.document_desk import DocumentDesk
 from esgf_gossip.document_keeper import DocumentKeeper
 from esgf_gossip.documents.leaves import LOG
 from esgf_gossip.documents.library import Library
@@ -54,6 +55,10 @@ class Office:
     def _append(self, log: str, leaves: Any) -> None:
         self._network.append(self.name, log, leaves)
 
+    @property
+    def desk(self) -> DocumentDesk:
+        return self.keeper.desk
+
     def moved(self) -> None:
         """Draw nothing."""
 
@@ -63,7 +68,7 @@ class Office:
 
     def text(self, name: Any = NAME) -> bytes:
         """Return the content of the only head."""
-        return self.keeper.body(self.keeper.find(name))
+        return self.desk.body(self.desk.find(name))
 
 
 class Offices:
@@ -112,7 +117,7 @@ class Offices:
 def an_office() -> Office:
     """Return the keeper of a node alone, with a document of one version and a leaf that cannot be read."""
     offices = Offices(1)
-    offices[A].keeper.put(NAME, b"[facets]\n")
+    offices[A].desk.put(NAME, b"[facets]\n")
     offices.network.append(A, LOG, [b"garbage"])
     offices.settle(1)
     return offices[A]

@@ -139,7 +139,7 @@ def test_a_node_keeps_its_files_as_the_documents_are(tmp_path):
     for name, path in paths.items():
         path.parent.mkdir()
         offices[name].keeper.replace(settings(export={NAME: path}))
-    offices[A].keeper.put(NAME, b"one")
+    offices[A].desk.put(NAME, b"one")
     offices.settle()
     assert [path.read_bytes() for path in paths.values()] == [b"one", b"one"]
     paths[B].write_bytes(b"by hand")
@@ -148,15 +148,15 @@ def test_a_node_keeps_its_files_as_the_documents_are(tmp_path):
 
     offices.network.faults.partition([A], [B])
     for name in (A, B):
-        offices[name].keeper.put(NAME, name.encode())
+        offices[name].desk.put(NAME, name.encode())
     offices.settle()
     assert paths[A].read_bytes() == A.encode()
     offices.network.faults.heal()
     offices.settle(600)
     assert offices.agree()
-    first = offices[A].keeper.body(offices[A].library.get(NAME).heads[0])
+    first = offices[A].desk.body(offices[A].library.get(NAME).heads[0])
     assert [path.read_bytes() for path in paths.values()] == [first, first]
-    offices[B].keeper.put(NAME, None, merge=True)
+    offices[B].desk.put(NAME, None, merge=True)
     offices.settle()
     assert not any(path.exists() for path in paths.values())
 
@@ -166,7 +166,7 @@ def test_a_document_that_no_longer_counts_leaves_its_file(tmp_path):
     offices = Offices(2)
     path = tmp_path / "facets.ini"
     offices[B].keeper.replace(settings(export={NAME: path}))
-    offices[A].keeper.put(NAME, b"one")
+    offices[A].desk.put(NAME, b"one")
     offices.settle()
     offices.verifier.roles.clear()
     offices.network.publish(A, {"registration": b"without the role"})

@@ -1,22 +1,24 @@
 """Keepers of documents on real cores: what one writes all have, a conflict stays until a merge, roles decide."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from esgf_gossip.core import log_effects as lx
 from esgf_gossip.core.errors import WireError
-from esgf_gossip.document_keeper import DocumentError
-from esgf_gossip.documents.leaves import BODY_BYTES, LOG, PieceLeaf, decode_leaf
+from esgf_gossip.document_desk import DocumentError
+from esgf_gossip.documents.leaves import BODY_BYTES, LOG, PARENTS, PieceLeaf, decode_leaf
 from esgf_gossip.documents.names import parse_name
 from helpers.archivists import NAME, A, B, C, Offices, settings
 from helpers.writers import ROLES, put_leaves
 
 OTHER = parse_name("CORDEX/search/facets.ini")
 REFUSED = {
-    "too large": (lambda keeper: keeper.put(NAME, b"x" * (BODY_BYTES + 1)), "at most 65536"),
-    "no role": (lambda keeper: keeper.put(OTHER, b"x"), "--role document-writer.cordex"),
-    "nothing to delete": (lambda keeper: keeper.put(NAME, None), "to delete"),
-    "not there": (lambda keeper: keeper.put(NAME, b"x", "0" * 64), "there is no document"),
-    "nothing to read": (lambda keeper: keeper.find(NAME), "there is no document"),
+    "too large": (lambda desk: desk.put(NAME, b"x" * (BODY_BYTES + 1)), "at most 65536"),
+    "no role": (lambda desk: desk.put(OTHER, b"x"), "--role document-writer.cordex"),
+    "nothing to delete": (lambda desk: desk.put(NAME, None), "to delete"),
+    "not there": (lambda desk: desk.put(NAME, b"x", "0" * 64), "there is no document"),
+    "nothing to read": (lambda desk: desk.find(NAME), "there is no document"),
 }
 
 
@@ -31,27 +33,27 @@ def test_what_is_refused_changes_nothing(offices, what):
     """A refusal says what and what to do; nothing was written."""
     act, said = REFUSED[what]
     with pytest.raises(DocumentError, match=said):
-        act(offices[A].keeper)
+        act(offices[A].desk)
     assert offices.network.hosts[A].node.logs.held.get(A, LOG) is None
 
 
 def test_a_document_and_its_changes_are_everywhere(offices):
     """Put, changed by another, deleted by a third: all have the same, and each change is told once."""
     body = bytes(range(256)) * 200
-    first = offices[A].keeper.put(NAME, body)
+    first = offices[A].desk.put(NAME, body)
     assert first.is_new
     offices.settle()
     assert [office.text() for office in offices.by_name.values()] == [body] * 3
-    second = offices[B].keeper.put(NAME, b"shorter", first.version.id.hex()[:8])
-    assert not offices[B].keeper.put(NAME, b"shorter").is_new
+    second = offices[B].desk.put(NAME, b"shorter", first.version.id.hex()[:8])
+    assert not offices[B].desk.put(NAME, b"shorter").is_new
     offices.settle()
     assert [office.text() for office in offices.by_name.values()] == [b"shorter"] * 3
     with pytest.raises(DocumentError, match="has changed since"):
-        offices[A].keeper.put(NAME, b"late", first.version.id.hex())
+        offices[A].desk.put(NAME, b"late", first.version.id.hex())
     with pytest.raises(DocumentError, match="is there already"):
-        offices[A].keeper.put(NAME, b"new", "none")
-    assert offices[C].keeper.body(offices[C].keeper.find(NAME, first.version.id.hex()[:12])) == body
-    offices[C].keeper.put(NAME, None)
+        offices[A].desk.put(NAME, b"new", "none")
+    assert offices[C].desk.body(offices[C].desk.find(NAME, first.version.id.hex()[:12])) == body
+    offices[C].desk.put(NAME, None)
     offices.settle()
     assert offices.agree()
     document = offices[A].library.get(NAME)
@@ -59,7 +61,7 @@ def test_a_document_and_its_changes_are_everywhere(offices):
     assert [version.author for version in document.history] == [C, B, A]
     with pytest.raises(DocumentError, match="is a deletion"):
         offices[A].text()
-    offices[A].keeper.put(NAME, b"back", "none")
+    offices[A].desk.put(NAME, b"back", "none")
     offices.settle()
     assert offices[B].text() == b"back"
     told = [data["heads"][0]["author"] for event, data in offices[B].told if event == "document-changed"]
@@ -71,7 +73,7 @@ def test_a_body_is_carried_once_by_its_author(offices):
     """Going back to an earlier content costs one leaf."""
     body = b"much " * 3000
     for content in (body, b"little", body):
-        offices[A].keeper.put(NAME, content)
+        offices[A].desk.put(NAME, content)
     offices.settle()
     leaves = offices.network.hosts[B].disk.leaves[A, LOG].values()
     assert sum(isinstance(decode_leaf(leaf), PieceLeaf) for leaf in leaves) == 4 + 1
@@ -80,12 +82,12 @@ def test_a_body_is_carried_once_by_its_author(offices):
 
 def test_two_writers_cut_from_each_other_conflict_until_a_merge(offices):
     """Both versions are kept and shown in one order everywhere; a plain put is refused, one merge ends it everywhere."""
-    offices[A].keeper.put(NAME, b"common")
+    offices[A].desk.put(NAME, b"common")
     offices.settle()
     offices.network.faults.partition([A], [B, C])
     offices.settle(5)
-    offices[A].keeper.put(NAME, b"of a")
-    offices[B].keeper.put(NAME, b"of b")
+    offices[A].desk.put(NAME, b"of a")
+    offices[B].desk.put(NAME, b"of b")
     offices.settle(5)
     assert (offices[A].text(), offices[C].text()) == (b"of a", b"of b")
     offices.network.faults.heal()
@@ -93,18 +95,18 @@ def test_two_writers_cut_from_each_other_conflict_until_a_merge(offices):
     assert offices.agree()
     document = offices[C].library.get(NAME)
     assert {head.author for head in document.heads} == {A, B}
-    assert [offices[C].keeper.body(head) for head in document.heads] in (
+    assert [offices[C].desk.body(head) for head in document.heads] in (
         [b"of a", b"of b"],
         [b"of b", b"of a"],
     )
     assert offices[C].keeper.counts().conflict == 1
-    for refused in (lambda: offices[A].keeper.put(NAME, b"mine"), lambda: offices[A].keeper.put(NAME, None)):
+    for refused in (lambda: offices[A].desk.put(NAME, b"mine"), lambda: offices[A].desk.put(NAME, None)):
         with pytest.raises(DocumentError, match=f"in conflict.* of {A}.*--merge"):
             refused()
     with pytest.raises(DocumentError, match="in conflict"):
         offices[B].text()
     assert ("document-changed", True) in [(event, data["conflict"]) for event, data in offices[C].told]
-    offices[C].keeper.put(NAME, b"of both", document.heads[1].id.hex(), merge=True)
+    offices[C].desk.put(NAME, b"of both", document.heads[1].id.hex(), merge=True)
     offices.settle()
     assert offices.agree()
     assert [office.text() for office in offices.by_name.values()] == [b"of both"] * 3
@@ -114,7 +116,7 @@ def test_leaves_of_a_writer_without_the_role_are_kept_and_never_count():
     """Every receiver judges by the certificate; when it is granted the role the log is read again, and the other way."""
     offices = Offices(without=(C,))
     offices.network.append(C, LOG, put_leaves(NAME, b"not mine to say"))
-    offices[A].keeper.put(parse_name("CMIP6/a/b"), b"fine")
+    offices[A].desk.put(parse_name("CMIP6/a/b"), b"fine")
     offices.settle()
     for office in offices.by_name.values():
         assert office.library.get(NAME) is None
@@ -122,7 +124,7 @@ def test_leaves_of_a_writer_without_the_role_are_kept_and_never_count():
         assert refused == {A: [], C: [f"the certificate of {C} has not the role document-writer.cmip6"]}
         assert office.keeper.counts().refused == 1
     with pytest.raises(DocumentError, match="has not the role"):
-        offices[C].keeper.put(NAME, b"again")
+        offices[C].desk.put(NAME, b"again")
 
     offices.verifier.roles[C] = ROLES
     offices.network.publish(C, {"registration": b"with a new certificate"})
@@ -142,11 +144,11 @@ def test_leaves_of_a_writer_without_the_role_are_kept_and_never_count():
 
 def test_a_restart_reads_what_the_disk_holds_and_tells_nothing(offices):
     """After a start documents are as before, without an event; others that were missed follow."""
-    offices[A].keeper.put(NAME, b"one")
+    offices[A].desk.put(NAME, b"one")
     offices.settle()
     offices.network.stop(B)
     del offices.by_name[B]
-    offices[A].keeper.put(NAME, b"two")
+    offices[A].desk.put(NAME, b"two")
     offices.settle()
     offices.network.start(B, [A])
     offices.open(B)
@@ -161,15 +163,15 @@ def test_a_restart_reads_what_the_disk_holds_and_tells_nothing(offices):
 
 def test_only_the_projects_wanted_are_kept(offices):
     """A node that subscribes to others' projects holds no document of this one, and cannot write it unseen."""
-    offices[A].keeper.put(NAME, b"one")
+    offices[A].desk.put(NAME, b"one")
     offices.settle()
     office = offices.open(C, projects=("CORDEX",))
     offices.settle()
     assert office.library.names == []
     with pytest.raises(DocumentError, match="leaves CMIP6 out"):
-        office.keeper.document(NAME)
+        office.desk.document(NAME)
     with pytest.raises(DocumentError, match="leaves CMIP6 out"):
-        office.keeper.put(NAME, b"blind")
+        office.desk.put(NAME, b"blind")
     office.keeper.replace(settings())
     offices.settle()
     assert office.text() == b"one"
@@ -177,10 +179,10 @@ def test_only_the_projects_wanted_are_kept(offices):
 
 def test_a_disk_that_fails_is_asked_again(offices):
     """While the disk gives nothing the documents stay as they were; then they follow."""
-    offices[A].keeper.put(NAME, b"one")
+    offices[A].desk.put(NAME, b"one")
     offices.settle()
     offices[B].is_broken = True
-    offices[A].keeper.put(NAME, b"two")
+    offices[A].desk.put(NAME, b"two")
     offices.network.run(10)
     offices.clock.advance(1)
     with pytest.raises(DocumentError, match="cannot be read"):
@@ -193,7 +195,7 @@ def test_a_disk_that_fails_is_asked_again(offices):
 
 def test_a_log_that_is_restarted_is_read_anew(offices):
     """When an origin's log is given up, what it said goes, and what comes in its place counts."""
-    offices[A].keeper.put(NAME, b"one")
+    offices[A].desk.put(NAME, b"one")
     offices.settle()
     offices[B].keeper.notice(lx.LogRestarted(A, LOG))
     assert offices[B].library.get(NAME) is None
@@ -208,3 +210,28 @@ def test_a_log_that_is_restarted_is_read_anew(offices):
     with pytest.raises(WireError):
         decode_leaf(b"garbage")
     assert offices[B].keeper.counts().refused == 1
+
+
+def test_a_flood_of_refusals_is_told_sparingly(offices):
+    """One member that writes what it may not fills no log: some lines, then one a minute with how many were left out."""
+    told = []
+    offices[B].keeper.log = SimpleNamespace(warn=lambda text, **fields: told.append(text), info=told.append)
+    for number in range(40):
+        offices.network.append(A, LOG, put_leaves(OTHER, b"%d" % number))
+        offices.settle(2)
+    assert 0 < len(told) < 30
+    assert "{count} more lines on {subject} within a minute" in told
+    (refused,) = [one for one in offices[B].library.authors if one.author == A]
+    assert refused.refused_count == 40
+
+
+def test_more_heads_than_one_version_can_follow_end_in_two_steps():
+    """A merge takes as many as it can and says that it was not all; the next takes the rest."""
+    offices = Offices(1)
+    for number in range(PARENTS + 3):
+        offices.network.append(A, LOG, put_leaves(NAME, b"head %d" % number))
+    offices.settle(1)
+    desk = offices[A].desk
+    assert len(desk.document(NAME).heads) == PARENTS + 3
+    assert desk.put(NAME, b"some", merge=True).document.is_conflict
+    assert not desk.put(NAME, b"all", merge=True).document.is_conflict

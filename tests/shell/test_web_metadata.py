@@ -14,10 +14,10 @@ PATH = f"/api/v1/documents/{NAME}"
 EVIL = b"<script>alert(1)</script>\x1b[2J\n"
 
 
-def a_client(keeper):
+def a_client(desk):
     """Return a client of a site with these documents."""
     daemon = StubDaemon(a_node(A))
-    daemon.metadata = keeper
+    daemon.metadata = desk
     return Client(a_site(daemon))
 
 
@@ -27,12 +27,12 @@ def offices():
     made = Offices(2)
     made.network.faults.partition([A], [B])
     for name in (A, B):
-        made[name].keeper.put(NAME, name.encode())
+        made[name].desk.put(NAME, name.encode())
     made.network.faults.heal()
-    made[A].keeper.put(parse_name("CMIP6/evil/page.html"), EVIL)
-    made[A].keeper.put(parse_name("CMIP6/binary/b"), b"\xff\0")
-    made[A].keeper.put(parse_name("CMIP6/gone/g"), b"x")
-    made[A].keeper.put(parse_name("CMIP6/gone/g"), None)
+    made[A].desk.put(parse_name("CMIP6/evil/page.html"), EVIL)
+    made[A].desk.put(parse_name("CMIP6/binary/b"), b"\xff\0")
+    made[A].desk.put(parse_name("CMIP6/gone/g"), b"x")
+    made[A].desk.put(parse_name("CMIP6/gone/g"), None)
     made.network.append(B, LOG, put_leaves(parse_name("OTHER/x/y"), b"no role"))
     made.settle(600)
     return made
@@ -41,7 +41,7 @@ def offices():
 @pytest.fixture
 def client(offices):
     """A client of one of them."""
-    return a_client(offices[A].keeper)
+    return a_client(offices[A].desk)
 
 
 def test_the_list_shows_conflicts_and_can_be_cut(client):
@@ -69,7 +69,7 @@ def test_a_document_is_served_with_its_content(offices, client):
     """Both heads of a conflict with what they say, in the same words on both nodes; then its versions."""
     whole = client.ask(PATH)
     assert {head["text"] for head in whole.json["heads"]} == {A, B}
-    assert whole.json == a_client(offices[B].keeper).ask(PATH).json
+    assert whole.json == a_client(offices[B].desk).ask(PATH).json
     again = client.ask(PATH, **{"If-None-Match": whole.fields["etag"]})
     assert (again.status, again.body) == (304, b"")
     assert client.ask("/api/v1/documents/CMIP6/binary/b").json["heads"][0]["base64"] == "/wA="
@@ -137,9 +137,7 @@ def test_pages_show_documents_and_obey_none(client):
 
 def test_a_page_without_documents_says_what_will_stand_there():
     """The empty state, and where only garbage came that too."""
-    assert (
-        "No federated metadata document yet" in a_client(Offices(1)[A].keeper).ask("/metadata").body.decode()
-    )
-    page = a_client(an_office().keeper).ask("/metadata").body.decode()
+    assert "No federated metadata document yet" in a_client(Offices(1)[A].desk).ask("/metadata").body.decode()
+    page = a_client(an_office().desk).ask("/metadata").body.decode()
     assert "it cannot be read" in page
     assert str(NAME) in page

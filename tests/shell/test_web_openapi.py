@@ -27,7 +27,7 @@ def client(daemon):
 def test_openapi_describes_exactly_what_is_served(daemon):
     """Every path described answers with a type described; every listed path is described."""
     daemon.documents.keep("registration.xml", XML)
-    daemon.metadata = an_office().keeper
+    daemon.metadata = an_office().desk
     client = Client(a_site(daemon))
     description = client.ask("/openapi.json").json
     assert description["openapi"] == "3.1.0"
@@ -72,7 +72,7 @@ def test_bodies_fit_their_schemas(client, daemon):
     differences = client.ask("/api/v1/differences?from=2023-11-13").json
     assert differences["nodes"][0]["changes"]
     conform(differences, schemas["Differences"], schemas)
-    daemon.metadata = an_office().keeper
+    daemon.metadata = an_office().desk
     client = Client(a_site(daemon))
     for path, schema in {
         "": "WholeDocument",

@@ -25,8 +25,8 @@ BODY_BYTES: Final = 64 * 1024
 # protocol: what a leaf holds beside the fields of a piece.
 PIECE_BYTES: Final = LEAF_BYTES - 96
 PIECES: Final = -(-BODY_BYTES // PIECE_BYTES)
-# protocol: two kilobytes of a leaf. More heads than that are merged in two steps.
-PARENTS: Final = 64
+# protocol: more heads than anybody reads at once are merged in two steps.
+PARENTS: Final = 16
 
 _PIECE: Final = 1
 _VERSION: Final = 2

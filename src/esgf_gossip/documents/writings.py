@@ -18,9 +18,9 @@ from esgf_gossip.documents.leaves import BODY_BYTES, PieceLeaf, VersionLeaf, dec
 from esgf_gossip.documents.names import writer_role
 from esgf_gossip.documents.versions import Body, Version
 
-# Versions of one author that count, the first of its log: some 60 MB of memory.
-VERSIONS_OF_AUTHOR: Final = 100_000
-# Bodies of which some pieces have come and no version yet; an honest author has one open at a time.
+# protocol: versions of one author that count, the first of its log; 1 kB of memory each.
+VERSIONS_OF_AUTHOR: Final = 50_000
+# protocol: bodies of which some pieces have come and no version yet; an honest author has one open at a time.
 OPEN_BODIES: Final = 64
 # Refusals that can be shown, the latest; all are counted.
 REFUSALS_KEPT: Final = 64

@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from esgf_gossip.document_keeper import MISSING, DocumentError, DocumentKeeper, Written
+from esgf_gossip.document_desk import MISSING, DocumentDesk, DocumentError, Written
 from esgf_gossip.documents.names import DocumentName, DocumentNameError, parse_name
 from esgf_gossip.web.control_answers import CommandError
 from esgf_gossip.web.metadata_bodies import refused_body, summary_body, version_body
@@ -18,17 +18,17 @@ Answer = Callable[[Mapping[str, Any]], Any]
 
 
 class MetadataAnswers:
-    """Answers of one keeper; ``by_command`` maps each command to what answers it."""
+    """Answers of one desk; ``by_command`` maps each command to what answers it."""
 
-    def __init__(self, keeper: DocumentKeeper) -> None:
-        self._keeper = keeper
+    def __init__(self, desk: DocumentDesk) -> None:
+        self._desk = desk
         self.by_command: Final[Mapping[str, Answer]] = {
             name: _refusing(answer)
             for name, answer in {
                 "documents": self._list,
-                "documents-refused": lambda _fields: refused_body(keeper.library.authors),
-                "document": lambda fields: whole_body(keeper, _name(fields)),
-                "document-history": lambda fields: versions_body(keeper, _name(fields), fields),
+                "documents-refused": lambda _fields: refused_body(desk.library.authors),
+                "document": lambda fields: whole_body(desk, _name(fields)),
+                "document-history": lambda fields: versions_body(desk, _name(fields), fields),
                 "document-content": self._content,
                 "document-put": self._put,
                 "document-delete": self._delete,
@@ -36,15 +36,15 @@ class MetadataAnswers:
         }
 
     def _list(self, _fields: Mapping[str, Any]) -> Any:
-        library = self._keeper.library
+        library = self._desk.library
         found = ((name, library.get(name)) for name in library.names)
         return [summary_body(name, document) for name, document in found if document is not None]
 
     def _content(self, fields: Mapping[str, Any]) -> Any:
         name = _name(fields)
-        version = self._keeper.find(name, _text(fields, "version"))
-        content = base64.b64encode(self._keeper.body(version)).decode()
-        return {**version_body(self._keeper.document(name), version), "base64": content}
+        version = self._desk.find(name, _text(fields, "version"))
+        content = base64.b64encode(self._desk.body(version)).decode()
+        return {**version_body(self._desk.document(name), version), "base64": content}
 
     def _put(self, fields: Mapping[str, Any]) -> Any:
         try:
@@ -60,7 +60,7 @@ class MetadataAnswers:
         merge = fields.get("merge", False)
         if type(merge) is not bool:
             raise CommandError("merge is true or false")
-        written = self._keeper.put(_name(fields), body, _text(fields, "if_match"), merge=merge)
+        written = self._desk.put(_name(fields), body, _text(fields, "if_match"), merge=merge)
         return _written(written)
 
 

@@ -10,13 +10,14 @@ import base64
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from esgf_gossip.documents.leaves import PARENTS
 from esgf_gossip.documents.names import DocumentName
 from esgf_gossip.documents.versions import Document, Version
 from esgf_gossip.documents.writings import Writings
 from esgf_gossip.views.node_json import utc_text
 
-# Of a conflict of more writers only so many heads are shown; heads_total counts all.
-HEADS_SHOWN: Final = 16
+# Of a conflict as many heads are shown as one version can follow; heads_total counts all.
+HEADS_SHOWN: Final = PARENTS
 
 
 def version_body(document: Document, version: Version) -> dict[str, Any]:

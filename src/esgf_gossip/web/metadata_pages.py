@@ -1,7 +1,7 @@
 """
 The HTTP pages of metadata documents, for programs: the list, one document, its history, its content, what is refused.
 
-What a document is, the keeper knows; here are the questions of a client and the forms of the answers.
+What a document is, the desk knows; here are the questions of a client and the forms of the answers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from twisted.web.http import Request
 from twisted.web.resource import IResource
 
-from esgf_gossip.document_keeper import DocumentError, DocumentKeeper
+from esgf_gossip.document_desk import DocumentDesk, DocumentError
 from esgf_gossip.documents.names import DocumentName, is_part
 from esgf_gossip.documents.versions import Version
 from esgf_gossip.web.kept import KeptDocument
@@ -24,6 +24,8 @@ from esgf_gossip.web.questions import OF_PAGES, Part, QuestionError, number, ref
 from esgf_gossip.web.resources import MISSING, Page, send_document
 
 OF_DOCUMENTS: Final = ("project", "application", *OF_PAGES)
+# Of one answer; Link names the next part.
+DOCUMENTS_MOST: Final = 1000
 VERSIONS_USUAL: Final = 100
 VERSIONS_MOST: Final = 1000
 # Never shown by a browser as a page: anybody who may write a document could put a script into one.
@@ -31,20 +33,20 @@ CONTENT_TYPE: Final = "application/octet-stream"
 
 
 class MetadataPage(Page):
-    """A page that answers from the keeper; what either refuses becomes a problem."""
+    """A page that answers from the desk; what either refuses becomes a problem."""
 
     known: tuple[str, ...] = ()
 
-    def __init__(self, keeper: DocumentKeeper) -> None:
+    def __init__(self, desk: DocumentDesk) -> None:
         super().__init__()
-        self._keeper = keeper
+        self._desk = desk
 
     def answer(self, request: Request) -> Any:
         """
         Answer the question.
 
         Raises:
-            Refused: 400, a parameter or a value is not known; and whatever the keeper refuses.
+            Refused: 400, a parameter or a value is not known; and whatever the desk refuses.
         """
         fields = fields_of(request)
         try:
@@ -64,14 +66,15 @@ class DocumentsPage(MetadataPage):
 
     known = OF_DOCUMENTS
 
-    def __init__(self, keeper: DocumentKeeper) -> None:
-        super().__init__(keeper)
-        self.putChild(b"refused", RefusedPage(keeper))
+    def __init__(self, desk: DocumentDesk) -> None:
+        super().__init__(desk)
+        self.putChild(b"refused", RefusedPage(desk))
 
     def asked(self, request: Request, fields: Mapping[str, str]) -> KeptDocument:
         """Send the documents with their heads, without content."""
-        part = Part.read(fields)
-        library = self._keeper.library
+        asked = Part.read(fields)
+        part = Part(asked.offset, min(asked.limit or DOCUMENTS_MOST, DOCUMENTS_MOST))
+        library = self._desk.library
         names = [
             name
             for name in library.names
@@ -89,15 +92,15 @@ class DocumentsPage(MetadataPage):
 
     def getChild(self, path: bytes, request: Request) -> IResource:  # noqa: ARG002 - Twisted's own signature
         """Find a project."""
-        return _Folder(self._keeper, (_text(path),)) if path else self
+        return _Folder(self._desk, (_text(path),)) if path else self
 
 
 class _Folder(Page):
     """A project, or an application of one: no page of its own, documents below it."""
 
-    def __init__(self, keeper: DocumentKeeper, parts: tuple[str, ...]) -> None:
+    def __init__(self, desk: DocumentDesk, parts: tuple[str, ...]) -> None:
         super().__init__()
-        self._keeper = keeper
+        self._desk = desk
         self._parts = parts
 
     def answer(self, request: Request) -> Any:  # noqa: ARG002 - as all pages
@@ -113,24 +116,22 @@ class _Folder(Page):
         if not all(map(is_part, parts)):
             return MISSING
         return (
-            _Folder(self._keeper, parts)
-            if len(parts) < 3
-            else DocumentPage(self._keeper, DocumentName(*parts))
+            _Folder(self._desk, parts) if len(parts) < 3 else DocumentPage(self._desk, DocumentName(*parts))
         )
 
 
 class DocumentPage(MetadataPage):
     """``/api/v1/documents/<project>/<application>/<name>``: its heads with their content; a conflict has several."""
 
-    def __init__(self, keeper: DocumentKeeper, name: DocumentName) -> None:
-        super().__init__(keeper)
+    def __init__(self, desk: DocumentDesk, name: DocumentName) -> None:
+        super().__init__(desk)
         self._name = name
-        self.putChild(b"history", VersionsPage(keeper, name))
-        self.putChild(b"content", ContentPage(keeper, name))
+        self.putChild(b"history", VersionsPage(desk, name))
+        self.putChild(b"content", ContentPage(desk, name))
 
     def asked(self, request: Request, fields: Mapping[str, str]) -> KeptDocument:  # noqa: ARG002 - as all pages
         """Send the document."""
-        return json_document(whole_body(self._keeper, self._name))
+        return json_document(whole_body(self._desk, self._name))
 
 
 class VersionsPage(MetadataPage):
@@ -138,13 +139,13 @@ class VersionsPage(MetadataPage):
 
     known = ("limit",)
 
-    def __init__(self, keeper: DocumentKeeper, name: DocumentName) -> None:
-        super().__init__(keeper)
+    def __init__(self, desk: DocumentDesk, name: DocumentName) -> None:
+        super().__init__(desk)
         self._name = name
 
     def asked(self, request: Request, fields: Mapping[str, str]) -> KeptDocument:  # noqa: ARG002 - as all pages
         """Send the history."""
-        return json_document(versions_body(self._keeper, self._name, fields))
+        return json_document(versions_body(self._desk, self._name, fields))
 
 
 class ContentPage(MetadataPage):
@@ -152,14 +153,14 @@ class ContentPage(MetadataPage):
 
     known = ("version",)
 
-    def __init__(self, keeper: DocumentKeeper, name: DocumentName) -> None:
-        super().__init__(keeper)
+    def __init__(self, desk: DocumentDesk, name: DocumentName) -> None:
+        super().__init__(desk)
         self._name = name
 
     def asked(self, request: Request, fields: Mapping[str, str]) -> KeptDocument:
         """Send the bytes, to be saved and not shown."""
-        version = self._keeper.find(self._name, fields.get("version", ""))
-        content = self._keeper.body(version)
+        version = self._desk.find(self._name, fields.get("version", ""))
+        content = self._desk.body(version)
         request.setHeader("Content-Disposition", f'attachment; filename="{self._name.name}"')
         request.setHeader("X-Content-Type-Options", "nosniff")
         return KeptDocument(content, CONTENT_TYPE)
@@ -170,25 +171,25 @@ class RefusedPage(MetadataPage):
 
     def asked(self, request: Request, fields: Mapping[str, str]) -> KeptDocument:  # noqa: ARG002 - as all pages
         """Send the latest of each author."""
-        return json_document(refused_body(self._keeper.library.authors))
+        return json_document(refused_body(self._desk.library.authors))
 
 
-def whole_body(keeper: DocumentKeeper, name: DocumentName) -> dict[str, Any]:
+def whole_body(desk: DocumentDesk, name: DocumentName) -> dict[str, Any]:
     """Return a document with the content of its heads; a content that the disk does not give is null."""
 
     def content(version: Version) -> bytes | None:
         try:
-            return keeper.body(version)
+            return desk.body(version)
         except DocumentError:
             return None
 
-    return document_body(name, keeper.document(name), content, keeper.library.authors)
+    return document_body(name, desk.document(name), content, desk.library.authors)
 
 
-def versions_body(keeper: DocumentKeeper, name: DocumentName, fields: Mapping[str, Any]) -> dict[str, Any]:
+def versions_body(desk: DocumentDesk, name: DocumentName, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the versions of a document, at most ``limit`` of them."""
     limit = number(fields, "limit", 1, VERSIONS_MOST) or VERSIONS_USUAL
-    return history_body(name, keeper.document(name), limit)
+    return history_body(name, desk.document(name), limit)
 
 
 def _text(path: bytes) -> str:

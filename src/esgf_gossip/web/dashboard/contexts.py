@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import attrs
 
-from esgf_gossip.document_keeper import DocumentError, DocumentKeeper
+from esgf_gossip.document_desk import DocumentDesk, DocumentError
 from esgf_gossip.documents.library import Library
 from esgf_gossip.documents.names import DocumentName
 from esgf_gossip.documents.versions import Document, Version
@@ -172,29 +172,29 @@ def metadata_context(library: Library, project: str) -> dict[str, Any]:
     }
 
 
-def document_context(keeper: DocumentKeeper, name: DocumentName) -> dict[str, Any]:
+def document_context(desk: DocumentDesk, name: DocumentName) -> dict[str, Any]:
     """
     Return what the page of one document shows.
 
     Raises:
         DocumentError: there is none.
     """
-    document = keeper.document(name)
+    document = desk.document(name)
     return {
         "document_name": name,
         "document": document,
-        "heads": [(head, _content(keeper, document, head)) for head in document.heads[:HEADS_SHOWN]],
+        "heads": [(head, _content(desk, document, head)) for head in document.heads[:HEADS_SHOWN]],
         "history": [(version, document.generation(version)) for version in document.history[:VERSIONS_SHOWN]],
     }
 
 
-def _content(keeper: DocumentKeeper, document: Document, version: Version) -> dict[str, Any]:
+def _content(desk: DocumentDesk, document: Document, version: Version) -> dict[str, Any]:
     """Return the text of a version to be shown; of what is none, or cannot be read, why there is none."""
     missing = len(document.missing_parents(version))
     if version.is_deletion:
         return {"text": None, "why": "This version deletes the document.", "missing": missing}
     try:
-        return {"text": keeper.body(version).decode(), "why": "", "missing": missing}
+        return {"text": desk.body(version).decode(), "why": "", "missing": missing}
     except UnicodeDecodeError:
         return {"text": None, "why": "The content is no text; download it.", "missing": missing}
     except DocumentError as error:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from twisted.web.http import Request
 from twisted.web.resource import IResource
 
-from esgf_gossip.document_keeper import DocumentError
+from esgf_gossip.document_desk import DocumentError
 from esgf_gossip.documents.names import DocumentNameError, parse_name
 from esgf_gossip.esgf.health import Health
 from esgf_gossip.storage.history_reader import Wish

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -123,6 +125,15 @@ def test_a_name_that_is_none_and_a_file_that_is_too_large_ask_nobody(config, tmp
     result = CliRunner().invoke(program, ["doc", "put", NAME, str(large), "--config", str(config)])
     assert result.exit_code == ExitCode.USAGE
     assert f"at most 65536 bytes; {large}" in result.stderr
+
+
+def test_the_command_needs_no_twisted():
+    """A command that asks and prints starts without what the daemon needs."""
+    program = "import sys, esgf_gossip.cli.documents; print('twisted' in sys.modules, 'cryptography' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "False False\n"
 
 
 @pytest.mark.parametrize("command", ["put", "get", "list", "history", "delete"])

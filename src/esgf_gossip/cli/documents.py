@@ -22,7 +22,7 @@ from esgf_gossip.config import load
 from esgf_gossip.documents.leaves import BODY_BYTES
 from esgf_gossip.documents.names import DocumentNameError, parse_name
 from esgf_gossip.files import read_file, replace_file
-from esgf_gossip.web.metadata_pages import VERSIONS_MOST, VERSIONS_USUAL
+from esgf_gossip.web.questions import VERSIONS_MOST, VERSIONS_USUAL
 
 # Of a version in a table; enough to name it by.
 SHORT = 12

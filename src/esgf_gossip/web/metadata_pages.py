@@ -20,14 +20,21 @@ from esgf_gossip.web.kept import KeptDocument
 from esgf_gossip.web.metadata_bodies import document_body, history_body, refused_body, summary_body
 from esgf_gossip.web.past_pages import fields_of, json_document
 from esgf_gossip.web.problems import Problem, Refused
-from esgf_gossip.web.questions import OF_PAGES, Part, QuestionError, number, refuse_blank, refuse_unknown
+from esgf_gossip.web.questions import (
+    OF_PAGES,
+    VERSIONS_MOST,
+    VERSIONS_USUAL,
+    Part,
+    QuestionError,
+    number,
+    refuse_blank,
+    refuse_unknown,
+)
 from esgf_gossip.web.resources import MISSING, Page, send_document
 
 OF_DOCUMENTS: Final = ("project", "application", *OF_PAGES)
 # Of one answer; Link names the next part.
 DOCUMENTS_MOST: Final = 1000
-VERSIONS_USUAL: Final = 100
-VERSIONS_MOST: Final = 1000
 # Never shown by a browser as a page: anybody who may write a document could put a script into one.
 CONTENT_TYPE: Final = "application/octet-stream"
 

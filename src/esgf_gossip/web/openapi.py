@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from esgf_gossip.esgf.resources import CORES_MOST
 from esgf_gossip.views.history_json import KINDS
-from esgf_gossip.web.metadata_pages import VERSIONS_MOST
 from esgf_gossip.web.openapi_schemas import COUNT, INSTANT, SCHEMAS, TEXT, Schema, list_of, named
 from esgf_gossip.web.past_pages import REGISTRATION_XML
 from esgf_gossip.web.questions import (
@@ -23,6 +22,7 @@ from esgf_gossip.web.questions import (
     PLACES_MOST,
     SERVICE_TYPES,
     STATUSES,
+    VERSIONS_MOST,
 )
 
 _DOCUMENT_PATH: Final = "/api/v1/documents/{project}/{application}/{name}"

@@ -229,6 +229,22 @@ def test_a_body_counts_only_whole_and_in_order(picks):
     assert version is not None
 
 
+@given(st.binary(min_size=1, max_size=200), st.data())
+def test_a_body_that_is_another_than_was_said_does_not_count(body, data):
+    """Neither other bytes under the hash of these, nor another size than they have."""
+    place = data.draw(st.integers(0, len(body) - 1))
+    forged = body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
+    piece = packing.pack([1, sha256_of(body), 0, forged])
+    said = put_leaves(NAME, body)[-1]
+    size = packing.pack([*packing.unpack(said)[:5], len(body) + data.draw(st.sampled_from([-1, 1]))])
+    for leaves in ([piece, said], [*encode_body(body), size]):
+        writings = Writings("a.example.org", ROLES)
+        assert [writings.add(number, leaf) for number, leaf in enumerate(leaves)] == [None] * len(leaves)
+        assert writings.refused_count == 1
+    # Nor does a lie keep the right one from counting afterwards.
+    assert any(writings.add(number, leaf) for number, leaf in enumerate([*encode_body(body), said], 2))
+
+
 names = st.text("aA0.-_ é/\0", max_size=12)
 
 

@@ -2,10 +2,14 @@
 
 from types import SimpleNamespace
 
+import attrs
 import pytest
 
 from esgf_gossip.core import log_effects as lx
+from esgf_gossip.core import packing
+from esgf_gossip.core.effects import DigestAccepted
 from esgf_gossip.core.errors import WireError
+from esgf_gossip.core.merkle import BLOCK_LEAVES, Tree
 from esgf_gossip.document_desk import DocumentError
 from esgf_gossip.documents.leaves import BODY_BYTES, LOG, PARENTS, PieceLeaf, decode_leaf
 from esgf_gossip.documents.names import parse_name
@@ -235,3 +239,32 @@ def test_more_heads_than_one_version_can_follow_end_in_two_steps():
     assert len(desk.document(NAME).heads) == PARENTS + 3
     assert desk.put(NAME, b"some", merge=True).document.is_conflict
     assert not desk.put(NAME, b"all", merge=True).document.is_conflict
+
+
+def test_what_an_author_dropped_is_dropped_by_all_who_read_it(offices):
+    """A node that had read the dropped leaves comes to the same as one that never saw them."""
+    kept = parse_name("CMIP6/a/kept")
+    offices[A].desk.put(NAME, b"old")
+    offices.network.append(A, LOG, [packing.pack([3, number]) for number in range(BLOCK_LEAVES)])
+    offices[A].desk.put(kept, b"new")
+    offices.settle(60)
+    assert offices[B].library.names == [kept, NAME]
+    host = offices.network.hosts[A]
+    offices.network.perform(host, host.node.retain(LOG, BLOCK_LEAVES, offices.network.at()))
+    offices.settle(60)
+    assert [office.library.names for office in offices.by_name.values()] == [[kept]] * 3
+    assert offices[C].text(kept) == b"new"
+
+
+def test_a_log_that_became_shorter_is_read_anew(offices):
+    """After a disk failed the core may hold fewer leaves than were read: what is gone does not count."""
+    offices[A].desk.put(NAME, b"one")
+    offices[A].desk.put(NAME, b"two")
+    offices.settle()
+    logs = offices.network.hosts[B].node.logs.held
+    leaves = list(offices.network.hosts[B].disk.leaves[A, LOG].values())
+    logs.put((A, LOG), attrs.evolve(logs.get(A, LOG), tree=Tree().extended(leaves[:2])))
+    offices[B].keeper.notice(DigestAccepted(A, 1, 1, frozenset(), leaving=False))
+    for _ in range(3):
+        offices.clock.advance(0)
+    assert offices[B].text() == b"one"

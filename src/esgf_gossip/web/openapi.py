@@ -99,9 +99,11 @@ _DOCUMENT: Final[list[Schema]] = [
     {"name": part, "in": "path", "required": True, "schema": TEXT}
     for part in ("project", "application", "name")
 ]
+_SOME_TEXT: Final[Schema] = {"type": "string", "minLength": 1}
+_VERSION: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{8,64}$"}
 _DOCUMENTS_QUERY: Final[list[Schema]] = [
-    _query("project", TEXT, "only documents of this project"),
-    _query("application", TEXT, "only documents of this application"),
+    _query("project", _SOME_TEXT, "only documents of this project"),
+    _query("application", _SOME_TEXT, "only documents of this application"),
     *_PAGES,
 ]
 _LAST_EVENT_ID: Final[Schema] = {
@@ -186,7 +188,7 @@ def openapi_body(documents: Iterable[str], version: str) -> dict[str, Any]:
         f"{_DOCUMENT_PATH}/content": _path(
             "The bytes of a document; 409 while it is in conflict and no version is named",
             _document("application/octet-stream"),
-            [*_DOCUMENT, _query("version", TEXT, "the beginning of a version's id"), _IF_NONE_MATCH],
+            [*_DOCUMENT, _query("version", _VERSION, "the beginning of a version's id"), _IF_NONE_MATCH],
             [304, 400, 404, 409, 503],
         ),
         "/api/v1/events": _path(

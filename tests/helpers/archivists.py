@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -15,7 +16,7 @@ from esgf_gossip.documents.names import parse_name
 from esgf_gossip.sim.network import VirtualNetwork, a_network
 from esgf_gossip.storage.database import StorageError
 from esgf_gossip.web.events import EventHub
-from helpers.writers import ROLES, picture
+from helpers.writers import ROLES, picture, put_leaves
 
 A, B, C = (f"n{number:02}.example.org" for number in range(3))
 NAME = parse_name("CMIP6/publisher/facets.ini")
@@ -121,3 +122,21 @@ def an_office() -> Office:
     offices.network.append(A, LOG, [b"garbage"])
     offices.settle(1)
     return offices[A]
+
+
+def some_documents(said: Iterable[str]) -> DocumentDesk:
+    """Return the desk of a node with a document in conflict, one deleted, one for each text, and something refused."""
+    offices = Offices(2)
+    offices.network.faults.partition([A], [B])
+    for name in (A, B):
+        offices[name].desk.put(NAME, f"[facets]\nwritten_by = {name}\n".encode())
+    offices.network.faults.heal()
+    gone = parse_name("CMIP6/publisher/gone")
+    offices[A].desk.put(gone, b"soon gone")
+    offices[A].desk.put(gone, None)
+    for number, text in enumerate(said):
+        offices[A].desk.put(parse_name(f"CMIP6/said/text-{number}"), text.encode("utf-8", "replace"))
+    offices.network.append(B, LOG, [b"garbage", *put_leaves(parse_name("OTHER/said/x"), b"no role")])
+    offices.settle(600)
+    assert offices.agree()
+    return offices[A].desk

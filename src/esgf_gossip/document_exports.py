@@ -62,6 +62,12 @@ class DocumentExports:
         faults = [file.write_error for _, file in self._files.values() if file.write_error]
         return "; ".join([*faults, *self._faults.values(), *self._hook_faults.values()])
 
+    @property
+    def behind(self) -> list[DocumentName]:
+        """The documents whose file could not be brought up to date."""
+        unwritten = {name for name, (_, file) in self._files.items() if file.write_error}
+        return sorted(unwritten | self._faults.keys())
+
     def is_wanted(self, name: DocumentName) -> bool:
         """Tell whether a document is written into a file."""
         return name in self._files

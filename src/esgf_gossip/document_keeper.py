@@ -26,6 +26,9 @@ from esgf_gossip.views.federation import DocumentCounts
 from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.metadata_bodies import change_body
 
+# A file that could not be written is tried again after so long.
+EXPORT_AGAIN_S: Final = 60.0
+
 
 @attrs.frozen
 class _Told:
@@ -74,6 +77,8 @@ class DocumentKeeper:
         now_ms: Callable[[], int],
     ) -> None:
         self._stage = stage
+        self._clock = clock
+        self._again: Any = None
         self._sparing = Sparing(clock, self._tell_left_out)
         self._reader = DocumentReader(node, read, self._settled, clock)
         self.desk: Final = DocumentDesk(node.name, self._reader, read, append, now_ms)
@@ -111,6 +116,9 @@ class DocumentKeeper:
     def stop(self) -> None:
         """Follow no more; a hook that runs is ended."""
         self._reader.stop()
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
         self._exports.stop()
         self._sparing.stop()
 
@@ -184,6 +192,13 @@ class DocumentKeeper:
                 self._exports.write(name, shown.id, self.desk.body(shown))
             except DocumentError as error:
                 self._exports.fail(name, str(error))
+        if self._exports.behind and self._again is None:
+            self._again = self._clock.callLater(EXPORT_AGAIN_S, self._export_again)
+
+    def _export_again(self) -> None:
+        self._again = None
+        self._export(self._exports.behind)
+        self._stage.moved()
 
     def counts(self) -> DocumentCounts:
         """Return the numbers of the documents."""

@@ -6,6 +6,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from esgf_gossip.document_exports import AGAIN_S, DocumentExports
+from esgf_gossip.document_keeper import EXPORT_AGAIN_S
 from esgf_gossip.documents.names import parse_name
 from esgf_gossip.net.hook_run import HOOK_S
 from helpers.archivists import NAME, A, B, Offices, settings
@@ -173,3 +174,24 @@ def test_a_document_that_no_longer_counts_leaves_its_file(tmp_path):
     offices.settle()
     assert offices[B].library.get(NAME) is None
     assert path.read_bytes() == b"one"
+
+
+def test_a_file_that_cannot_be_written_is_tried_again(tmp_path):
+    """What was wrong is said until the folder is there; then the file is written without another change."""
+    offices = Offices(1)
+    path = tmp_path / "nowhere" / "facets.ini"
+    keeper = offices[A].keeper
+    keeper.replace(settings(export={NAME: path}))
+    offices[A].desk.put(NAME, b"one")
+    offices.settle(1)
+    assert str(path) in keeper.fault
+    path.parent.mkdir()
+    offices.clock.advance(EXPORT_AGAIN_S)
+    assert (path.read_bytes(), keeper.fault) == (b"one", "")
+    path.parent.joinpath("facets.ini").unlink()
+    path.parent.rmdir()
+    offices[A].desk.put(NAME, b"two")
+    offices.settle(1)
+    assert keeper.fault != ""
+    keeper.stop()
+    assert [call for call in offices.clock.getDelayedCalls() if call.active()] == []

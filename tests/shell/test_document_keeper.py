@@ -13,6 +13,7 @@ from esgf_gossip.core.merkle import BLOCK_LEAVES, Tree
 from esgf_gossip.document_desk import DocumentError
 from esgf_gossip.documents.leaves import BODY_BYTES, LOG, PARENTS, PieceLeaf, decode_leaf
 from esgf_gossip.documents.names import parse_name
+from esgf_gossip.sim.trust import PlainSigner
 from helpers.archivists import NAME, A, B, C, Offices, settings
 from helpers.writers import ROLES, put_leaves
 
@@ -268,3 +269,24 @@ def test_a_log_that_became_shorter_is_read_anew(offices):
     for _ in range(3):
         offices.clock.advance(0)
     assert offices[B].text() == b"one"
+
+
+def test_what_a_revoked_author_wrote_goes_and_what_followed_it_stays(offices):
+    """Its log ends with its line; a version that another put over it counts on, with a parent that is missing."""
+    gone = parse_name("CMIP6/a/gone")
+    first = offices[A].desk.put(NAME, b"one").version
+    offices[A].desk.put(gone, b"only mine")
+    offices.settle()
+    offices[B].desk.put(NAME, b"two")
+    offices.settle()
+    offices.verifier.revoked.add(PlainSigner(A).chain[0])
+    for name in (B, C):
+        host = offices.network.hosts[name]
+        offices.network.perform(host, host.node.trust_changed(PlainSigner(name), offices.network.at()))
+    offices.settle()
+    for name in (B, C):
+        document = offices[name].desk.document(NAME)
+        assert offices[name].text() == b"two"
+        assert document.missing_parents(document.heads[0]) == (first.id,)
+        assert offices[name].library.get(gone) is None
+        assert offices[name].library.writings(A) is None

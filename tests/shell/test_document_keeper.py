@@ -290,3 +290,27 @@ def test_what_a_revoked_author_wrote_goes_and_what_followed_it_stays(offices):
         assert document.missing_parents(document.heads[0]) == (first.id,)
         assert offices[name].library.get(gone) is None
         assert offices[name].library.writings(A) is None
+
+
+def test_a_writer_that_lost_its_disk_gets_its_documents_back(offices):
+    """What it wrote before it met anybody stands beside what its peers give back; all come to the same."""
+    names = [parse_name(f"CMIP6/a/{number}") for number in range(3)]
+    for name in names:
+        offices[A].desk.put(name, str(name).encode() * 900)
+    offices.settle()
+    offices.network.stop(A)
+    del offices.by_name[A]
+    offices.network.lose_disk(A)
+    offices.network.start(A, [B])
+    early = parse_name("CMIP6/a/early")
+    offices.open(A)
+    offices.clock.advance(0)
+    offices[A].desk.put(early, b"before it met anybody")
+    for _ in range(10):
+        offices.settle(60)
+    assert offices.agree()
+    assert offices[A].library.names == [*names, early]
+    assert [office.text(names[2]) for office in offices.by_name.values()] == [
+        str(names[2]).encode() * 900
+    ] * 3
+    assert [office.text(early) for office in offices.by_name.values()] == [b"before it met anybody"] * 3

@@ -21,6 +21,7 @@ import cattrs
 
 from esgf_gossip.addresses import EVERY_ADDRESS, format_address
 from esgf_gossip.config_values import (
+    LOG_FORMATS,
     USUAL_FILES,
     AcceptedHost,
     AllowedNetwork,
@@ -34,6 +35,8 @@ from esgf_gossip.config_values import (
     HostName,
     ListenAddress,
     ListName,
+    LogFormat,
+    LogLevel,
     OutputName,
     PropertyName,
     Seconds,
@@ -61,13 +64,15 @@ class ConfigError(Exception):
 
 @attrs.frozen
 class NodeTable:
-    """``[node]``: who this node is; the folder of its databases and control socket; how much of the past it keeps."""
+    """``[node]``: who this node is; the folder of its state; how much of the past it keeps; how its log is written."""
 
     host: HostName = attrs.field()
     federation: HostName = attrs.field()
     state: Path = attrs.field(metadata={"default": "state"})
     history_days: HistoryDays = attrs.field(metadata={"default": 90})
     history_bytes: HistoryBytes = attrs.field(metadata={"default": 256 * 1024 * 1024})
+    log_format: LogFormat = attrs.field(metadata={"default": LOG_FORMATS[0]})
+    log_levels: tuple[LogLevel, ...] = attrs.field(metadata={"default": ["info"]})
 
 
 @attrs.frozen

@@ -23,6 +23,9 @@ from esgf_gossip.views.lists_xml import LISTS, SHARD_FORMS, USUAL
 OUTPUT_FILES: Final = ("registration.xml", *LISTS)
 USUAL_FILES: Final = ("registration.xml", *USUAL)
 
+LOG_LEVELS: Final = ("debug", "info", "warn", "error", "critical")
+LOG_FORMATS: Final = ("text", "json")
+
 # More often is a load, less often news of yesterday.
 PROBE_EVERY_S: Final = (1, 3600)
 HISTORY_DAYS: Final = (1, 3650)
@@ -44,6 +47,9 @@ Seconds = NewType("Seconds", int)
 HistoryDays = NewType("HistoryDays", int)
 HistoryBytes = NewType("HistoryBytes", int)
 ShardForm = NewType("ShardForm", str)
+LogFormat = NewType("LogFormat", str)
+# Of everything, or of one area.
+LogLevel = NewType("LogLevel", str)
 CommandLine = NewType("CommandLine", tuple[str, ...])
 # A network in its usual form, such as 10.1.0.0/16.
 AllowedNetwork = NewType("AllowedNetwork", str)
@@ -65,6 +71,21 @@ def _parse_output(text: str) -> str:
 def _parse_list(text: str) -> str:
     if text not in LISTS:
         raise ValueError(f"{shown(text)} is no list: choose among {', '.join(LISTS)}")
+    return text
+
+
+def _parse_log_form(text: str) -> str:
+    if text not in LOG_FORMATS:
+        raise ValueError(f"{shown(text)} is no form of a log: choose among {', '.join(LOG_FORMATS)}")
+    return text
+
+
+def _parse_log_level(text: str) -> str:
+    area, is_area, level = text.rpartition("=")
+    if level not in LOG_LEVELS or (is_area and not re.fullmatch(r"[a-z_]{1,40}", area)):
+        raise ValueError(
+            f"{shown(text)} is no level: write one of {', '.join(LOG_LEVELS)}, or an area with one, such as net=debug"
+        )
     return text
 
 
@@ -169,6 +190,8 @@ def make_converter(folder: Path) -> cattrs.Converter:
     converter.register_structure_hook(ContactAddress, text(lambda value: parse_dial(value, 0)))
     converter.register_structure_hook(DialAddress, text(lambda value: parse_dial(value, 1)))
     converter.register_structure_hook(OutputName, text(_parse_output))
+    converter.register_structure_hook(LogFormat, text(_parse_log_form))
+    converter.register_structure_hook(LogLevel, text(_parse_log_level))
     converter.register_structure_hook(ShardForm, text(_parse_shard_form))
     converter.register_structure_hook(ListName, text(_parse_list))
     converter.register_structure_hook(Seconds, within(*PROBE_EVERY_S))

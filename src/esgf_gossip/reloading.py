@@ -18,8 +18,10 @@ class Reload:
 
 def need_restart(before: Config, after: Config) -> list[str]:
     """Name the settings whose new value counts from the next start only."""
+    # How the log is written changes at once.
+    node = attrs.evolve(after.node, log_format=before.node.log_format, log_levels=before.node.log_levels)
     parts = {
-        "[node]": (before.node, after.node),
+        "[node]": (before.node, node),
         "[gossip]": (before.gossip, after.gossip),
         "[http]": (before.http, after.http),
         "[outputs]": (before.outputs, after.outputs),

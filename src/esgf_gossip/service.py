@@ -29,6 +29,7 @@ from esgf_gossip.core.node import Node
 from esgf_gossip.core.publication import PublicationError
 from esgf_gossip.esgf.metrics import METRICS
 from esgf_gossip.esgf.site_data import SiteError
+from esgf_gossip.log_output import LogOutput, LogRule
 from esgf_gossip.net.clock import wall_clock_ms
 from esgf_gossip.net.connections import Connections
 from esgf_gossip.net.driver import Driver
@@ -83,6 +84,8 @@ class GossipService(Service):
         self._http_port: Any = None
         self._is_open = False
         self.exit_code = os.EX_OK
+        # Where the process is ours alone; Twisted's own runners write the log themselves.
+        self.log_output: LogOutput | None = None
 
     # ----------------------------------------------------------------- start
 
@@ -308,8 +311,13 @@ class GossipService(Service):
             outcome.findings.extend(need_restart(config, wanted))
             # What needs a restart stays as it is until then, above all the name: a node that
             # took another node's name and key without a new start would speak for both.
+            log = {"log_format": wanted.node.log_format, "log_levels": wanted.node.log_levels}
+            node = attrs.evolve(config.node, **log)
+            if self.log_output is not None and node != config.node:
+                self.log_output.use(LogRule.read(node.log_format, node.log_levels))
+                outcome.changed.append("log")
             config = attrs.evolve(
-                wanted, node=config.node, gossip=config.gossip, http=config.http, outputs=config.outputs
+                wanted, node=node, gossip=config.gossip, http=config.http, outputs=config.outputs
             )
         self._reload_trust(config, outcome)
         self._reload_site(config, outcome)

@@ -314,7 +314,8 @@ class Picture:
             if held_s:
                 self._clock.callLater(held_s, self._tell_now)
         if self._sparing.allows(f"verdicts on {notice.host}"):
-            self.log.info("{host} is {verdict}", host=notice.host, verdict=_SAID[notice.verdict])
+            say = self.log.info if notice.verdict is Verdict.CLEAR else self.log.warn
+            say("{host} is {verdict}", host=notice.host, verdict=_SAID[notice.verdict])
         # Told before the documents follow, but once for all verdicts of this moment.
         if self._telling is None:
             self._telling = self._clock.callLater(0.0, self._tell_now)

@@ -27,6 +27,7 @@ from esgf_gossip.config import Config, ConfigError, load
 from esgf_gossip.core.effects import Notice
 from esgf_gossip.core.node import Node
 from esgf_gossip.core.publication import PublicationError
+from esgf_gossip.esgf.maintenance import Maintenance
 from esgf_gossip.esgf.metrics import METRICS
 from esgf_gossip.esgf.site_data import SiteError
 from esgf_gossip.log_output import LogOutput, LogRule
@@ -389,6 +390,16 @@ class GossipService(Service):
         # Two clients may ask at once, or one and a signal.
         with contextlib.suppress(ReactorNotRunning):
             self._reactor.stop()
+
+    @property
+    def maintenance(self) -> Maintenance | None:
+        """The window of planned downtime that this node announces."""
+        return self._site.maintenance
+
+    def announce(self, window: Maintenance | None) -> None:
+        """Announce a window of planned downtime, or that there is none."""
+        self._site.announce(window)
+        self._say()
 
     def backup(self) -> Deferred[dict[str, Any]]:
         """Copy the databases; see ``StateCopy.make``."""

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 
 from esgf_gossip.config import Config, to_toml
 from esgf_gossip.core.registry import Registry
+from esgf_gossip.esgf.maintenance import Maintenance
 from esgf_gossip.net.figures import Figures
 from esgf_gossip.net.trust_keeper import TrustKeeper
 from esgf_gossip.net.trust_report import nodes_report
@@ -42,6 +43,13 @@ class Actions(Protocol):
 
     def stop(self) -> None:
         """Stop the daemon in order."""
+
+    @property
+    def maintenance(self) -> Maintenance | None:
+        """The window of planned downtime that this node announces."""
+
+    def announce(self, window: Maintenance | None) -> None:
+        """Announce a window, or none."""
 
     def backup(self) -> Deferred[dict[str, Any]]:
         """Copy the databases."""
@@ -75,6 +83,7 @@ class Window:
         self.stop = actions.stop
         self.leave = actions.leave
         self.backup = actions.backup
+        self.announce = actions.announce
 
     @property
     def documents(self) -> KeptDocuments:
@@ -121,6 +130,11 @@ class Window:
     def shard_form(self) -> str:
         """How the list of shards names its hosts."""
         return self._actions.config.outputs.shard_form
+
+    @property
+    def maintenance(self) -> Maintenance | None:
+        """The window of planned downtime that this node announces."""
+        return self._actions.maintenance
 
     def is_private(self) -> bool:
         """Tell whether the HTTP service listens on an address of this host alone."""

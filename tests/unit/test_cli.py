@@ -19,7 +19,7 @@ from helpers.config import a_node_toml
 
 COMMANDS = [
     *("demo", "init", "check", "run", "status", "nodes", "services", "show", "explain", "history", "watch"),
-    *("reload", "backup", "restore", "spotcheck", "stop", "leave"),
+    *("reload", "maintenance", "backup", "restore", "spotcheck", "stop", "leave"),
 ]
 
 

@@ -35,6 +35,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "history": ("history", "history", "Show what changed and when, or the federation as it was."),
     "watch": ("node_commands", "watch", "Follow what happens, live."),
     "reload": ("node_commands", "reload", "Read properties, trust and configuration again."),
+    "maintenance": ("maintenance", "maintenance", "Announce planned downtime, or show what is announced."),
     "backup": ("backup", "backup", "Write a backup of this node into one file."),
     "restore": ("backup", "restore", "Put a node back as it was in a backup."),
     "spotcheck": ("spotcheck", "spotcheck", "Say which reader breaks on a registration.xml."),

@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from esgf_gossip.esgf.health import NEVER_PROBED, NOTHING_KNOWN, Health, HealthByType, ServiceHealth
+from esgf_gossip.esgf.maintenance import Maintenance
 from esgf_gossip.esgf.metrics import Metrics
 from esgf_gossip.esgf.node_type import NO_TYPE, NodeType
 from esgf_gossip.esgf.observations import Observations
@@ -58,7 +59,7 @@ class NodeView:
     ``excluded`` are the types of which this site leaves it out of its own files. ``health`` is what the node says
     of its own services, by type; ``metrics`` are its numbers, None where it tells none, ``resources`` what it has room for.
     ``outside`` are those of its services that a quorum of others sees to be down, ``observations``
-    what it sees of others; None where it does not look.
+    what it sees of others; None where it does not look. ``maintenance`` is the window it announced, until its end.
     """
 
     host: str
@@ -80,6 +81,7 @@ class NodeView:
     resources: Resources = NOTHING_SAID
     outside: HealthByType = NOTHING_KNOWN
     observations: Observations | None = None
+    maintenance: Maintenance | None = None
 
     @property
     def is_gone(self) -> bool:

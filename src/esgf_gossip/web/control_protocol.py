@@ -21,12 +21,14 @@ from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
+from esgf_gossip.esgf.maintenance import Maintenance
 from esgf_gossip.views.node_json import (
     json_bytes,
     nodes_body,
     status_body,
+    window_body,
 )
-from esgf_gossip.web.control_answers import Answers, CommandError
+from esgf_gossip.web.control_answers import Answers, CommandError, read_window
 from esgf_gossip.web.events import Event
 from esgf_gossip.web.outlet import Outlet
 from esgf_gossip.web.seen import Seen
@@ -51,6 +53,13 @@ class Commands(Seen, Protocol):
 
     def stop(self) -> None:
         """Stop the daemon in order."""
+
+    @property
+    def maintenance(self) -> Maintenance | None:
+        """The window of planned downtime that this node announces."""
+
+    def announce(self, window: Maintenance | None) -> None:
+        """Announce a window in place of the one before, or none."""
 
     def backup(self) -> Deferred[dict[str, Any]]:
         """Copy the databases; fire with ``directory`` and ``files``."""
@@ -89,6 +98,7 @@ class ControlProtocol(LineOnlyReceiver):
         self._answers: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
             **Answers(commands).by_command,
             "reload": lambda _fields: self._commands.reload(),
+            "maintenance": self._maintain,
             "backup": lambda _fields: self._commands.backup(),
             "leave": self._leave,
             "stop": self._stop,
@@ -191,6 +201,14 @@ class ControlProtocol(LineOnlyReceiver):
         self._outlet.resumeProducing()
         self._outlet.close()
         self.transport.loseConnection()
+
+    def _maintain(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Announce what is asked for: a window, its end, or nothing new; answer what is announced."""
+        if "ends_at" in fields:
+            self._commands.announce(read_window(fields, self._commands.now_ms()))
+        elif fields.get("end"):
+            self._commands.announce(None)
+        return {"maintenance": window_body(self._commands.maintenance)}
 
     def _leave(self, _fields: Mapping[str, Any]) -> Deferred[None]:
         return self._commands.leave()

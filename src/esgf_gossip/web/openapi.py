@@ -131,7 +131,11 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "services": _list_of(_named("Service")),
             "metrics": {"type": "object"},
             "resources": {"type": "object"},
+            "maintenance": _or_null(_named("Maintenance")),
         }
+    ),
+    "Maintenance": _object(
+        {"begins_at": INSTANT, "ends_at": INSTANT, "reason": TEXT, "types": _list_of(TEXT)}
     ),
     "Service": _object(SERVICE),
     "ListedService": _object({"host": TEXT, "node_status": STATUS, **SERVICE}),

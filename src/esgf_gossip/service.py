@@ -23,21 +23,20 @@ from twisted.logger import Logger
 
 from esgf_gossip import __version__
 from esgf_gossip.addresses import format_address
-from esgf_gossip.config import Config, ConfigError, load
+from esgf_gossip.config import Config
 from esgf_gossip.core.effects import Notice
 from esgf_gossip.core.node import Node
 from esgf_gossip.core.publication import PublicationError
 from esgf_gossip.esgf.maintenance import Maintenance
-from esgf_gossip.esgf.metrics import METRICS
 from esgf_gossip.esgf.site_data import SiteError
-from esgf_gossip.log_output import LogOutput, LogRule
+from esgf_gossip.log_output import LogOutput
 from esgf_gossip.net.clock import wall_clock_ms
 from esgf_gossip.net.connections import Connections
 from esgf_gossip.net.driver import Driver
 from esgf_gossip.net.figures import Figures
-from esgf_gossip.net.trust_keeper import TrustKeeper, TrustPlace
+from esgf_gossip.net.trust_keeper import TrustKeeper
 from esgf_gossip.own_site import Neighbourhood, OwnSite, read_own_site
-from esgf_gossip.reloading import Reload, need_restart
+from esgf_gossip.reloading import Reloading, trust_place
 from esgf_gossip.sources.observing import Subjects
 from esgf_gossip.state_copy import StateCopy
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
@@ -47,7 +46,7 @@ from esgf_gossip.storage.outputs import RegistrationFile
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.statement import ENTRY as TRUST_ENTRY
 from esgf_gossip.views.federation import OwnState
-from esgf_gossip.views.judgement import REGISTRATION, Judge
+from esgf_gossip.views.judgement import Judge
 from esgf_gossip.web.archive import Archive
 from esgf_gossip.web.control import ControlSocket, ControlSocketError
 from esgf_gossip.web.control_answers import CommandError
@@ -131,7 +130,7 @@ class GossipService(Service):
         # Before anybody can dial: a start of a whole federation has no time to lose then.
         _spare_the_collector()
         # Cheapest faults first: nothing is written before keys and site data are known to be good.
-        self.trust = TrustKeeper(_trust_place(config), self._now_ms, self._reactor)
+        self.trust = TrustKeeper(trust_place(config), self._now_ms, self._reactor)
         site = read_own_site(config)
         for finding in site.findings:
             self.log.warn("site data: {finding}", finding=str(finding))
@@ -201,6 +200,9 @@ class GossipService(Service):
         # What the last run said of this node stands until it is found otherwise.
         federation = Neighbourhood(lambda: len(self._node.registry.table), self._subjects)
         self._site = OwnSite(config, site, self._say, federation, self._reactor, self._now_ms)
+        self._reloading = Reloading(
+            self._config_path, self.trust, self._site, self._node.origin, self.log_output, self._say
+        )
         self._site.start(self.picture.view().node(config.node.host))
         self.archive.start(self.picture)
         self.picture.start()
@@ -302,60 +304,9 @@ class GossipService(Service):
         Fires with ``changed`` (parts now in force), ``refused`` (what was wrong) and
         ``findings`` (what to look at), one line each.
         """
-        outcome = Reload()
-        config = self.config
-        try:
-            wanted = load(self._config_path)
-        except ConfigError as error:
-            outcome.refused.append(f"{error}; the configuration in force stays")
-        else:
-            outcome.findings.extend(need_restart(config, wanted))
-            # What needs a restart stays as it is until then, above all the name: a node that
-            # took another node's name and key without a new start would speak for both.
-            log = {"log_format": wanted.node.log_format, "log_levels": wanted.node.log_levels}
-            node = attrs.evolve(config.node, **log)
-            if self.log_output is not None and node != config.node:
-                self.log_output.use(LogRule.read(node.log_format, node.log_levels))
-                outcome.changed.append("log")
-            config = attrs.evolve(
-                wanted, node=node, gossip=config.gossip, http=config.http, outputs=config.outputs
-            )
-        self._reload_trust(config, outcome)
-        self._reload_site(config, outcome)
-        if self._node.origin.publication.stopped:
-            outcome.refused.append(f"this node publishes no more: {self._node.origin.publication.stopped}")
-        for line in outcome.refused + outcome.findings:
-            self.log.warn("reload: {line}", line=line)
-        self.log.info("reloaded; changed: {changed}", changed=", ".join(outcome.changed) or "nothing")
-        return succeed(attrs.asdict(outcome))
-
-    def _reload_trust(self, config: Config, outcome: Reload) -> None:
-        try:
-            if self.trust.load_again(_trust_place(config)):
-                outcome.changed.append("trust")
-            outcome.findings.extend(note.text for note in self.trust.material.notes)
-        except TrustError as error:
-            outcome.refused.append(f"{error}; the trust in force stays")
-
-    def _reload_site(self, config: Config, outcome: Reload) -> None:
-        before = self._site.entries()
-        try:
-            site = self._site.read(config)
-        except SiteError as error:
-            outcome.refused.append(f"{error}; the registration in force stays")
-            return
-        policy = self._site.policy
-        self._site.take(config, site)
-        self.config = config
-        self._say()
-        outcome.changed.extend(self._site.policy.changed_since(policy))
+        self.config, outcome = self._reloading.read(self.config)
         self.picture.moved()
-        outcome.findings.extend(str(finding) for finding in site.findings)
-        after = self._site.entries()
-        # Health and resources move by themselves; these two by what was read.
-        outcome.changed.extend(
-            name for name in (REGISTRATION, METRICS) if before.get(name) != after.get(name)
-        )
+        return succeed(attrs.asdict(outcome))
 
     def _entries(self) -> dict[str, bytes]:
         entries = self._site.entries()
@@ -436,9 +387,3 @@ def _make_folder(folder: Path, setting: str) -> None:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     except FileExistsError:
         raise StorageError(f"{folder} is not a folder; name another as {setting} in node.toml") from None
-
-
-def _trust_place(config: Config) -> TrustPlace:
-    return TrustPlace(
-        config.trust.directory, config.node.host, config.node.federation, config.trust.secret_hook
-    )

@@ -18,8 +18,21 @@ from esgf_gossip.cli.main import program
 from helpers.config import a_node_toml
 
 COMMANDS = [
-    *("demo", "init", "check", "run", "status", "nodes", "services", "show", "explain", "history", "watch"),
-    *("reload", "spotcheck", "stop", "leave"),
+    *(
+        "demo",
+        "init",
+        "check",
+        "run",
+        "start",
+        "status",
+        "nodes",
+        "services",
+        "show",
+        "explain",
+        "history",
+        "watch",
+    ),
+    *("reload", "spotcheck", "stop", "restart", "leave"),
 ]
 
 

@@ -140,3 +140,14 @@ def test_a_python_that_other_hosts_do_not_have_is_refused(python, tmp_path):
     assert done.stderr.startswith(f"deb: error: {python} is not ")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_unit_lets_the_daemon_write_where_it_must():
+    """State, trust and outputs; a CRL that comes by gossip is put into force under trust. All else is read-only."""
+    unit = (ROOT / "packaging" / "esgf-gossip.service").read_text()
+    assert re.findall(r"^ReadWritePaths=(.*)$", unit, re.MULTILINE) == [
+        "-/etc/esgf-gossip/trust",
+        "-/esg/config",
+    ]
+    assert "\nStateDirectory=esgf-gossip\n" in unit
+    assert "\nProtectSystem=strict\n" in unit

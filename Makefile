@@ -12,7 +12,7 @@ SEEDS ?= 1-10000
 JOBS ?= 2
 CAMPAIGN ?= build/campaign
 
-.PHONY: demo test lint bench bench-full campaign docs fuzz screenshots clean help
+.PHONY: demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
 
 help:
 	@echo "make demo [ARGS='--nodes 13 --seconds 20']   run a real federation on this machine"
@@ -21,6 +21,8 @@ help:
 	@echo "make bench                                   measure 7 and 25 nodes, with serf beside them: at most ten minutes"
 	@echo "make bench-full                              the whole table, up to 50 nodes: hours; goes on where it was stopped"
 	@echo "make screenshots                             the pictures of README and docs, by the tests of the dashboard"
+	@echo "make deb                                     the Debian package, into build/"
+	@echo "make deb-test                                install, run, upgrade, remove and purge it on a clean Debian; as root"
 	@echo "make lint | docs | fuzz                      checks, document checks, 100,000 hostile inputs"
 
 $(VENV)/bin/python:
@@ -59,6 +61,12 @@ campaign: $(VENV)/.installed-test
 	@mkdir -p "$(CAMPAIGN)"
 	"$(BIN)/python" -m esgf_gossip.sim schedules $(SEEDS) --jobs $(JOBS) --state "$(CAMPAIGN)/schedules.jsonl" --results "$(CAMPAIGN)/results.json"
 	"$(BIN)/python" benchmarks/mutations.py --jobs $(JOBS) --state "$(CAMPAIGN)/mutations.jsonl" --results "$(CAMPAIGN)/results.json" $(ARGS)
+
+deb: $(VENV)/.installed-test
+	"$(BIN)/python" packaging/deb/build.py $(ARGS)
+
+deb-test: $(VENV)/.installed-test
+	package="$$("$(BIN)/python" packaging/deb/build.py $(ARGS))" && packaging/deb/check "$$package"
 
 docs: $(VENV)/.installed-test
 	"$(BIN)/python" -m pytest -q tests/unit/test_documents.py

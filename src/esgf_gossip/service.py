@@ -37,6 +37,7 @@ from esgf_gossip.net.figures import Figures
 from esgf_gossip.net.trust_keeper import TrustKeeper
 from esgf_gossip.own_site import Neighbourhood, OwnSite, read_own_site
 from esgf_gossip.reloading import Reloading, trust_place
+from esgf_gossip.service_manager import HTTP, ServiceManager, ServiceManagerError
 from esgf_gossip.sources.observing import Subjects
 from esgf_gossip.state_copy import StateCopy
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
@@ -81,7 +82,7 @@ class GossipService(Service):
         self._reactor = reactor
         self._now_ms: Final = wall_clock_ms
         self._started_at_ms = 0
-        self._http_port: Any = None
+        self._http_ports: list[Any] = []
         self._is_open = False
         self.exit_code = os.EX_OK
         # Where the process is ours alone; Twisted's own runners write the log themselves.
@@ -97,9 +98,14 @@ class GossipService(Service):
             StartError: something is missing, wrong or taken; nothing keeps running.
         """
         self._started_at_ms = self._now_ms()
+        # Here, not earlier: only now is this surely the process that was asked for (twistd forks before).
+        self._manager = ServiceManager(os.environ, self._reactor)
         try:
             self._open()
-        except (TrustError, SiteError, StorageError, PublicationError, ControlSocketError) as error:
+        except (
+            *(TrustError, SiteError, StorageError, PublicationError),
+            *(ControlSocketError, ServiceManagerError),
+        ) as error:
             self._close_all()
             raise StartError(str(error)) from None
         except CannotListenError as error:
@@ -116,6 +122,7 @@ class GossipService(Service):
             ) from None
         super().startService()
         signal.signal(signal.SIGHUP, self._on_hangup)
+        self._reactor.callWhenRunning(self._manager.ready, self._state_line)
         self.log.info(
             "{host} of federation {federation} runs: epoch {epoch}, {nodes} nodes known, gossip on {gossip}",
             host=self.config.node.host,
@@ -189,7 +196,10 @@ class GossipService(Service):
         if config.http.listen is not None:
             host, port = config.http.listen
             web_site = make_site(self.window, config.http.hosts, self._reactor)
-            self._http_port = self._reactor.listenTCP(port, web_site, interface=host)
+            self._http_ports = self._manager.listen(HTTP, web_site)
+            if not self._http_ports:
+                self._http_ports = [self._reactor.listenTCP(port, web_site, interface=host)]
+        self._manager.close_unused()
         stored = self._database.load()
         at = self._driver.at()
         self._driver.perform(
@@ -248,6 +258,11 @@ class GossipService(Service):
             history_error=self.archive.failure,
         )
 
+    def _state_line(self) -> str:
+        """Return what a service manager shows of this daemon."""
+        nodes, links = len(self._node.registry.table), len(self._node.links.sessions.open())
+        return f"{nodes} nodes known, {links} linked"
+
     # ----------------------------------------------------------------- stop
 
     def stopService(self) -> Deferred[Any]:
@@ -255,14 +270,13 @@ class GossipService(Service):
         super().stopService()
         if not self._is_open:
             return succeed(None)
+        self._manager.stopping()
         connections = self._driver.connections
         self._site.stop()
         self.trust.stop()
         self._driver.stop()
         waits = [maybeDeferred(self._connections.stop), maybeDeferred(self._control.stop)]
-        if self._http_port is not None:
-            waits.append(maybeDeferred(self._http_port.stopListening))
-            self._http_port = None
+        waits.extend(self._close_http())
         waits.extend(connection.closed() for connection in connections)
         stopped: Deferred[Any] = DeferredList(waits, consumeErrors=True)
         stopped.addTimeout(STOP_S, self._reactor, onTimeoutCancel=lambda result, _after_s: result)
@@ -290,10 +304,12 @@ class GossipService(Service):
             maybeDeferred(self._connections.stop)
         if hasattr(self, "_control"):
             maybeDeferred(self._control.stop)
-        port, self._http_port = self._http_port, None
-        if port is not None:
-            maybeDeferred(port.stopListening)
+        self._close_http()
         self._database.close()
+
+    def _close_http(self) -> list[Deferred[Any]]:
+        ports, self._http_ports = self._http_ports, []
+        return [maybeDeferred(port.stopListening) for port in ports]
 
     # ----------------------------------------------------------------- commands
 
@@ -304,7 +320,8 @@ class GossipService(Service):
         Fires with ``changed`` (parts now in force), ``refused`` (what was wrong) and
         ``findings`` (what to look at), one line each.
         """
-        self.config, outcome = self._reloading.read(self.config)
+        with self._manager.reload():
+            self.config, outcome = self._reloading.read(self.config)
         self.picture.moved()
         return succeed(attrs.asdict(outcome))
 

@@ -18,8 +18,8 @@ from esgf_gossip.cli.main import program
 from helpers.config import a_node_toml
 
 COMMANDS = [
-    *("demo", "init", "check", "run", "status", "nodes", "services", "show", "explain", "history", "watch"),
-    *("reload", "maintenance", "backup", "restore", "spotcheck", "stop", "leave"),
+    *("demo", "init", "check", "run", "start", "status", "nodes", "services", "show", "explain", "history"),
+    *("watch", "reload", "maintenance", "backup", "restore", "spotcheck", "stop", "restart", "leave"),
 ]
 
 

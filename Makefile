@@ -12,7 +12,9 @@ SEEDS ?= 1-10000
 JOBS ?= 2
 CAMPAIGN ?= build/campaign
 
-.PHONY: demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
+OLD ?= HEAD~1
+
+.PHONY: mixed demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
 
 help:
 	@echo "make demo [ARGS='--nodes 13 --seconds 20']   run a real federation on this machine"
@@ -23,6 +25,7 @@ help:
 	@echo "make screenshots                             the pictures of README and docs, by the tests of the dashboard"
 	@echo "make deb                                     the Debian package, into build/"
 	@echo "make deb-test                                install, run, upgrade, remove and purge it on a clean Debian; as root"
+	@echo "make mixed OLD=commit                        a federation of two versions, both ways round, then upgraded"
 	@echo "make lint | docs | fuzz                      checks, document checks, 100,000 hostile inputs"
 
 $(VENV)/bin/python:
@@ -61,6 +64,9 @@ campaign: $(VENV)/.installed-test
 	@mkdir -p "$(CAMPAIGN)"
 	"$(BIN)/python" -m esgf_gossip.sim schedules $(SEEDS) --jobs $(JOBS) --state "$(CAMPAIGN)/schedules.jsonl" --results "$(CAMPAIGN)/results.json"
 	"$(BIN)/python" benchmarks/mutations.py --jobs $(JOBS) --state "$(CAMPAIGN)/mutations.jsonl" --results "$(CAMPAIGN)/results.json" $(ARGS)
+
+mixed: $(VENV)/.installed-test
+	"$(BIN)/python" benchmarks/mixed_versions.py --old "$(OLD)" $(ARGS)
 
 deb: $(VENV)/.installed-test
 	"$(BIN)/python" packaging/deb/build.py $(ARGS)

@@ -38,7 +38,10 @@ def test_every_command_has_a_page_with_its_options_and_example(pages):
 def test_the_page_of_a_program_lists_its_commands_and_exit_codes(pages):
     """Whoever reads one page finds the others."""
     program = pages["esgf-gossip"]
-    assert "\\fBesgf-gossip-backup\\fP(1)\nWrite a backup of this node into FILE, while the daemon runs or not." in program
+    assert (
+        "\\fBesgf-gossip-backup\\fP(1)\nWrite a backup of this node into FILE, while the daemon runs or not."
+        in program
+    )
     assert ".SH EXIT CODES\n0 done; " in program
     assert "\\fBtrust-admin-cert-approve\\fP(1)" in pages["trust-admin-cert"]
 

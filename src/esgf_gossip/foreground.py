@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from esgf_gossip.config import Config
-from esgf_gossip.log_output import LogOutput, LogRule
+from esgf_gossip.log_output import LogOutput, LogRule, is_journal
 from esgf_gossip.net.clock import make_steady
 from esgf_gossip.service import CANNOT_RUN, GossipService, StartError
 
@@ -24,8 +24,8 @@ def run_in_foreground(config: Config, config_path: Path) -> int:
     from twisted.logger import globalLogBeginner  # noqa: PLC0415
 
     rule = LogRule.read(config.node.log_format, config.node.log_levels)
-    # sd-daemon(3): set where the journal reads what we write.
-    output = LogOutput(sys.stdout, rule, has_priorities="JOURNAL_STREAM" in os.environ)
+    has_priorities = is_journal(sys.stdout, os.environ.get("JOURNAL_STREAM", ""))
+    output = LogOutput(sys.stdout, rule, has_priorities=has_priorities)
     globalLogBeginner.beginLoggingTo([output], redirectStandardIO=False, discardBuffer=True)
     # Until the service has its handler: a reload asked for too early must not end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

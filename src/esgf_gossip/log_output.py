@@ -8,6 +8,7 @@ library that speaks. What is written was said with ``twisted.logger``; rotation 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
@@ -155,6 +156,21 @@ class LogOutput:
         except (OSError, ValueError):
             # Nobody reads it any more: a daemon does not end for that.
             return
+
+
+def is_journal(stream: TextIO, named: str) -> bool:
+    """
+    Tell whether the journal reads a stream.
+
+    Args:
+        stream: what is written to.
+        named: ``JOURNAL_STREAM``, device and inode; programs inherit it that write elsewhere.
+    """
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return named == f"{status.st_dev}:{status.st_ino}"
 
 
 def area_of(namespace: str) -> str:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-from esgf_gossip.log_output import REPEATS_MOST, REPEATS_S, LogOutput, LogRule, area_of
+from esgf_gossip.log_output import REPEATS_MOST, REPEATS_S, LogOutput, LogRule, area_of, is_journal
 
 NOW_S = 1_795_694_400.0
 
@@ -133,6 +133,16 @@ def test_a_failure_has_its_traceback_below(monkeypatch):
     assert first == "<2>2026-11-26T12:00:00+0000 [net#critical] a fault"
     assert len(rest) >= 3
     assert all(line.startswith("<2>\t") for line in rest)
+
+
+def test_only_the_journal_itself_gets_priorities(tmp_path):
+    """A file has another inode than the stream that a session inherited the name of."""
+    with (tmp_path / "log").open("w") as file:
+        status = (tmp_path / "log").stat()
+        assert is_journal(file, f"{status.st_dev}:{status.st_ino}")
+        assert not is_journal(file, f"{status.st_dev}:{status.st_ino + 1}")
+        assert not is_journal(file, "")
+    assert not is_journal(io.StringIO(), "1:2")
 
 
 def test_a_stream_that_is_gone_ends_nothing():

@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 PYTEST_ARGS ?=
+# Most of the suite's time is daemons waiting for each other: two at once fit two cores.
+TEST_JOBS ?= 2
 
 # What make campaign plays, on how many processes, and where it goes on and writes.
 SEEDS ?= 1-10000
@@ -45,7 +47,7 @@ demo: $(VENV)/.installed
 	@"$(BIN)/esgf-gossip" demo $(ARGS)
 
 test: $(VENV)/.installed-test
-	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
+	"$(BIN)/python" -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test
 	"$(BIN)/ruff" check .

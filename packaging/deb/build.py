@@ -163,6 +163,7 @@ def make_environment(folder: Path, python: str, epoch_s: int) -> None:
         stray.unlink()
     # Twisted's list of plugins, which the daemon's user could not write.
     run(folder / "bin/python", "-B", "-m", "twisted", "--help")
+    next(folder.rglob("dropin.cache")).chmod(0o644)
     relocate(folder)
     set_modes_and_times(folder, epoch_s)
     library = next(folder.glob("lib/python*"))
@@ -217,6 +218,14 @@ def checksums(stage: Path) -> str:
     return "".join(lines)
 
 
+def installed_kib(stage: Path) -> int:
+    """Return the size in Debian's sense: of a folder or a link it is one, whatever this file system takes."""
+    return sum(
+        -(-path.stat().st_size // 1024) if path.is_file() and not path.is_symlink() else 1
+        for path in stage.rglob("*")
+    )
+
+
 def build(output: Path, python: str, maintainer: str) -> Path:
     """
     Build the package and return its path; a package of that name is replaced when the new one is whole.
@@ -235,7 +244,7 @@ def build(output: Path, python: str, maintainer: str) -> Path:
         make_environment(stage / PLACE, python, epoch_s)
         lay_out(stage, version, maintainer, epoch_s)
         sums = checksums(stage)
-        size_kib = sum(-(-path.lstat().st_size // 1024) for path in stage.rglob("*"))
+        size_kib = installed_kib(stage)
         (stage / "DEBIAN").mkdir()
         (stage / "DEBIAN/md5sums").write_text(sums)
         (stage / "DEBIAN/control").write_text(control(version, architecture, python_is, size_kib, maintainer))

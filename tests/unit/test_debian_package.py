@@ -126,6 +126,15 @@ def test_modes_and_times_are_those_of_a_package(environment):
     assert {path.lstat().st_mtime for path in environment.rglob("*")} == {1_000_000_000}
 
 
+def test_the_size_is_that_of_every_file_system(environment):
+    """Folders and links count one, files what they hold, begun kibibytes whole: so two builds are equal to the byte."""
+    for path in list(environment.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            path.write_bytes(b"x" * 1025)
+    files = sum(path.is_file() and not path.is_symlink() for path in environment.rglob("*"))
+    assert build.installed_kib(environment) == files + len(list(environment.rglob("*")))
+
+
 @pytest.mark.parametrize("python", ["/nowhere/python", sys.executable])
 def test_a_python_that_other_hosts_do_not_have_is_refused(python, tmp_path):
     """One line, and nothing is built."""

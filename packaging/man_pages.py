@@ -27,10 +27,10 @@ def contexts(
                 yield from contexts(found, inner, context)
 
 
-def page(context: click.Context) -> str:
+def page(context: click.Context, date: str) -> str:
     """Return one page: what click-man makes of a command, its list of commands, its example or exit codes."""
     command = context.command
-    text = generate_man_page(context, version=__version__, date="").rstrip("\n")
+    text = generate_man_page(context, version=__version__, date=date).rstrip("\n")
     if isinstance(command, click.Group):
         # Ours are imported when they are named, so that click-man finds none.
         text = text.partition("\n.SH COMMANDS")[0] + "\n.SH COMMANDS"
@@ -50,18 +50,18 @@ def _plain(text: str) -> str:
     return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
 
 
-def write(folder: Path) -> list[Path]:
-    """Write one page a command into a folder; return the files, sorted."""
+def write(folder: Path, date: str = "") -> list[Path]:
+    """Write one page a command into a folder, dated as given or of today; return the files, sorted."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, command in (("esgf-gossip", program), ("trust-admin", trust_program)):
         for context in contexts(command, name):
             path = folder / f"{context.command_path.replace(' ', '-')}.1"
-            path.write_text(page(context))
+            path.write_text(page(context, date))
             written.append(path)
     return sorted(written)
 
 
 if __name__ == "__main__":
-    for page in write(Path(sys.argv[1])):
-        print(page)
+    for written_page in write(Path(sys.argv[1]), *sys.argv[2:3]):
+        print(written_page)

@@ -190,6 +190,7 @@ def lay_out(stage: Path, version: str, maintainer: str, epoch_s: int) -> None:
     for unit in UNITS:
         shutil.copyfile(ROOT / "packaging" / unit, stage / "usr/lib/systemd/system" / unit)
     shutil.copyfile(HERE / "lintian-overrides", stage / "usr/share/lintian/overrides/esgf-gossip")
+    write_man_pages(stage / "usr/share/man/man1", epoch_s)
     share = stage / "usr/share/esgf-gossip"
     share.mkdir()
     shutil.copy(ROOT / "packaging/publisher-credentials", share)
@@ -206,6 +207,16 @@ def lay_out(stage: Path, version: str, maintainer: str, epoch_s: int) -> None:
     changes = f"esgf-gossip ({debian_version(version)}) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n"
     changes += f" -- {maintainer}  {date}\n"
     (documents / "changelog.gz").write_bytes(gzip.compress(changes.encode(), mtime=0))
+
+
+def write_man_pages(folder: Path, epoch_s: int) -> None:
+    """Write the man pages of all commands, compressed as Debian has them."""
+    folder.mkdir(parents=True)
+    date = run("date", "--utc", "+%Y-%m-%d", f"--date=@{epoch_s}").strip()
+    run(sys.executable, ROOT / "packaging/man_pages.py", folder, date)
+    for page in sorted(folder.iterdir()):
+        page.with_name(f"{page.name}.gz").write_bytes(gzip.compress(page.read_bytes(), mtime=0))
+        page.unlink()
 
 
 def checksums(stage: Path) -> str:

@@ -41,6 +41,7 @@ from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.storage.history import FILE_NAME as HISTORY
 from esgf_gossip.storage.list_files import ListFiles
 from esgf_gossip.storage.outputs import RegistrationFile
+from esgf_gossip.tasks.site_tasks import SiteTasks
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.statement import ENTRY as TRUST_ENTRY
 from esgf_gossip.views.federation import OwnState
@@ -149,6 +150,7 @@ class GossipService(Service):
         )
         outputs = config.outputs
         self._lists = ListFiles(outputs.directory, outputs.files, outputs.shard_form, outputs.drop_down)
+        self.tasks = SiteTasks(config, self, self._reactor, self._now_ms)
         self._judge = Judge(self._node.registry, self._node.standing, lambda: self._site.policy)
         self.archive = Archive(
             config.node.state / HISTORY,
@@ -203,6 +205,7 @@ class GossipService(Service):
         self.trust.on_statement = self._say
         self.trust.start(self._node, self._driver, self._database)
         self._driver.on_fatal = self._end
+        self.tasks.start()
 
     def _subjects(self) -> Subjects:
         """Return the services of those members that this node is to look at."""
@@ -238,6 +241,7 @@ class GossipService(Service):
             trust_alarms=tuple(self.trust.alarms),
             list_alarms=self._lists.alarms,
             history_error=self.archive.failure,
+            tasks=self.tasks.counts(),
         )
 
     # ----------------------------------------------------------------- stop
@@ -248,6 +252,7 @@ class GossipService(Service):
         if not self._is_open:
             return succeed(None)
         connections = self._driver.connections
+        self.tasks.stop()
         self._site.stop()
         self.trust.stop()
         self._driver.stop()
@@ -266,6 +271,8 @@ class GossipService(Service):
             return
         self._is_open = False
         # A start that failed half way has not made all of them.
+        if hasattr(self, "tasks"):
+            self.tasks.stop()
         if hasattr(self, "picture"):
             self.picture.stop()
         if hasattr(self, "archive"):
@@ -306,7 +313,12 @@ class GossipService(Service):
             # What needs a restart stays as it is until then, above all the name: a node that
             # took another node's name and key without a new start would speak for both.
             config = attrs.evolve(
-                wanted, node=config.node, gossip=config.gossip, http=config.http, outputs=config.outputs
+                wanted,
+                node=config.node,
+                gossip=config.gossip,
+                http=config.http,
+                outputs=config.outputs,
+                tasks=config.tasks,
             )
         self._reload_trust(config, outcome)
         self._reload_site(config, outcome)
@@ -316,6 +328,10 @@ class GossipService(Service):
             self.log.warn("reload: {line}", line=line)
         self.log.info("reloaded; changed: {changed}", changed=", ".join(outcome.changed) or "nothing")
         return succeed(attrs.asdict(outcome))
+
+    def rebuild_lists(self) -> list[str]:
+        """Write all output files anew; return which could not be written, and why."""
+        return self.picture.write_anew()
 
     def _reload_trust(self, config: Config, outcome: Reload) -> None:
         try:

@@ -76,6 +76,9 @@ class Commands(Seen, Protocol):
     def leave(self) -> Deferred[None]:
         """Leave the federation; fire when the peers know."""
 
+    def wake_tasks(self) -> None:
+        """Look at the folder of tasks now."""
+
     def on_view_changed(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call back whenever ``view()`` is another picture; return what ends that."""
 
@@ -140,6 +143,7 @@ class ControlProtocol(LineOnlyReceiver):
             "list": self._list,
             "trust": lambda _fields: self._commands.trust_report(),
             "reload": lambda _fields: self._commands.reload(),
+            "wake-tasks": lambda _fields: self._commands.wake_tasks(),
             "leave": self._leave,
             "stop": self._stop,
             "watch": self._watch,

@@ -1,0 +1,403 @@
+"""
+The task queue at work: looks at the folder, starts what is next, notes how it ended.
+
+In short turns of the reactor, each bounded whatever lies in the folder. What is on the disk leads: a task is in one
+folder at every instant, and done is what the journal says is done. Why it is so: docs/adr/0019.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Mapping
+from random import Random, SystemRandom
+from typing import Any, Final
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.error import AlreadyCalled, AlreadyCancelled
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from esgf_gossip.net.sparing import Sparing
+from esgf_gossip.sources.spool import CUR, DONE, FAILED, TMP, Spool, SpoolError
+from esgf_gossip.storage.task_journal import JournalError, TaskJournal
+from esgf_gossip.tasks.actions import ACTIONS, Action, Daemon, TaskRefusedError, TryAgainError
+from esgf_gossip.tasks.intake import POLL_S, TROUBLES, Intake
+from esgf_gossip.tasks.queue import Queue, Waiting, backoff_s
+from esgf_gossip.tasks.scan import Survey
+from esgf_gossip.tasks.task import FILE_BYTES, Task, TaskError, parse_task
+from esgf_gossip.views.node_json import utc_text
+from esgf_gossip.views.task_counts import TaskCounts
+
+# After the disk has failed.
+TROUBLE_S: Final = 5.0
+
+
+@attrs.frozen
+class Limits:
+    """
+    What the queue keeps and bears.
+
+    Args:
+        attempts: how often a task is tried.
+        keep: files that stay in done/, and in failed/.
+        keep_ms: how long.
+        interruptions: how often a task may be in hand when the daemon ends without order: then it is taken for the cause.
+    """
+
+    attempts: int = 5
+    keep: int = 1000
+    keep_ms: int = 30 * 24 * 60 * 60 * 1000
+    interruptions: int = 10
+
+
+class TaskRunner:
+    """
+    One queue, from ``start`` to ``stop``.
+
+    Args:
+        spool: the folder.
+        open_journal: opens the record of what is done.
+        daemon: what tasks may have done.
+        limits: what is kept and borne.
+        clock: the reactor, or a Clock in tests.
+        now_ms: Unix milliseconds.
+        actions: what tasks may ask for.
+        random: spreads the pauses.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        spool: Spool,
+        open_journal: Callable[[], TaskJournal],
+        daemon: Daemon,
+        limits: Limits,
+        clock: Any,
+        now_ms: Callable[[], int],
+        actions: Mapping[str, Action] = ACTIONS,
+        random: Random | None = None,
+    ) -> None:
+        self._spool: Final = spool
+        self._open_journal: Final = open_journal
+        self._daemon: Final = daemon
+        self._limits: Final = limits
+        self._clock: Final = clock
+        self._now_ms: Final = now_ms
+        self._actions: Final = actions
+        self._arguments: Final = {name: action.arguments for name, action in actions.items()}
+        self._random: Final = random or SystemRandom()
+        self._queue: Final = Queue()
+        self._journal: TaskJournal | None = None
+        self._running: Final[dict[str, Deferred[Any]]] = {}
+        self._survey: Survey | None = None
+        self._surveys_due: Final[deque[str]] = deque((FAILED, DONE, TMP))
+        self._failed_ns = 0
+        self._polled_at_s = float("-inf")
+        self._done = self._failed_count = self._done_kept = 0
+        self._failures: tuple[Any, ...] = ()
+        self._error = ""
+        self._has_failed = False
+        self._call: Any = None
+        self._is_started = False
+        self._sparing: Final = Sparing(clock, self._tell_left_out)
+        self._intake: Final = Intake(spool, self._queue, self._arguments, clock, now_ms, self._refused)
+
+    # ----------------------------------------------------------------- from outside
+
+    def start(self) -> None:
+        """Begin; what is wrong with the disk shows in ``counts`` and is tried again."""
+        self._is_started = True
+        self._turn()
+
+    def stop(self) -> None:
+        """Start nothing more; what runs is cancelled, and done by the next run."""
+        if not self._is_started:
+            return
+        self._is_started = False
+        self._cancel_call()
+        self._sparing.stop()
+        for running in tuple(self._running.values()):
+            running.cancel()
+        # An orderly end: nobody is to take them for interrupted.
+        with contextlib.suppress(OSError):
+            for name in self._queue.resting_claimed():
+                self._spool.give_back(name)
+        self._intake.close()
+        if self._survey is not None:
+            self._survey.close()
+        if self._journal is not None:
+            self._journal.close()
+        self._spool.unlock()
+
+    def wake(self) -> None:
+        """Look at the folder now."""
+        self._intake.look_now()
+        if self._is_started and not self._error:
+            self._turn_in(0.0)
+
+    def counts(self) -> TaskCounts:
+        """Return the queue in numbers."""
+        oldest = [ns for ns in (self._queue.oldest_ns(), self._intake.oldest_ns()) if ns is not None]
+        alarms = []
+        if self._failed_count:
+            alarms.append(f"{self._failed_count} failed; esgf-gossip task list says why")
+        if self._intake.immovable:
+            name, why = next(iter(self._intake.immovable.items()))
+            alarms.append(
+                f"{len(self._intake.immovable)} cannot be moved out of new/, one is {name!r}: {why}"
+            )
+        return TaskCounts(
+            waiting=len(self._queue) - self._queue.running + self._intake.waiting,
+            running=self._queue.running,
+            done=self._done,
+            failed=self._failed_count,
+            oldest_age_s=max(self._now_ms() - min(oldest) // 10**6, 0) // 1000 if oldest else 0,
+            error=self._error,
+            alarms=tuple(alarms),
+            failures=self._failures,
+        )
+
+    # ----------------------------------------------------------------- turns
+
+    def _turn(self) -> None:
+        self._call = None
+        if not self._is_started:
+            return
+        try:
+            has_more = self._work()
+        except (JournalError, OSError) as error:
+            self._fail(error)
+            after_s = TROUBLE_S
+        except Exception:  # noqa: BLE001 - a fault of ours must not end the queue
+            self.log.failure("a turn of the task queue failed")
+            after_s = TROUBLE_S
+        else:
+            rest_s = self._queue.wait_s(self._clock.seconds())
+            after_s = 0.0 if has_more else min(POLL_S, POLL_S if rest_s is None else rest_s)
+        self._turn_in(TROUBLE_S if self._error else after_s)
+
+    def _turn_in(self, after_s: float) -> None:
+        # A task that ended at once may have asked for the next turn, or have stopped us.
+        self._cancel_call()
+        if self._is_started:
+            self._call = self._clock.callLater(after_s, self._turn)
+
+    def _cancel_call(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            with contextlib.suppress(AlreadyCalled, AlreadyCancelled):
+                call.cancel()
+
+    def _work(self) -> bool:
+        """Do a bounded piece of everything there is to do; tell whether there is more."""
+        self._has_failed = False
+        self._open()
+        self._poll()
+        self._intake.step()
+        if self._intake.may_start:
+            task = self._queue.next(self._clock.seconds())
+            if task is not None:
+                self._try(task)
+        self._tidy()
+        if self._error and not self._has_failed:
+            # Something went through to the disk again.
+            self.log.info("tasks go on")
+            self._error = ""
+        return bool(
+            self._intake.is_busy
+            or self._survey is not None
+            or self._queue.wait_s(self._clock.seconds()) == 0.0
+        )
+
+    def _fail(self, error: Exception) -> None:
+        where = getattr(error, "filename", None) or self._spool.path
+        what = (
+            str(error) if isinstance(error, JournalError) else f"{where}: {getattr(error, 'strerror', error)}"
+        )
+        self._has_failed = True
+        if not self._error:
+            self.log.critical("tasks wait: {what}; they go on when the disk works again", what=what)
+        self._error = what
+
+    @property
+    def _record(self) -> TaskJournal:
+        if self._journal is None:
+            raise JournalError(f"{self._spool.path}: the queue is not open")
+        return self._journal
+
+    def _open(self) -> None:
+        if self._journal is None:
+            self._spool.make()
+            self._spool.lock()
+            self._journal = self._open_journal()
+            self._done = self._journal.count_done()
+
+    def _poll(self) -> None:
+        now_s = self._clock.seconds()
+        if now_s - self._polled_at_s < POLL_S:
+            return
+        self._polled_at_s = now_s
+        self._intake.poll()
+        failed_ns = self._spool.changed_ns(FAILED)
+        if failed_ns != self._failed_ns and FAILED not in self._surveys_due:
+            self._surveys_due.append(FAILED)
+        self._failed_ns = failed_ns
+
+    # ----------------------------------------------------------------- one task
+
+    def _try(self, task: Waiting) -> None:
+        try:
+            self._begin(task)
+        except (JournalError, OSError) as error:
+            is_claimed = self._spool.holds(CUR, task.name)
+            if isinstance(error, OSError) and error.errno not in TROUBLES and not is_claimed:
+                self._intake.immovable[task.name] = str(error.strerror)
+                self._queue.finish(task.name)
+                return
+            self._queue.rest(task.name, self._clock.seconds(), 0.0, is_claimed=is_claimed)
+            raise
+
+    def _begin(self, waiting: Waiting) -> None:
+        name = waiting.name
+        if not waiting.is_claimed and not self._spool.claim(name):
+            self._queue.finish(name)
+            return
+        try:
+            content = self._spool.read(CUR, name, FILE_BYTES)
+            task = parse_task(content, name, self._arguments)
+            if (task.id, task.key) != (waiting.id, waiting.key):
+                raise TaskError("was changed while it waited; write it whole in tmp/ and rename it into new/")
+        except FileNotFoundError:
+            self._queue.finish(name)
+            return
+        except (SpoolError, TaskError) as fault:
+            self._give_up(waiting, str(fault))
+            return
+        done = self._record.done(task.id, content)
+        if done is not None:
+            other = "" if done.is_same else "; that file said something else"
+            reason = f"a task of this id was done already at {utc_text(done.at_ms)}{other}"
+            self._spool.put_aside(name, CUR, DONE, reason)
+            self._leave(name)
+            if self._sparing.allows("tasks done before"):
+                self.log.warn("task {name} is not done again: {reason}", name=name, reason=reason)
+            return
+        if name in self._intake.interrupted:
+            count = self._record.add_interruption(task.id)
+            self._intake.interrupted.discard(name)
+            if count >= self._limits.interruptions:
+                self._give_up(
+                    waiting, f"the daemon ended {count} times while it ran; it is taken for the cause"
+                )
+                return
+        self._run(waiting, task, content)
+
+    def _run(self, waiting: Waiting, task: Task, content: bytes) -> None:
+        action = self._actions[task.action]
+        running = maybeDeferred(action.run, self._daemon, task.arguments)
+        self._running[waiting.name] = running
+        running.addTimeout(action.timeout_s, self._clock)
+        running.addBoth(self._forget_running, waiting.name)
+        running.addCallbacks(self._succeeded, self._failed, (waiting, task, content), None, (waiting, task))
+        running.addErrback(self._disk_failed, waiting)
+        running.addErrback(lambda failure: self.log.failure("a task of the queue ended badly", failure))
+
+    def _forget_running(self, result: Any, name: str) -> Any:
+        self._running.pop(name, None)
+        return result
+
+    def _succeeded(self, write: Any, waiting: Waiting, task: Task, content: bytes) -> None:
+        self._record.complete(task.id, content, self._now_ms(), write)
+        self._done += 1
+        self._spool.put_aside(waiting.name, CUR, DONE)
+        self._leave(waiting.name)
+        if self._sparing.allows("tasks done"):
+            self.log.info("task {name} is done: {action}", name=waiting.name, action=task.action)
+
+    def _failed(self, failure: Failure, waiting: Waiting, task: Task) -> None:
+        if not self._is_started and failure.check(CancelledError):
+            self._spool.give_back(waiting.name)
+            return
+        reason = self._reason(failure, task)
+        count = self._limits.attempts
+        if not failure.check(TaskRefusedError):
+            count = self._record.add_failure(task.id)
+        if count >= self._limits.attempts:
+            self._give_up(waiting, reason)
+            if self._sparing.allows("failed tasks"):
+                self.log.warn("task {name} has failed: {reason}", name=waiting.name, reason=reason)
+            return
+        after_s = backoff_s(count, self._random)
+        if self._sparing.allows("tasks tried again"):
+            self.log.info(
+                "task {name} is tried again in {after} s: {reason}",
+                name=waiting.name,
+                after=round(after_s, 1),
+                reason=reason,
+            )
+        self._queue.rest(waiting.name, self._clock.seconds(), after_s)
+        self._turn_in(0.0)
+
+    def _refused(self, name: str, reason: str) -> None:
+        if self._sparing.allows("refused tasks"):
+            self.log.warn("task {name} is refused: {reason}", name=name, reason=reason)
+
+    def _tell_left_out(self, subject: str, count: int) -> None:
+        self.log.warn("{count} more lines on {subject} within a minute", count=count, subject=subject)
+
+    def _reason(self, failure: Failure, task: Task) -> str:
+        if failure.check(TaskRefusedError, TryAgainError):
+            return str(failure.value)
+        error: BaseException = failure.value
+        if isinstance(error, OSError) and error.strerror:
+            return f"{error.filename or task.action}: {error.strerror}"
+        return f"{type(error).__name__}: {error}"
+
+    def _disk_failed(self, failure: Failure, waiting: Waiting) -> None:
+        failure.trap(JournalError, OSError)
+        if not self._is_started:
+            return
+        self._fail(failure.value)
+        if self._queue.is_running(waiting.name):
+            self._queue.rest(waiting.name, self._clock.seconds(), 0.0)
+        self._turn_in(TROUBLE_S)
+
+    def _give_up(self, waiting: Waiting, reason: str) -> None:
+        # First the counts: who tries it again begins anew, whatever happens in between.
+        self._record.forget_tries(waiting.id)
+        self._spool.put_aside(waiting.name, CUR, FAILED, reason)
+        self._leave(waiting.name)
+
+    def _leave(self, name: str) -> None:
+        self._queue.finish(name)
+        self._intake.left(name)
+        self._done_kept += 1
+        self._turn_in(0.0)
+
+    # ----------------------------------------------------------------- tidying
+
+    def _tidy(self) -> None:
+        if self._survey is None:
+            if self._done_kept >= max(self._limits.keep // 4, 1) and DONE not in self._surveys_due:
+                self._surveys_due.append(DONE)
+            if not self._surveys_due:
+                return
+            folder = self._surveys_due.popleft()
+            if folder == DONE:
+                self._done_kept = 0
+            self._survey = Survey(
+                self._spool,
+                folder,
+                self._limits.keep,
+                self._limits.keep_ms * 10**6,
+                self._now_ms() * 10**6,
+            )
+        survey = self._survey
+        survey.step()
+        if survey.is_over:
+            self._survey = None
+            if survey.folder == FAILED:
+                self._failed_count, self._failures = survey.count, survey.newest

@@ -19,7 +19,7 @@ from helpers.config import a_node_toml
 
 COMMANDS = [
     *("demo", "init", "check", "run", "status", "nodes", "services", "show", "explain", "history", "watch"),
-    *("reload", "spotcheck", "stop", "leave"),
+    *("reload", "spotcheck", "task", "stop", "leave"),
 ]
 
 

@@ -36,6 +36,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "watch": ("node_commands", "watch", "Follow what happens, live."),
     "reload": ("node_commands", "reload", "Read properties, trust and configuration again."),
     "spotcheck": ("spotcheck", "spotcheck", "Say which reader breaks on a registration.xml."),
+    "task": ("tasks", "task", "Hand in tasks for the daemon, and see how they stand."),
     "stop": ("node_commands", "stop", "Stop the daemon in good order."),
     "leave": ("node_commands", "leave", "Leave the federation and stop."),
 }

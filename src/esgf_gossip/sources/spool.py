@@ -79,6 +79,10 @@ class Spool:
         self._owners: Final = frozenset({0, os.geteuid(), *owners})
         self._lock: int | None = None
 
+    def is_accepted(self, owner: int) -> bool:
+        """Tell whether files of that user are taken."""
+        return owner in self._owners
+
     def make(self) -> None:
         """
         Make the folders that are not there.
@@ -157,7 +161,7 @@ class Spool:
             with os.fdopen(descriptor, "rb") as file:
                 found = os.fstat(descriptor)
                 _refuse_kind(found.st_mode)
-                if found.st_uid not in self._owners:
+                if not self.is_accepted(found.st_uid):
                     raise SpoolError(
                         f"belongs to user {found.st_uid}, whose tasks are not taken; name the user as users under [tasks]"
                     )

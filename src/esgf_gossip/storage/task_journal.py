@@ -84,7 +84,8 @@ class TaskJournal:
     """
     The file as the daemon writes it.
 
-    Not thread-safe; calls take milliseconds (an fsync each) and are made from the reactor.
+    ``done`` and ``count_done`` read, by a connection of their own, and wait for no write. All others write, with an
+    fsync that may take long: one thread calls them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -96,12 +97,14 @@ class TaskJournal:
         """
         self.path: Final = path
         self._connection: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
         self._connection = self._guard(self._open)
+        self._reader = self._guard(self._open_reader)
 
     def _open(self) -> sqlite3.Connection:
         # Private from its first instant, as the registry; SQLite's own files take its mode.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        connection = sqlite3.connect(self.path, timeout=0.5, isolation_level=None)
+        connection = sqlite3.connect(self.path, timeout=0.5, isolation_level=None, check_same_thread=False)
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > _SCHEMA_VERSION:
@@ -116,6 +119,15 @@ class TaskJournal:
             connection.close()
             raise
         return connection
+
+    def _open_reader(self) -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"{self.path.as_uri()}?mode=ro",
+            uri=True,
+            timeout=0.5,
+            isolation_level=None,
+            check_same_thread=False,
+        )
 
     def _guard(self, work: Callable[[], T]) -> T:
         try:
@@ -134,11 +146,18 @@ class TaskJournal:
             raise JournalError(f"{self.path}: closed already")
         return self._connection
 
+    @property
+    def _open_reading(self) -> sqlite3.Connection:
+        if self._reader is None:
+            raise JournalError(f"{self.path}: closed already")
+        return self._reader
+
     def close(self) -> None:
         """Close the file; twice does no harm."""
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
+        for connection in (self._reader, self._connection):
+            if connection is not None:
+                connection.close()
+        self._reader = self._connection = None
 
     def done(self, task_id: str, content: bytes) -> Done | None:
         """
@@ -148,7 +167,7 @@ class TaskJournal:
             JournalError: the file cannot be read.
         """
         query = "SELECT at_ms, sha256 FROM done WHERE id = ?"
-        row = self._guard(lambda: self._open_connection.execute(query, (task_id,)).fetchone())
+        row = self._guard(lambda: self._open_reading.execute(query, (task_id,)).fetchone())
         return None if row is None else Done(row[0], row[1] == hashlib.sha256(content).digest())
 
     def complete(
@@ -221,7 +240,7 @@ class TaskJournal:
             JournalError: the file cannot be read.
         """
         query = "SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = 'done'"
-        return int(self._guard(lambda: self._open_connection.execute(query).fetchone())[0])
+        return int(self._guard(lambda: self._open_reading.execute(query).fetchone())[0])
 
     def trim(self, now_ms: int) -> bool:
         """
@@ -259,9 +278,10 @@ def read_notes(path: Path, most: int) -> list[NoteLine]:
         return []
     try:
         with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0.5)) as found:
-            rows = found.execute(
-                "SELECT at_ms, id, text FROM notes ORDER BY number DESC LIMIT ?", (most,)
-            ).fetchall()
+            # 0: a daemon is just making it.
+            (version,) = found.execute("PRAGMA user_version").fetchone()
+            query = "SELECT at_ms, id, text FROM notes ORDER BY number DESC LIMIT ?"
+            rows = found.execute(query, (most,)).fetchall() if version else []
     except sqlite3.Error as error:
         raise _explained(path, error) from None
     return [NoteLine(*row) for row in reversed(rows)]

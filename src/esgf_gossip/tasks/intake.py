@@ -90,11 +90,6 @@ class Intake:
         return self._scan is not None or bool(self._found)
 
     @property
-    def may_start(self) -> bool:
-        """Tell whether the order is known: what an earlier run had begun comes first, however it is found."""
-        return self._is_recovered or not self.is_busy
-
-    @property
     def waiting(self) -> int:
         """Count what is found and not in the queue."""
         return len(self._found) + self.beyond

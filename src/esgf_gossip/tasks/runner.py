@@ -9,21 +9,27 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from random import Random, SystemRandom
 from typing import Any, Final
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import (
+    Deferred,
+    TimeoutError,  # noqa: A004 - addTimeout's own
+    inlineCallbacks,
+    maybeDeferred,
+)
 from twisted.internet.error import AlreadyCalled, AlreadyCancelled
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from esgf_gossip.net.sparing import Sparing
 from esgf_gossip.sources.spool import CUR, DONE, FAILED, TMP, Spool, SpoolError
-from esgf_gossip.storage.task_journal import JournalError, TaskJournal
+from esgf_gossip.storage.task_journal import Done, JournalError, TaskJournal
 from esgf_gossip.tasks.actions import ACTIONS, Action, Daemon, TaskRefusedError, TryAgainError
 from esgf_gossip.tasks.intake import POLL_S, TROUBLES, Intake
+from esgf_gossip.tasks.journal_thread import AtOnce, JournalThread
 from esgf_gossip.tasks.queue import Queue, Waiting, backoff_s
 from esgf_gossip.tasks.scan import Survey
 from esgf_gossip.tasks.task import FILE_BYTES, Task, TaskError, parse_task
@@ -61,6 +67,7 @@ class TaskRunner:
         open_journal: opens the record of what is done.
         daemon: what tasks may have done.
         limits: what is kept and borne.
+        thread: writes into the record.
         clock: the reactor, or a Clock in tests.
         now_ms: Unix milliseconds.
         actions: what tasks may ask for.
@@ -75,6 +82,7 @@ class TaskRunner:
         open_journal: Callable[[], TaskJournal],
         daemon: Daemon,
         limits: Limits,
+        thread: JournalThread | AtOnce,
         clock: Any,
         now_ms: Callable[[], int],
         actions: Mapping[str, Action] = ACTIONS,
@@ -84,6 +92,7 @@ class TaskRunner:
         self._open_journal: Final = open_journal
         self._daemon: Final = daemon
         self._limits: Final = limits
+        self._thread: Final = thread
         self._clock: Final = clock
         self._now_ms: Final = now_ms
         self._actions: Final = actions
@@ -99,7 +108,8 @@ class TaskRunner:
         self._done = self._failed_count = self._done_kept = 0
         self._failures: tuple[Any, ...] = ()
         self._error = ""
-        self._has_failed = False
+        # In this turn; and in a write that the next task has not yet shown to go through.
+        self._has_failed = self._is_disk_bad = False
         self._call: Any = None
         self._is_started = False
         self._sparing: Final = Sparing(clock, self._tell_left_out)
@@ -128,6 +138,7 @@ class TaskRunner:
         self._intake.close()
         if self._survey is not None:
             self._survey.close()
+        self._thread.stop()
         if self._journal is not None:
             self._journal.close()
         self._spool.unlock()
@@ -197,12 +208,13 @@ class TaskRunner:
         self._open()
         self._poll()
         self._intake.step()
-        if self._intake.may_start:
-            task = self._queue.next(self._clock.seconds())
-            if task is not None:
-                self._try(task)
+        task = self._queue.next(self._clock.seconds())
+        if task is not None:
+            doing = self._do(task)
+            doing.addErrback(self._disk_failed, task)
+            doing.addErrback(lambda failure: self.log.failure("a task of the queue ended badly", failure))
         self._tidy()
-        if self._error and not self._has_failed:
+        if self._error and not self._has_failed and not (self._is_disk_bad and len(self._queue)):
             # Something went through to the disk again.
             self.log.info("tasks go on")
             self._error = ""
@@ -248,19 +260,8 @@ class TaskRunner:
 
     # ----------------------------------------------------------------- one task
 
-    def _try(self, task: Waiting) -> None:
-        try:
-            self._begin(task)
-        except (JournalError, OSError) as error:
-            is_claimed = self._spool.holds(CUR, task.name)
-            if isinstance(error, OSError) and error.errno not in TROUBLES and not is_claimed:
-                self._intake.immovable[task.name] = str(error.strerror)
-                self._queue.finish(task.name)
-                return
-            self._queue.rest(task.name, self._clock.seconds(), 0.0, is_claimed=is_claimed)
-            raise
-
-    def _begin(self, waiting: Waiting) -> None:
+    @inlineCallbacks
+    def _do(self, waiting: Waiting) -> Generator[Deferred[Any], Any, None]:
         name = waiting.name
         if not waiting.is_claimed and not self._spool.claim(name):
             self._queue.finish(name)
@@ -274,71 +275,107 @@ class TaskRunner:
             self._queue.finish(name)
             return
         except (SpoolError, TaskError) as fault:
-            self._give_up(waiting, str(fault))
+            yield self._give_up(waiting, str(fault))
             return
         done = self._record.done(task.id, content)
         if done is not None:
-            other = "" if done.is_same else "; that file said something else"
-            reason = f"a task of this id was done already at {utc_text(done.at_ms)}{other}"
-            self._spool.put_aside(name, CUR, DONE, reason)
-            self._leave(name)
-            if self._sparing.allows("tasks done before"):
-                self.log.warn("task {name} is not done again: {reason}", name=name, reason=reason)
+            self._leave_done(name, done)
             return
         if name in self._intake.interrupted:
-            count = self._record.add_interruption(task.id)
+            count = yield self._thread.write(self._record.add_interruption, task.id)
             self._intake.interrupted.discard(name)
             if count >= self._limits.interruptions:
-                self._give_up(
-                    waiting, f"the daemon ended {count} times while it ran; it is taken for the cause"
-                )
+                reason = f"the daemon ended {count} times while it ran; it is taken for the cause"
+                yield self._give_up(waiting, reason)
                 return
-        self._run(waiting, task, content)
-
-    def _run(self, waiting: Waiting, task: Task, content: bytes) -> None:
-        action = self._actions[task.action]
-        running = maybeDeferred(action.run, self._daemon, task.arguments)
-        self._running[waiting.name] = running
-        running.addTimeout(action.timeout_s, self._clock)
-        running.addBoth(self._forget_running, waiting.name)
-        running.addCallbacks(self._succeeded, self._failed, (waiting, task, content), None, (waiting, task))
-        running.addErrback(self._disk_failed, waiting)
-        running.addErrback(lambda failure: self.log.failure("a task of the queue ended badly", failure))
-
-    def _forget_running(self, result: Any, name: str) -> Any:
-        self._running.pop(name, None)
-        return result
-
-    def _succeeded(self, write: Any, waiting: Waiting, task: Task, content: bytes) -> None:
-        self._record.complete(task.id, content, self._now_ms(), write)
-        self._done += 1
-        self._spool.put_aside(waiting.name, CUR, DONE)
-        self._leave(waiting.name)
-        if self._sparing.allows("tasks done"):
-            self.log.info("task {name} is done: {action}", name=waiting.name, action=task.action)
-
-    def _failed(self, failure: Failure, waiting: Waiting, task: Task) -> None:
-        if not self._is_started and failure.check(CancelledError):
-            self._spool.give_back(waiting.name)
+        try:
+            write = yield self._act(name, task)
+            yield self._thread.write(self._record.complete, task.id, content, self._now_ms(), write)
+        except JournalError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever an action raises is a failure of its task
+            yield self._failed(error, waiting, task)
             return
-        reason = self._reason(failure, task)
+        self._done += 1
+        self._spool.put_aside(name, CUR, DONE)
+        self._leave(name)
+        if self._sparing.allows("tasks done"):
+            self.log.info("task {name} is done: {action}", name=name, action=task.action)
+
+    def _act(self, name: str, task: Task) -> Deferred[Any]:
+        action = self._actions[task.action]
+        acting = maybeDeferred(action.run, self._daemon, task.arguments)
+        self._running[name] = acting
+        acting.addTimeout(action.timeout_s, self._clock)
+
+        def forget(result: Any) -> Any:
+            del self._running[name]
+            return result
+
+        return acting.addBoth(forget)
+
+    def _leave_done(self, name: str, done: Done) -> None:
+        other = "" if done.is_same else "; that file said something else"
+        reason = f"a task of this id was done already at {utc_text(done.at_ms)}{other}"
+        self._spool.put_aside(name, CUR, DONE, reason)
+        self._leave(name)
+        if self._sparing.allows("tasks done before"):
+            self.log.warn("task {name} is not done again: {reason}", name=name, reason=reason)
+
+    @inlineCallbacks
+    def _failed(self, error: Exception, waiting: Waiting, task: Task) -> Generator[Deferred[Any], Any, None]:
+        name = waiting.name
+        if not self._is_started:
+            # Cancelled by us: it goes back to where the next daemon finds it.
+            self._spool.give_back(name)
+            return
+        reason = _reason(error, task)
         count = self._limits.attempts
-        if not failure.check(TaskRefusedError):
-            count = self._record.add_failure(task.id)
+        if not isinstance(error, TaskRefusedError):
+            count = yield self._thread.write(self._record.add_failure, task.id)
         if count >= self._limits.attempts:
-            self._give_up(waiting, reason)
+            yield self._give_up(waiting, reason)
             if self._sparing.allows("failed tasks"):
-                self.log.warn("task {name} has failed: {reason}", name=waiting.name, reason=reason)
+                self.log.warn("task {name} has failed: {reason}", name=name, reason=reason)
             return
         after_s = backoff_s(count, self._random)
+        self._queue.rest(name, self._clock.seconds(), after_s)
+        self._turn_in(0.0)
         if self._sparing.allows("tasks tried again"):
             self.log.info(
                 "task {name} is tried again in {after} s: {reason}",
-                name=waiting.name,
+                name=name,
                 after=round(after_s, 1),
                 reason=reason,
             )
-        self._queue.rest(waiting.name, self._clock.seconds(), after_s)
+
+    @inlineCallbacks
+    def _give_up(self, waiting: Waiting, reason: str) -> Generator[Deferred[Any], Any, None]:
+        # First the counts: who tries it again begins anew, whatever happens in between.
+        yield self._thread.write(self._record.forget_tries, waiting.id)
+        self._spool.put_aside(waiting.name, CUR, FAILED, reason)
+        self._leave(waiting.name)
+
+    def _disk_failed(self, failure: Failure, waiting: Waiting) -> None:
+        failure.trap(JournalError, OSError)
+        if not self._is_started:
+            return
+        name, error = waiting.name, failure.value
+        is_claimed = self._spool.holds(CUR, name)
+        if isinstance(error, OSError) and error.errno not in TROUBLES and not is_claimed:
+            self._intake.immovable[name] = str(error.strerror)
+            self._queue.finish(name)
+            return
+        self._fail(error)
+        self._is_disk_bad = True
+        self._queue.rest(name, self._clock.seconds(), 0.0, is_claimed=is_claimed)
+        self._turn_in(TROUBLE_S)
+
+    def _leave(self, name: str) -> None:
+        self._is_disk_bad = False
+        self._queue.finish(name)
+        self._intake.left(name)
+        self._done_kept += 1
         self._turn_in(0.0)
 
     def _refused(self, name: str, reason: str) -> None:
@@ -347,35 +384,6 @@ class TaskRunner:
 
     def _tell_left_out(self, subject: str, count: int) -> None:
         self.log.warn("{count} more lines on {subject} within a minute", count=count, subject=subject)
-
-    def _reason(self, failure: Failure, task: Task) -> str:
-        if failure.check(TaskRefusedError, TryAgainError):
-            return str(failure.value)
-        error: BaseException = failure.value
-        if isinstance(error, OSError) and error.strerror:
-            return f"{error.filename or task.action}: {error.strerror}"
-        return f"{type(error).__name__}: {error}"
-
-    def _disk_failed(self, failure: Failure, waiting: Waiting) -> None:
-        failure.trap(JournalError, OSError)
-        if not self._is_started:
-            return
-        self._fail(failure.value)
-        if self._queue.is_running(waiting.name):
-            self._queue.rest(waiting.name, self._clock.seconds(), 0.0)
-        self._turn_in(TROUBLE_S)
-
-    def _give_up(self, waiting: Waiting, reason: str) -> None:
-        # First the counts: who tries it again begins anew, whatever happens in between.
-        self._record.forget_tries(waiting.id)
-        self._spool.put_aside(waiting.name, CUR, FAILED, reason)
-        self._leave(waiting.name)
-
-    def _leave(self, name: str) -> None:
-        self._queue.finish(name)
-        self._intake.left(name)
-        self._done_kept += 1
-        self._turn_in(0.0)
 
     # ----------------------------------------------------------------- tidying
 
@@ -401,3 +409,13 @@ class TaskRunner:
             self._survey = None
             if survey.folder == FAILED:
                 self._failed_count, self._failures = survey.count, survey.newest
+
+
+def _reason(error: Exception, task: Task) -> str:
+    if isinstance(error, TaskRefusedError | TryAgainError):
+        return str(error)
+    if isinstance(error, TimeoutError):
+        return f"{task.action} did not end in time"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or task.action}: {error.strerror}"
+    return f"{type(error).__name__}: {error}"

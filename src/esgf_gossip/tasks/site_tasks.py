@@ -12,6 +12,7 @@ from esgf_gossip.config import Config
 from esgf_gossip.sources.spool import Spool
 from esgf_gossip.storage.task_journal import FILE_NAME, TaskJournal
 from esgf_gossip.tasks.actions import Daemon
+from esgf_gossip.tasks.journal_thread import JournalThread
 from esgf_gossip.tasks.runner import Limits, TaskRunner
 from esgf_gossip.views.task_counts import TaskCounts
 
@@ -40,6 +41,7 @@ class SiteTasks:
                 lambda: TaskJournal(config.node.state / FILE_NAME),
                 daemon,
                 Limits(tasks.attempts, tasks.keep, tasks.keep_days * DAY_MS),
+                JournalThread(reactor),
                 reactor,
                 now_ms,
             )

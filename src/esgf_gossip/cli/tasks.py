@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import json
-import os
 import secrets
 import sys
 import time
@@ -25,7 +24,18 @@ from esgf_gossip.cli.options import common_options, config_option, json_option
 from esgf_gossip.cli.tables import local_text, print_json, print_table
 from esgf_gossip.config import Config, load
 from esgf_gossip.files import read_file
-from esgf_gossip.sources.spool import CUR, DONE, FAILED, NEW, REASON, Found, Spool, SpoolError, new_name
+from esgf_gossip.sources.spool import (
+    CUR,
+    DONE,
+    FAILED,
+    NEW,
+    REASON,
+    Found,
+    Spool,
+    SpoolError,
+    new_name,
+    shown,
+)
 from esgf_gossip.storage.task_journal import FILE_NAME, JournalError, read_notes
 from esgf_gossip.tasks.actions import ACTIONS, ARGUMENTS
 from esgf_gossip.tasks.task import FILE_BYTES, Task, TaskError, parse_task
@@ -194,7 +204,7 @@ def _row(spool: Spool, state: str, folder: str, found: Found) -> dict[str, Any]:
     read = _read(spool, folder, found.name)
     since_ns = found.written_ns if folder in (NEW, CUR) else found.moved_ns
     return {
-        "name": os.fsencode(found.name).decode(errors="replace"),
+        "name": shown(found.name),
         "state": state,
         "since": utc_text(since_ns // 10**6),
         "id": "" if read is None else read.id,
@@ -329,11 +339,11 @@ def _find(spool: Spool, wanted: str, folders: Sequence[str]) -> tuple[str, str]:
 
 
 def _tell(what: str, names: Sequence[str], *, json_output: bool) -> None:
-    shown = [os.fsencode(name).decode(errors="replace") for name in names]
+    told = [shown(name) for name in names]
     if json_output:
-        print_json(shown)
+        print_json(told)
         return
-    for name in shown:
+    for name in told:
         click.echo(printable(f"{what}: {name}"))
-    if not shown:
+    if not told:
         click.echo("nothing failed")

@@ -299,9 +299,9 @@ class Spool:
         return safe
 
 
-def is_task_name(name: str) -> bool:
-    """Tell whether a file may be called so."""
-    return bool(_NAME.fullmatch(name)) and not name.endswith(REASON)
+def shown(name: str) -> str:
+    """Return a name as a text: it may hold bytes that are none."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def new_name(now_ns: int | None = None) -> str:

@@ -25,7 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from esgf_gossip.net.sparing import Sparing
-from esgf_gossip.sources.spool import CUR, DONE, FAILED, TMP, Spool, SpoolError
+from esgf_gossip.sources.spool import CUR, DONE, FAILED, TMP, Spool, SpoolError, shown
 from esgf_gossip.storage.task_journal import Done, JournalError, TaskJournal
 from esgf_gossip.tasks.actions import ACTIONS, Action, Daemon, TaskRefusedError, TryAgainError
 from esgf_gossip.tasks.intake import POLL_S, TROUBLES, Intake
@@ -380,7 +380,7 @@ class TaskRunner:
 
     def _refused(self, name: str, reason: str) -> None:
         if self._sparing.allows("refused tasks"):
-            self.log.warn("task {name} is refused: {reason}", name=name, reason=reason)
+            self.log.warn("task {name} is refused: {reason}", name=shown(name), reason=reason)
 
     def _tell_left_out(self, subject: str, count: int) -> None:
         self.log.warn("{count} more lines on {subject} within a minute", count=count, subject=subject)
@@ -409,6 +409,14 @@ class TaskRunner:
             self._survey = None
             if survey.folder == FAILED:
                 self._failed_count, self._failures = survey.count, survey.newest
+            elif survey.folder == DONE:
+                self._trim()
+
+    def _trim(self) -> None:
+        trimmed = self._thread.write(self._record.trim, self._now_ms())
+        trimmed.addCallback(lambda has_more: self._trim() if has_more and self._is_started else None)
+        # A disk that is full shows itself with the next task; old ids harm nobody meanwhile.
+        trimmed.addErrback(lambda failure: failure.trap(JournalError) and None)
 
 
 def _reason(error: Exception, task: Task) -> str:

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Generator
 from typing import Final
 
-from esgf_gossip.sources.spool import FAILED, REASON, TMP, Found, Spool
+from esgf_gossip.sources.spool import FAILED, REASON, TMP, Found, Spool, shown
 from esgf_gossip.views.task_counts import FailedTask
 
 # Of one step: some hundred microseconds.
@@ -133,7 +133,7 @@ class Survey:
         self.count = len(kept)
         if self.folder == FAILED:
             self.newest = tuple(
-                FailedTask(name, moved_ns // 10**6, self._spool.reason(FAILED, name))
+                FailedTask(shown(name), moved_ns // 10**6, self._spool.reason(FAILED, name))
                 for moved_ns, name in kept[:FAILURES_SHOWN]
             )
         names = {name for _, name in kept}

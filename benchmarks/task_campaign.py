@@ -80,7 +80,6 @@ def full_disk(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
         eventually(lambda: daemon.status().get("error"), "an alarm")
         alarm = daemon.status()["error"]
         while_full = len(daemon.notes())
-        # Killed with a full disk too: the next one begins with it.
         filler.unlink()
         freed_s = time.monotonic()
         eventually(daemon.is_idle, "it goes on", LONG_S)
@@ -171,7 +170,7 @@ def bomb(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
         subprocess.run(["kill", "-CONT", str(daemon.federation.process_id(daemon.host))], check=True)
         begun_s = time.monotonic()
         with Latency(url) as flooded:
-            eventually(lambda: not daemon.names(NEW), "the flood is gone", LONG_S)
+            eventually(daemon.has_taken_all, "the flood is gone", LONG_S)
         seconds = time.monotonic() - begun_s
         eventually(daemon.is_idle, "all is done")
         eventually(

@@ -83,9 +83,14 @@ class TaskDaemon:
         """Name the task files in a folder."""
         return [name for name in os.listdir(self.folder / folder) if not name.endswith(REASON)]
 
+    def has_taken_all(self) -> bool:
+        """Tell whether nothing waits, however much does."""
+        with os.scandir(self.folder / NEW) as names:
+            return next(names, None) is None
+
     def is_idle(self) -> bool:
         """Tell whether nothing waits and nothing runs."""
-        return not self.names(NEW) and not self.names(CUR)
+        return self.has_taken_all() and not self.names(CUR)
 
     def notes(self) -> list[str]:
         """Return the ids of the tasks that took effect, in order."""

@@ -123,6 +123,18 @@ def test_only_files_of_accepted_users_are_read(spool):
     assert Spool(spool.path, [12345]).read(NEW, "theirs", 100) == b"theirs"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user and back")
+def test_a_file_that_this_user_may_not_read_is_refused(spool):
+    """By a real user without rights."""
+    put(spool, NEW, "theirs")
+    os.seteuid(65534)
+    try:
+        with pytest.raises(SpoolError, match="Permission denied; let the user of the daemon read it"):
+            spool.read(NEW, "theirs", 100)
+    finally:
+        os.seteuid(0)
+
+
 @pytest.mark.parametrize(("number", "error"), [(errno.EACCES, SpoolError), (errno.EMFILE, OSError)])
 def test_a_file_that_cannot_be_read_is_its_own_fault_unless_the_host_is_at_its_end(
     spool, monkeypatch, number, error

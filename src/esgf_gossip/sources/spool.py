@@ -12,6 +12,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import pwd
 import re
 import secrets
 import stat
@@ -297,6 +298,16 @@ class Spool:
         while self.holds(folder, safe):
             safe = f"{safe[: NAME_CHARACTERS - 10]}~{secrets.token_hex(4)}"
         return safe
+
+
+def user_number(user: str) -> int:
+    """
+    Return the number of a user, given by name or number.
+
+    Raises:
+        KeyError: this host has no such user.
+    """
+    return int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
 
 
 def shown(name: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pwd
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from twisted.logger import Logger
 
 from esgf_gossip.config import Config
-from esgf_gossip.sources.spool import Spool
+from esgf_gossip.sources.spool import Spool, user_number
 from esgf_gossip.storage.task_journal import FILE_NAME, TaskJournal
 from esgf_gossip.tasks.actions import Daemon
 from esgf_gossip.tasks.journal_thread import JournalThread
@@ -69,7 +68,7 @@ class SiteTasks:
         numbers = []
         for user in users:
             try:
-                numbers.append(int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid)
+                numbers.append(user_number(user))
             except KeyError:
                 self.log.warn("[tasks] users: this host has no user {user}; its files are refused", user=user)
         return numbers

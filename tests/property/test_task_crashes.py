@@ -19,7 +19,8 @@ from esgf_gossip.sources.spool import CUR, DONE, FAILED, NEW, REASON, TMP, Spool
 from esgf_gossip.storage.task_journal import TaskJournal, read_notes
 from esgf_gossip.tasks.actions import ACTIONS, Action, Note
 from esgf_gossip.tasks.journal_thread import AtOnce
-from esgf_gossip.tasks.runner import Limits, TaskRunner
+from esgf_gossip.tasks.runner import TaskRunner
+from esgf_gossip.tasks.tidying import Limits
 
 # Memory, where there is such a folder: thousands of fsyncs are not what is tested here.
 PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

@@ -5,17 +5,19 @@ import json
 import os
 import sqlite3
 import threading
+import time
 from itertools import pairwise
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from esgf_gossip.sources.spool import CUR, DONE, FAILED, NEW, REASON, Spool
-from esgf_gossip.storage.task_journal import TaskJournal, read_notes
+from esgf_gossip.storage.task_journal import JournalError, TaskJournal, read_notes
 from esgf_gossip.tasks.actions import ACTIONS, Action, Note, TaskRefusedError
 from esgf_gossip.tasks.journal_thread import AtOnce, JournalThread
-from esgf_gossip.tasks.runner import TROUBLE_S, Limits, TaskRunner
+from esgf_gossip.tasks.runner import TROUBLE_S, TaskRunner
+from esgf_gossip.tasks.tidying import Limits
 from helpers.daemons import eventually
 
 
@@ -39,14 +41,14 @@ class Bench:
         answer = self.answers[arguments.text] = Deferred()
         return answer
 
-    def start(self):
+    def start(self, thread=None):
         """Begin as a new process would."""
         self.runner = TaskRunner(
             self.spool,
             lambda: TaskJournal(self.folder / "tasks.db"),
             None,
             self.limits,
-            AtOnce(),
+            thread or AtOnce(),
             self.clock,
             lambda: int(self.clock.seconds() * 1000),
             self.actions,
@@ -246,6 +248,82 @@ def test_a_full_disk_is_an_alarm_and_no_loss(bench, monkeypatch, where):
     bench.wait(2 * TROUBLE_S)
     assert (bench.notes(), bench.runner.counts().error) == (["a", "b"], "")
     assert bench.names(FAILED) == []
+
+
+def test_what_has_had_its_effect_has_it_once_however_long_the_disk_is_full(bench, monkeypatch):
+    """Only the word that it is done is owed; the action is not asked again."""
+
+    def no(*_):
+        raise JournalError("full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(TaskJournal, "complete", no)
+        bench.hand_in("a", action="ask")
+        bench.wait(2)
+        bench.answers["a"].callback(None)
+        bench.wait(5 * TROUBLE_S)
+        assert (bench.names(CUR), bench.runner.counts().error) == (["a.json"], "full")
+    bench.wait(2 * TROUBLE_S)
+    assert (bench.asked, bench.runner.counts().done, bench.names(CUR)) == (["a"], 1, [])
+
+
+def test_a_folder_that_cannot_be_looked_through_is_looked_through_again(bench, monkeypatch):
+    """A fault in the midst does not count as an empty folder."""
+    bench.hand_in("a", action="ask")
+    bench.wait(2)
+    bench.answers["a"].errback(TaskRefusedError("no"))
+    bench.wait(2)
+    real = Spool.look
+
+    def no(_spool, folder):
+        if folder == FAILED:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(_spool, folder)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Spool, "look", no)
+        (bench.spool.path / FAILED / "b").write_text("x")
+        bench.wait(2)
+        assert "Input/output error" in bench.runner.counts().error
+        assert bench.runner.counts().failed == 1
+    bench.wait(2 * TROUBLE_S)
+    assert (bench.runner.counts().error, bench.runner.counts().failed) == ("", 2)
+
+
+def test_what_became_too_old_goes_although_nothing_comes(tmp_path):
+    """Once an hour all folders are looked through."""
+    bench = Bench(tmp_path, keep_ms=1)
+    # Files are moved at the time of the machine, which is ahead of the bench's clock.
+    bench.runner.stop()
+    bench.clock.advance(time.time() - bench.clock.seconds() + 10)
+    bench.start()
+    bench.wait(2)
+    (bench.spool.path / DONE / "old").write_text("x")
+    bench.wait(60)
+    assert bench.names(DONE) == ["old"]
+    bench.clock.advance(3600)
+    bench.wait(2)
+    assert bench.names(DONE) == []
+    bench.runner.stop()
+
+
+def test_nothing_begins_while_the_daemon_stops(bench):
+    """A write that ends after the stop begins no action; the thread takes nothing more."""
+    reactor = _Calls()
+    thread = JournalThread(reactor)
+    bench.hand_in("a", action="ask")
+    bench.wait(2)
+    bench.runner.stop()
+    (bench.spool.path / NEW / "a.json").rename(bench.spool.path / CUR / "a.json")
+    bench.start(thread)
+    bench.wait(1)
+    bench.runner.stop()
+    reactor.run()
+    assert bench.asked == ["a"]
+    assert bench.names(CUR) == ["a.json"]
+    ended = []
+    thread.write(ended.append, 1).addErrback(lambda failure: failure.trap(CancelledError))
+    assert ended == []
 
 
 def test_a_file_that_cannot_be_moved_is_an_alarm_and_stops_nobody(bench, monkeypatch):

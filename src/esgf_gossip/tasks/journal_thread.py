@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
@@ -25,9 +25,12 @@ class JournalThread:
     def __init__(self, reactor: Any) -> None:
         self._reactor: Final = reactor
         self._pool: ThreadPool | None = None
+        self._is_stopped = False
 
     def write(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-        """Have something written; fires in the reactor's thread with what it returned or raised."""
+        """Have something written; fires in the reactor's thread with what it returned or raised; nothing after ``stop``."""
+        if self._is_stopped:
+            return fail(CancelledError())
         if self._pool is None:
             self._pool = ThreadPool(0, 1, "tasks")
             self._pool.start()
@@ -35,6 +38,7 @@ class JournalThread:
 
     def stop(self) -> None:
         """Wait until what was handed in is written; twice does no harm."""
+        self._is_stopped = True
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.stop()

@@ -8,12 +8,10 @@ folder at every instant, and done is what the journal says is done. Why it is so
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from random import Random, SystemRandom
 from typing import Any, Final
 
-import attrs
 from twisted.internet.defer import (
     Deferred,
     TimeoutError,  # noqa: A004 - addTimeout's own
@@ -25,37 +23,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from esgf_gossip.net.sparing import Sparing
-from esgf_gossip.sources.spool import CUR, DONE, FAILED, TMP, Spool, SpoolError, shown
+from esgf_gossip.sources.spool import CUR, DONE, FAILED, Spool, SpoolError, shown
 from esgf_gossip.storage.task_journal import Done, JournalError, TaskJournal
 from esgf_gossip.tasks.actions import ACTIONS, Action, Daemon, TaskRefusedError, TryAgainError
 from esgf_gossip.tasks.intake import POLL_S, TROUBLES, Intake
 from esgf_gossip.tasks.journal_thread import AtOnce, JournalThread
 from esgf_gossip.tasks.queue import Queue, Waiting, backoff_s
-from esgf_gossip.tasks.scan import Survey
 from esgf_gossip.tasks.task import FILE_BYTES, Task, TaskError, parse_task
+from esgf_gossip.tasks.tidying import Limits, Tidying
 from esgf_gossip.views.node_json import utc_text
 from esgf_gossip.views.task_counts import TaskCounts
 
 # After the disk has failed.
 TROUBLE_S: Final = 5.0
-
-
-@attrs.frozen
-class Limits:
-    """
-    What the queue keeps and bears.
-
-    Args:
-        attempts: how often a task is tried.
-        keep: files that stay in done/, and in failed/.
-        keep_ms: how long.
-        interruptions: how often a task may be in hand when the daemon ends without order: then it is taken for the cause.
-    """
-
-    attempts: int = 5
-    keep: int = 1000
-    keep_ms: int = 30 * 24 * 60 * 60 * 1000
-    interruptions: int = 10
 
 
 class TaskRunner:
@@ -101,12 +81,10 @@ class TaskRunner:
         self._queue: Final = Queue()
         self._journal: TaskJournal | None = None
         self._running: Final[dict[str, Deferred[Any]]] = {}
-        self._survey: Survey | None = None
-        self._surveys_due: Final[deque[str]] = deque((FAILED, DONE, TMP))
-        self._failed_ns = 0
+        # What an action wants written, where it has done its part and the disk has not.
+        self._owed: Final[dict[str, Any]] = {}
         self._polled_at_s = float("-inf")
-        self._done = self._failed_count = self._done_kept = 0
-        self._failures: tuple[Any, ...] = ()
+        self._done = 0
         self._error = ""
         # In this turn; and in a write that the next task has not yet shown to go through.
         self._has_failed = self._is_disk_bad = False
@@ -114,6 +92,7 @@ class TaskRunner:
         self._is_started = False
         self._sparing: Final = Sparing(clock, self._tell_left_out)
         self._intake: Final = Intake(spool, self._queue, self._arguments, clock, now_ms, self._refused)
+        self._tidying: Final = Tidying(spool, limits, clock, now_ms, self._trim)
 
     # ----------------------------------------------------------------- from outside
 
@@ -136,8 +115,7 @@ class TaskRunner:
             for name in self._queue.resting_claimed():
                 self._spool.give_back(name)
         self._intake.close()
-        if self._survey is not None:
-            self._survey.close()
+        self._tidying.close()
         self._thread.stop()
         if self._journal is not None:
             self._journal.close()
@@ -153,8 +131,8 @@ class TaskRunner:
         """Return the queue in numbers."""
         oldest = [ns for ns in (self._queue.oldest_ns(), self._intake.oldest_ns()) if ns is not None]
         alarms = []
-        if self._failed_count:
-            alarms.append(f"{self._failed_count} failed; esgf-gossip task list says why")
+        if self._tidying.failed:
+            alarms.append(f"{self._tidying.failed} failed; esgf-gossip task list says why")
         if self._intake.immovable:
             name, why = next(iter(self._intake.immovable.items()))
             alarms.append(
@@ -164,11 +142,11 @@ class TaskRunner:
             waiting=len(self._queue) - self._queue.running + self._intake.waiting,
             running=self._queue.running,
             done=self._done,
-            failed=self._failed_count,
+            failed=self._tidying.failed,
             oldest_age_s=max(self._now_ms() - min(oldest) // 10**6, 0) // 1000 if oldest else 0,
             error=self._error,
             alarms=tuple(alarms),
-            failures=self._failures,
+            failures=self._tidying.failures,
         )
 
     # ----------------------------------------------------------------- turns
@@ -213,15 +191,13 @@ class TaskRunner:
             doing = self._do(task)
             doing.addErrback(self._disk_failed, task)
             doing.addErrback(lambda failure: self.log.failure("a task of the queue ended badly", failure))
-        self._tidy()
+        self._tidying.step()
         if self._error and not self._has_failed and not (self._is_disk_bad and len(self._queue)):
             # Something went through to the disk again.
             self.log.info("tasks go on")
             self._error = ""
         return bool(
-            self._intake.is_busy
-            or self._survey is not None
-            or self._queue.wait_s(self._clock.seconds()) == 0.0
+            self._intake.is_busy or self._tidying.is_busy or self._queue.wait_s(self._clock.seconds()) == 0.0
         )
 
     def _fail(self, error: Exception) -> None:
@@ -253,10 +229,7 @@ class TaskRunner:
             return
         self._polled_at_s = now_s
         self._intake.poll()
-        failed_ns = self._spool.changed_ns(FAILED)
-        if failed_ns != self._failed_ns and FAILED not in self._surveys_due:
-            self._surveys_due.append(FAILED)
-        self._failed_ns = failed_ns
+        self._tidying.poll()
 
     # ----------------------------------------------------------------- one task
 
@@ -283,17 +256,22 @@ class TaskRunner:
             return
         if name in self._intake.interrupted:
             count = yield self._thread.write(self._record.add_interruption, task.id)
+            if not self._is_started:
+                return
             self._intake.interrupted.discard(name)
             if count >= self._limits.interruptions:
                 reason = f"the daemon ended {count} times while it ran; it is taken for the cause"
                 yield self._give_up(waiting, reason)
                 return
         try:
-            write = yield self._act(name, task)
+            if name not in self._owed:
+                self._owed[name] = yield self._act(name, task)
+            write = self._owed[name]
             yield self._thread.write(self._record.complete, task.id, content, self._now_ms(), write)
         except JournalError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever an action raises is a failure of its task
+            self._owed.pop(name, None)
             yield self._failed(error, waiting, task)
             return
         self._done += 1
@@ -357,9 +335,9 @@ class TaskRunner:
         self._leave(waiting.name)
 
     def _disk_failed(self, failure: Failure, waiting: Waiting) -> None:
-        failure.trap(JournalError, OSError)
         if not self._is_started:
             return
+        failure.trap(JournalError, OSError)
         name, error = waiting.name, failure.value
         is_claimed = self._spool.holds(CUR, name)
         if isinstance(error, OSError) and error.errno not in TROUBLES and not is_claimed:
@@ -373,9 +351,10 @@ class TaskRunner:
 
     def _leave(self, name: str) -> None:
         self._is_disk_bad = False
+        self._owed.pop(name, None)
         self._queue.finish(name)
         self._intake.left(name)
-        self._done_kept += 1
+        self._tidying.ended()
         self._turn_in(0.0)
 
     def _refused(self, name: str, reason: str) -> None:
@@ -384,33 +363,6 @@ class TaskRunner:
 
     def _tell_left_out(self, subject: str, count: int) -> None:
         self.log.warn("{count} more lines on {subject} within a minute", count=count, subject=subject)
-
-    # ----------------------------------------------------------------- tidying
-
-    def _tidy(self) -> None:
-        if self._survey is None:
-            if self._done_kept >= max(self._limits.keep // 4, 1) and DONE not in self._surveys_due:
-                self._surveys_due.append(DONE)
-            if not self._surveys_due:
-                return
-            folder = self._surveys_due.popleft()
-            if folder == DONE:
-                self._done_kept = 0
-            self._survey = Survey(
-                self._spool,
-                folder,
-                self._limits.keep,
-                self._limits.keep_ms * 10**6,
-                self._now_ms() * 10**6,
-            )
-        survey = self._survey
-        survey.step()
-        if survey.is_over:
-            self._survey = None
-            if survey.folder == FAILED:
-                self._failed_count, self._failures = survey.count, survey.newest
-            elif survey.folder == DONE:
-                self._trim()
 
     def _trim(self) -> None:
         trimmed = self._thread.write(self._record.trim, self._now_ms())

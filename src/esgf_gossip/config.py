@@ -25,6 +25,7 @@ from esgf_gossip.config_values import (
     USUAL_FILES,
     AcceptedHost,
     AllowedNetwork,
+    Attempts,
     CommandLine,
     ContactAddress,
     DatabaseAddress,
@@ -33,6 +34,7 @@ from esgf_gossip.config_values import (
     HistoryBytes,
     HistoryDays,
     HostName,
+    KeptTasks,
     ListenAddress,
     ListName,
     LogFormat,
@@ -41,6 +43,7 @@ from esgf_gossip.config_values import (
     PropertyName,
     Seconds,
     ShardForm,
+    UserName,
     make_converter,
 )
 from esgf_gossip.files import read_file
@@ -149,6 +152,17 @@ class MetricsTable:
 
 
 @attrs.frozen
+class TasksTable:
+    """``[tasks]``: the folder of the task queue (None: there is none), whose files are taken, tries, what is kept."""
+
+    directory: Path | None = attrs.field(metadata={"default": None})
+    users: tuple[UserName, ...] = attrs.field(metadata={"default": []})
+    attempts: Attempts = attrs.field(metadata={"default": 5})
+    keep: KeptTasks = attrs.field(metadata={"default": 1000})
+    keep_days: HistoryDays = attrs.field(metadata={"default": 30})
+
+
+@attrs.frozen
 class ReservedTable:
     """A table whose keys come with a later version; today it must be empty."""
 
@@ -165,8 +179,8 @@ class Config:
     http: HttpTable
     services: ServicesTable
     metrics: MetricsTable
+    tasks: TasksTable
     documents: ReservedTable = ReservedTable()
-    tasks: ReservedTable = ReservedTable()
     tracking: ReservedTable = ReservedTable()
 
     @property
@@ -270,6 +284,8 @@ def _with_defaults(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         gossip["advertise"] = f"{node['host']}:{str(gossip['listen']).rpartition(':')[2]}"
     if outputs["directory"] is None:
         outputs["directory"] = node["state"]
+    if filled["tasks"]["directory"] is None:
+        filled["tasks"]["directory"] = f"{node['state']}/tasks"
     if http["hosts"] is None:
         listen = str(http["listen"]).rpartition(":")[0]
         http["hosts"] = [*([listen] if listen else []), "localhost", node["host"]]

@@ -29,6 +29,8 @@ LOG_FORMATS: Final = ("text", "json")
 # More often is a load, less often news of yesterday.
 PROBE_EVERY_S: Final = (1, 3600)
 HISTORY_DAYS: Final = (1, 3650)
+ATTEMPTS: Final = (1, 20)
+KEPT_TASKS: Final = (1, 100_000)
 HISTORY_BYTES: Final = (1024 * 1024, 64 * 1024**3)
 
 # As libpq reads it: a word of its own, a parameter of the URL, or after the user.
@@ -44,6 +46,10 @@ PropertyName = NewType("PropertyName", str)
 OutputName = NewType("OutputName", str)
 ListName = NewType("ListName", str)
 Seconds = NewType("Seconds", int)
+Attempts = NewType("Attempts", int)
+KeptTasks = NewType("KeptTasks", int)
+# An account of this host, by name or number.
+UserName = NewType("UserName", str)
 HistoryDays = NewType("HistoryDays", int)
 HistoryBytes = NewType("HistoryBytes", int)
 ShardForm = NewType("ShardForm", str)
@@ -117,6 +123,14 @@ def _parse_endpoint(text: str) -> str:
         or not text.isprintable()
     ):
         raise ValueError(f"{shown(text)} is no address: write https://... of a compute service")
+    return text
+
+
+def _parse_user(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}\$?", text):
+        raise ValueError(
+            f"{shown(text)} is no user: write the name of an account of this host, or its number"
+        )
     return text
 
 
@@ -196,6 +210,9 @@ def make_converter(folder: Path) -> cattrs.Converter:
     converter.register_structure_hook(ListName, text(_parse_list))
     converter.register_structure_hook(Seconds, within(*PROBE_EVERY_S))
     converter.register_structure_hook(HistoryDays, within(*HISTORY_DAYS))
+    converter.register_structure_hook(Attempts, within(*ATTEMPTS))
+    converter.register_structure_hook(KeptTasks, within(*KEPT_TASKS))
+    converter.register_structure_hook(UserName, text(_parse_user))
     converter.register_structure_hook(HistoryBytes, within(*HISTORY_BYTES))
     converter.register_structure_hook(AcceptedHost, text(parse_accepted))
     converter.register_structure_hook(PropertyName, text(a_property))

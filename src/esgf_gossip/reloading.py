@@ -131,6 +131,7 @@ def need_restart(before: Config, after: Config) -> list[str]:
         "[gossip]": (before.gossip, after.gossip),
         "[http]": (before.http, after.http),
         "[outputs]": (before.outputs, after.outputs),
+        "[tasks]": (before.tasks, after.tasks),
     }
     return [f"{name} changed; restart the daemon for it" for name, (old, new) in parts.items() if old != new]
 

@@ -44,6 +44,7 @@ from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.storage.history_reader import FILE_NAME as HISTORY
 from esgf_gossip.storage.list_files import ListFiles
 from esgf_gossip.storage.outputs import RegistrationFile
+from esgf_gossip.tasks.site_tasks import SiteTasks
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.statement import ENTRY as TRUST_ENTRY
 from esgf_gossip.views.federation import OwnState
@@ -161,6 +162,7 @@ class GossipService(Service):
         )
         outputs = config.outputs
         self._lists = ListFiles(outputs.directory, outputs.files, outputs.shard_form, outputs.drop_down)
+        self.tasks = SiteTasks(config, self, self._reactor, self._now_ms)
         self._judge = Judge(self._node.registry, self._node.standing, lambda: self._site.policy)
         self.archive = Archive(
             config.node.state / HISTORY,
@@ -221,6 +223,7 @@ class GossipService(Service):
         self.trust.on_statement = self._say
         self.trust.start(self._node, self._driver, self._database)
         self._driver.on_fatal = self._end
+        self.tasks.start()
 
     def _subjects(self) -> Subjects:
         """Return the services of those members that this node is to look at."""
@@ -256,6 +259,7 @@ class GossipService(Service):
             trust_alarms=tuple(self.trust.alarms),
             list_alarms=self._lists.alarms,
             history_error=self.archive.failure,
+            tasks=self.tasks.counts(),
         )
 
     def _state_line(self) -> str:
@@ -272,6 +276,7 @@ class GossipService(Service):
             return succeed(None)
         self._manager.stopping()
         connections = self._driver.connections
+        self.tasks.stop()
         self._site.stop()
         self.trust.stop()
         self._driver.stop()
@@ -289,6 +294,8 @@ class GossipService(Service):
         self._is_open = False
         self._state_copy.stop()
         # A start that failed half way has not made all of them.
+        if hasattr(self, "tasks"):
+            self.tasks.stop()
         if hasattr(self, "picture"):
             self.picture.stop()
         if hasattr(self, "archive"):
@@ -358,6 +365,10 @@ class GossipService(Service):
         # Two clients may ask at once, or one and a signal.
         with contextlib.suppress(ReactorNotRunning):
             self._reactor.stop()
+
+    def rebuild_lists(self) -> list[str]:
+        """Write all output files anew; return which could not be written, and why."""
+        return self.picture.write_anew()
 
     @property
     def maintenance(self) -> Maintenance | None:

@@ -19,6 +19,7 @@ from esgf_gossip.esgf.maintenance import Maintenance
 from esgf_gossip.net.figures import Figures
 from esgf_gossip.net.trust_keeper import TrustKeeper
 from esgf_gossip.net.trust_report import nodes_report
+from esgf_gossip.tasks.site_tasks import SiteTasks
 from esgf_gossip.views.federation import FederationView
 from esgf_gossip.web.archive import Archive
 from esgf_gossip.web.events import EventHub
@@ -56,6 +57,10 @@ class Actions(Protocol):
 
     def leave(self) -> Deferred[None]:
         """Leave the federation."""
+
+    @property
+    def tasks(self) -> SiteTasks:
+        """The task queue."""
 
 
 class Window:
@@ -125,6 +130,10 @@ class Window:
     def gossip_report(self) -> dict[str, Any]:
         """Return the figures of this daemon and its links."""
         return self._figures.report()
+
+    def wake_tasks(self) -> None:
+        """Look at the folder of tasks now."""
+        self._actions.tasks.wake()
 
     @property
     def shard_form(self) -> str:

@@ -19,7 +19,7 @@ from helpers.config import a_node_toml
 
 COMMANDS = [
     *("demo", "init", "check", "run", "start", "status", "nodes", "services", "show", "explain", "history"),
-    *("watch", "reload", "maintenance", "backup", "restore", "spotcheck", "stop", "restart", "leave"),
+    *("watch", "reload", "maintenance", "backup", "restore", "spotcheck", "task", "stop", "restart", "leave"),
 ]
 
 

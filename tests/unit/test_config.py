@@ -375,3 +375,12 @@ def test_a_hook_is_a_program_and_its_arguments(tmp_path: Path, hook: object, say
     with pytest.raises(ConfigError, match=says) as caught:
         from_document(a_document(trust={"secret_hook": hook}), tmp_path / "node.toml")
     assert "'secret_hook'" in str(caught.value)
+
+
+def test_the_folder_of_tasks_lies_in_the_state_folder_unless_it_is_named():
+    """It follows node.state; an empty text switches the queue off; what is no account's name is told."""
+    assert a_config(FOLDER, node={"state": "/var/x"}).tasks.directory == Path("/var/x/tasks")
+    assert a_config(FOLDER, tasks={"directory": "spool"}).tasks.directory == FOLDER / "spool"
+    assert a_config(FOLDER, tasks={"directory": ""}).tasks.directory is None
+    assert "'users': 'a b' is no user" in the_fault(a_document(tasks={"users": ["a b"]}))
+    assert "'attempts': is 0" in the_fault(a_document(tasks={"attempts": 0}))

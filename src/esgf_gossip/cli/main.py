@@ -40,6 +40,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "backup": ("backup", "backup", "Write a backup of this node into one file."),
     "restore": ("backup", "restore", "Put a node back as it was in a backup."),
     "spotcheck": ("spotcheck", "spotcheck", "Say which reader breaks on a registration.xml."),
+    "task": ("tasks", "task", "Hand in tasks for the daemon, and see how they stand."),
     "stop": ("node_commands", "stop", "Stop the daemon in good order."),
     "restart": ("background", "restart", "Stop the daemon and start it in the background."),
     "leave": ("node_commands", "leave", "Leave the federation and stop."),

@@ -101,6 +101,16 @@ class ListFiles:
             if one.file.is_behind(one.content):
                 one.file.write(one.content)
 
+    def write_anew(self) -> None:
+        """Write every file with the next ``update``, even where it says nothing new."""
+        for one in self._lists.values():
+            one.file.write_anew()
+
+    @property
+    def write_errors(self) -> tuple[str, ...]:
+        """Say which files the disk refuses, and why."""
+        return tuple(one.file.write_error for one in self._lists.values() if one.file.write_error)
+
     @property
     def names(self) -> tuple[str, ...]:
         """Name the lists there are or will be."""

@@ -20,6 +20,7 @@ from esgf_gossip.esgf.observations import Observations
 from esgf_gossip.esgf.registration import Registration
 from esgf_gossip.esgf.resources import NOTHING_SAID, Resources
 from esgf_gossip.esgf.services import Service
+from esgf_gossip.views.task_counts import TaskCounts
 
 
 class NodeStatus(Enum):
@@ -123,6 +124,7 @@ class OwnState:
 
     ``storage_error``, ``history_error``, ``publishing_stopped`` and ``trust_error`` are one line each while something is
     wrong, else empty; ``trust_alarms`` and ``list_alarms`` are what an administrator must see.
+    ``tasks`` is the task queue, None where it is switched off.
     """
 
     host: str
@@ -140,6 +142,7 @@ class OwnState:
     trust_alarms: tuple[str, ...] = ()
     list_alarms: tuple[str, ...] = ()
     history_error: str = ""
+    tasks: TaskCounts | None = None
 
 
 @attrs.frozen

@@ -67,6 +67,8 @@ def status_body(view: FederationView) -> dict[str, Any]:
         body["trust"] = {"error": own.trust_error, "alarms": list(own.trust_alarms)}
     if own.list_alarms:
         body["lists"] = {"alarms": list(own.list_alarms)}
+    if own.tasks is not None:
+        body["tasks"] = own.tasks.body()
     return body
 
 

@@ -67,6 +67,9 @@ class Commands(Seen, Protocol):
     def leave(self) -> Deferred[None]:
         """Leave the federation; fire when the peers know."""
 
+    def wake_tasks(self) -> None:
+        """Look at the folder of tasks now."""
+
     def on_view_changed(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call back whenever ``view()`` is another picture; return what ends that."""
 
@@ -100,6 +103,7 @@ class ControlProtocol(LineOnlyReceiver):
             "reload": lambda _fields: self._commands.reload(),
             "maintenance": self._maintain,
             "backup": lambda _fields: self._commands.backup(),
+            "wake-tasks": lambda _fields: self._commands.wake_tasks(),
             "leave": self._leave,
             "stop": self._stop,
             "watch": self._watch,

@@ -102,8 +102,15 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "publishing_stopped": TEXT,
             "trust": _object({"error": TEXT, "alarms": _list_of(TEXT)}),
             "lists": _object({"alarms": _list_of(TEXT)}),
+            "tasks": _object(
+                {
+                    **dict.fromkeys(("waiting", "running", "done", "failed", "oldest_age_s"), COUNT),
+                    "error": TEXT,
+                    "alarms": _list_of(TEXT),
+                }
+            ),
         },
-        optional=("storage_error", "history_error", "publishing_stopped", "trust", "lists"),
+        optional=("storage_error", "history_error", "publishing_stopped", "trust", "lists", "tasks"),
     ),
     "Node": _object(
         {

@@ -171,6 +171,17 @@ class Picture:
             return
         self._draw_in(after_s)
 
+    def write_anew(self) -> list[str]:
+        """
+        Write all output files now, even where they say nothing new; return what the disk refuses.
+
+        What an earlier run left is written when the picture is ready: until then it stays as it is.
+        """
+        self._document.write_anew()
+        self._lists.write_anew()
+        self._draw()
+        return [error for error in (self._document.write_error, *self._lists.write_errors) if error]
+
     def _draw_in(self, after_s: float) -> None:
         if self._redraw is not None and self._redraw.active():
             self._redraw.reset(after_s)

@@ -93,6 +93,7 @@ class Dashboard:
             "The history": own.history_error,
             "This node publishes no more": own.publishing_stopped,
             "Trust": own.trust_error,
+            "Tasks": "" if own.tasks is None else own.tasks.error,
         }
         forked = [
             f"{node.host} signed what contradicts itself: revoke its certificate"
@@ -103,6 +104,7 @@ class Dashboard:
             *(f"{what}: {text}" for what, text in told.items() if text),
             *(f"Trust: {text}" for text in own.trust_alarms),
             *own.list_alarms,
+            *(f"Tasks: {text}" for text in (() if own.tasks is None else own.tasks.alarms)),
             *forked,
         ]
         more = len(told_now) - ALARMS_SHOWN

@@ -81,7 +81,7 @@ class GossipService(Service):
         self.config = config
         self._config_path: Final = config_path
         self._reactor = reactor
-        self._now_ms: Final = wall_clock_ms
+        self.now_ms: Final = wall_clock_ms
         self._started_at_ms = 0
         self._http_ports: list[Any] = []
         self._is_open = False
@@ -98,7 +98,7 @@ class GossipService(Service):
         Raises:
             StartError: something is missing, wrong or taken; nothing keeps running.
         """
-        self._started_at_ms = self._now_ms()
+        self._started_at_ms = self.now_ms()
         # Here, not earlier: only now is this surely the process that was asked for (twistd forks before).
         self._manager = ServiceManager(os.environ, self._reactor)
         try:
@@ -138,7 +138,7 @@ class GossipService(Service):
         # Before anybody can dial: a start of a whole federation has no time to lose then.
         _spare_the_collector()
         # Cheapest faults first: nothing is written before keys and site data are known to be good.
-        self.trust = TrustKeeper(trust_place(config), self._now_ms, self._reactor)
+        self.trust = TrustKeeper(trust_place(config), self.now_ms, self._reactor)
         site = read_own_site(config)
         for finding in site.findings:
             self.log.warn("site data: {finding}", finding=str(finding))
@@ -162,7 +162,7 @@ class GossipService(Service):
         )
         outputs = config.outputs
         self._lists = ListFiles(outputs.directory, outputs.files, outputs.shard_form, outputs.drop_down)
-        self.tasks = SiteTasks(config, self, self._reactor, self._now_ms)
+        self.tasks = SiteTasks(config, self, self._reactor, self.now_ms)
         self._judge = Judge(self._node.registry, self._node.standing, lambda: self._site.policy)
         self.archive = Archive(
             config.node.state / HISTORY,
@@ -172,7 +172,7 @@ class GossipService(Service):
             self._own_state,
             lambda: self._site.policy,
             self._reactor,
-            self._now_ms,
+            self.now_ms,
         )
         self.picture = Picture(
             self._judge,
@@ -182,13 +182,13 @@ class GossipService(Service):
             RegistrationFile(document, self._database),
             self._lists,
             self._reactor,
-            self._now_ms,
+            self.now_ms,
         )
-        self._driver = Driver(self._node, self._database, self._reactor, self._notice, self._now_ms)
+        self._driver = Driver(self._node, self._database, self._reactor, self._notice, self.now_ms)
         self._connections = Connections(self._driver, self.trust.creator, self._reactor)
         self._figures = Figures(self._node, self._driver)
         self.window = Window(
-            self.picture, self.archive, self._figures, self.trust, self._node.registry, self, self._now_ms
+            self.picture, self.archive, self._figures, self.trust, self._node.registry, self, self.now_ms
         )
         self.window.log_tail.start()
         self._control = ControlSocket(config.control_socket, self.window, self._reactor)
@@ -211,7 +211,7 @@ class GossipService(Service):
         )
         # What the last run said of this node stands until it is found otherwise.
         federation = Neighbourhood(lambda: len(self._node.registry.table), self._subjects)
-        self._site = OwnSite(config, site, self._say, federation, self._reactor, self._now_ms)
+        self._site = OwnSite(config, site, self._say, federation, self._reactor, self.now_ms)
         self._reloading = Reloading(
             self._config_path, self.trust, self._site, self._node.origin, self.log_output, self._say
         )
@@ -242,7 +242,7 @@ class GossipService(Service):
 
     def _own_state(self) -> OwnState:
         publication = self._node.origin.publication
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         return OwnState(
             host=self.config.node.host,
             federation=self.config.node.federation,

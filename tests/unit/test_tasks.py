@@ -9,9 +9,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import succeed
 
-from esgf_gossip.tasks.actions import ACTIONS, ARGUMENTS, Note, Nothing, TaskRefusedError, TryAgainError
+from esgf_gossip.tasks.actions import (
+    ACTIONS,
+    ARGUMENTS,
+    Note,
+    Nothing,
+    TaskRefusedError,
+    TryAgainError,
+    Window,
+)
 from esgf_gossip.tasks.queue import BACKOFF_MOST_S, SIDE_BY_SIDE, Queue, Waiting, backoff_s
 from esgf_gossip.tasks.task import DEPTH_MOST, FILE_BYTES, Task, TaskError, parse_task
+
+
+def test_maintenance_is_announced_up_to_a_time_and_ended_by_one_that_has_passed():
+    """Done again it means the same; a window that cannot be is refused for good."""
+    told = []
+    daemon = SimpleNamespace(now_ms=lambda: 1_800_000_000_000, announce=told.append)
+    run = ACTIONS["maintenance"].run
+    run(daemon, Window("2027-01-15T10:00:00Z", "new disks"))
+    assert (told[-1].begins_ms, told[-1].ends_ms - told[-1].begins_ms) == (1_800_000_000_000, 7_200_000)
+    run(daemon, Window("2027-01-15T08:00:00+00:00"))
+    assert told[-1] is None
+    with pytest.raises(TaskRefusedError, match="longer than 30 days"):
+        run(daemon, Window("2027-04-01T00:00:00Z"))
+    for wrong in ("tomorrow", "2027-01-15", "2027-01-15T10:00:00", ""):
+        with pytest.raises(ValueError, match="'until'"):
+            Window(wrong)
 
 
 def parsed(content):

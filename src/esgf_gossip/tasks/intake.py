@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from esgf_gossip.sources.spool import CUR, FAILED, NEW, Spool, SpoolError
 from esgf_gossip.tasks.queue import Queue, Waiting
-from esgf_gossip.tasks.scan import Scan
+from esgf_gossip.tasks.scan import Bite, Scan
 from esgf_gossip.tasks.task import FILE_BYTES, TaskError, parse_task
 
 # How often the folder is looked at, and how often all of it is even where nothing seems to have come.
@@ -154,9 +154,10 @@ class Intake:
             except OSError:
                 self._scan, self._must_look = None, True
                 raise
-        for found in scan.odd[:READS]:
+        for _ in Bite(min(READS, len(scan.odd))):
+            found = scan.odd[-1]
             self._put_aside(scan.folder, found.name, f"is {found.kind}, no file; write a file")
-            scan.odd.remove(found)
+            scan.odd.pop()
         if scan.is_over and not scan.odd:
             self._scan = None
             self._found.extend((scan.folder, written_ns, name) for written_ns, name in scan.oldest)
@@ -169,7 +170,7 @@ class Intake:
             self._is_recovered = self._must_look = True
 
     def _read(self) -> None:
-        for _ in range(min(READS, len(self._found))):
+        for _ in Bite(min(READS, len(self._found))):
             folder, written_ns, name = self._found[0]
             if not self._is_at_hand(folder, name):
                 self._read_one(folder, written_ns, name)

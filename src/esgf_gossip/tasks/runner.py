@@ -13,6 +13,7 @@ from random import Random, SystemRandom
 from typing import Any, Final
 
 from twisted.internet.defer import (
+    CancelledError,
     Deferred,
     TimeoutError,  # noqa: A004 - addTimeout's own
     inlineCallbacks,
@@ -367,8 +368,12 @@ class TaskRunner:
     def _trim(self) -> None:
         trimmed = self._thread.write(self._record.trim, self._now_ms())
         trimmed.addCallback(lambda has_more: self._trim() if has_more and self._is_started else None)
-        # A disk that is full shows itself with the next task; old ids harm nobody meanwhile.
-        trimmed.addErrback(lambda failure: failure.trap(JournalError) and None)
+        trimmed.addErrback(_let_be)
+
+
+def _let_be(failure: Failure) -> None:
+    """Keep silent: a full disk shows itself with the next task, and old ids harm nobody meanwhile."""
+    failure.trap(JournalError, CancelledError)
 
 
 def _reason(error: Exception, task: Task) -> str:

@@ -8,19 +8,36 @@ clock: whoever calls ``step`` decides when.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Generator
 from typing import Final
 
 from esgf_gossip.sources.spool import FAILED, REASON, TMP, Found, Spool, shown
 from esgf_gossip.views.task_counts import FailedTask
 
-# Of one step: some hundred microseconds.
+# Of one step: some hundred microseconds; and its end where the disk is busy, for a name may cost milliseconds then.
 STEP_NAMES: Final = 100
+STEP_S: Final = 0.004
 # More are not looked at in one pass: their order would cost more memory than it is worth.
 LOOK_MOST: Final = 1_000_000
 FAILURES_SHOWN: Final = 20
 # A program that takes longer between tmp/ and new/ has died; maildir's own rule.
 TMP_KEEP_NS: Final = 36 * 60 * 60 * 10**9
+
+
+class Bite:
+    """What one step may take: so many things, and no new one after ``STEP_S``. Iterate over it."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+
+    def __iter__(self) -> Generator[int, None, None]:
+        """Count from 0."""
+        until_s = time.perf_counter() + STEP_S
+        for number in range(self._most):
+            yield number
+            if time.perf_counter() > until_s:
+                return
 
 
 class Scan:
@@ -55,7 +72,7 @@ class Scan:
         Raises:
             OSError: the folder cannot be read.
         """
-        for _ in range(STEP_NAMES):
+        for _ in Bite(STEP_NAMES):
             found = next(self._names, None)
             if found is None or self._looked_at >= LOOK_MOST:
                 self._prune()
@@ -110,7 +127,7 @@ class Survey:
         Raises:
             OSError: the folder cannot be read.
         """
-        for _ in range(STEP_NAMES):
+        for _ in Bite(STEP_NAMES):
             if next(self._work, None) is None:
                 self.is_over = True
                 return

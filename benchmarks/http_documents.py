@@ -68,6 +68,7 @@ class Shown:
         self.documents.keep("registration.xml", DOCUMENT.body)
         self.events = EventHub()
         self.past = None
+        self.metadata = None
 
     def now_ms(self) -> int:
         """Give no time: nobody asks for the past."""

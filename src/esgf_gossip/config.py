@@ -30,6 +30,7 @@ from esgf_gossip.config_values import (
     ContactAddress,
     DatabaseAddress,
     DialAddress,
+    DocumentFiles,
     Endpoint,
     HistoryBytes,
     HistoryDays,
@@ -40,6 +41,7 @@ from esgf_gossip.config_values import (
     LogFormat,
     LogLevel,
     OutputName,
+    ProjectName,
     PropertyName,
     Seconds,
     ShardForm,
@@ -152,6 +154,15 @@ class MetricsTable:
 
 
 @attrs.frozen
+class DocumentsTable:
+    """``[documents]``: the projects wanted (none named: all), the files documents are written into, whom to tell then."""
+
+    projects: tuple[ProjectName, ...] = attrs.field(metadata={"default": []})
+    export: DocumentFiles = attrs.field(metadata={"default": {}})
+    hook: CommandLine = attrs.field(metadata={"default": []})
+
+
+@attrs.frozen
 class TasksTable:
     """``[tasks]``: the folder of the task queue (None: there is none), whose files are taken, tries, what is kept."""
 
@@ -179,8 +190,8 @@ class Config:
     http: HttpTable
     services: ServicesTable
     metrics: MetricsTable
+    documents: DocumentsTable
     tasks: TasksTable
-    documents: ReservedTable = ReservedTable()
     tracking: ReservedTable = ReservedTable()
 
     @property
@@ -351,6 +362,9 @@ def _toml_value(value: Any) -> str:
         return str(value)
     if isinstance(value, str | Path):
         return toml_string(str(value))
+    if isinstance(value, Mapping):
+        pairs = (f"{toml_string(str(name))} = {_toml_value(item)}" for name, item in value.items())
+        return f"{{ {', '.join(pairs)} }}" if value else "{}"
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], int):
         return toml_string(format_address(value))
     return "[" + ", ".join(_toml_value(item) for item in value) + "]"

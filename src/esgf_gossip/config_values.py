@@ -9,13 +9,14 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NewType, get_args, get_origin
 
 import cattrs
 
 from esgf_gossip.addresses import check_host, parse_accepted, parse_dial, parse_listen, shown
+from esgf_gossip.documents.names import DocumentName, is_part, parse_name
 from esgf_gossip.esgf.reader_rules import has_credentials
 from esgf_gossip.esgf.resources import ENDPOINT_CHARACTERS
 from esgf_gossip.views.lists_xml import LISTS, SHARD_FORMS, USUAL
@@ -36,7 +37,13 @@ HISTORY_BYTES: Final = (1024 * 1024, 64 * 1024**3)
 # As libpq reads it: a word of its own, a parameter of the URL, or after the user.
 _PASSWORD: Final = re.compile(r"(?:^|[\s?&])password\s*=|://[^/@]*:[^/@]*@", re.IGNORECASE)
 
-_KINDS: Final = {str: "a text in quotes", int: "a number", bool: "true or false", list: "a list"}
+_KINDS: Final = {
+    str: "a text in quotes",
+    int: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: 'a table such as { "PROJECT/APPLICATION/NAME" = "/path/to/file" }',
+}
 
 # What a text in the file stands for; PropertyName is a key of esgf.properties, AcceptedHost what a Host header
 # may say, without port or brackets. DialAddress has a port to connect to, ContactAddress may have 0: cannot be.
@@ -63,6 +70,9 @@ AllowedNetwork = NewType("AllowedNetwork", str)
 Endpoint = NewType("Endpoint", str)
 # What libpq connects with, without a password.
 DatabaseAddress = NewType("DatabaseAddress", str)
+# The project of documents; and the file that each of some documents is written into.
+ProjectName = NewType("ProjectName", str)
+DocumentFiles = NewType("DocumentFiles", Mapping[DocumentName, Path])
 ListenAddress = NewType("ListenAddress", tuple[str, int])
 DialAddress = NewType("DialAddress", tuple[str, int])
 ContactAddress = NewType("ContactAddress", tuple[str, int])
@@ -141,6 +151,14 @@ def _parse_network(text: str) -> str:
         raise ValueError(f"{shown(text)} is no network: write one such as 10.1.0.0/16 ({error})") from None
 
 
+def _parse_project(text: str) -> str:
+    if not is_part(text):
+        raise ValueError(
+            f"{shown(text)} is no project: write letters, digits, '.', '_' and '-', such as CMIP6"
+        )
+    return text
+
+
 def make_converter(folder: Path) -> cattrs.Converter:
     """Make the converter of one load: strict, for cattrs alone would take "7" for 7 and 1 for true."""
     converter = cattrs.Converter()
@@ -179,6 +197,12 @@ def make_converter(folder: Path) -> cattrs.Converter:
             return int(value)
 
         return number
+
+    def files(value: Any, _: Any) -> dict[DocumentName, Path]:
+        made = {parse_name(name): a_path(strictly(str, path)) for name, path in strictly(dict, value).items()}
+        if len(set(made.values())) < len(made):
+            raise ValueError("writes two documents into one file: name another file for one of them")
+        return made
 
     def a_property(value: str) -> str:
         if not value.strip():
@@ -220,5 +244,7 @@ def make_converter(folder: Path) -> cattrs.Converter:
     converter.register_structure_hook(AllowedNetwork, text(_parse_network))
     converter.register_structure_hook(Endpoint, text(_parse_endpoint))
     converter.register_structure_hook(CommandLine, a_command)
+    converter.register_structure_hook(ProjectName, text(_parse_project))
+    converter.register_structure_hook(DocumentFiles, files)
     converter.register_structure_hook_factory(lambda kind: get_origin(kind) is tuple, many)
     return converter

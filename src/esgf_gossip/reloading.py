@@ -13,13 +13,14 @@ from typing import Final
 import attrs
 from twisted.logger import Logger
 
-from esgf_gossip.config import Config, ConfigError, load
+from esgf_gossip.config import Config, ConfigError, DocumentsTable, load
 from esgf_gossip.core.origin import Origin
 from esgf_gossip.esgf.metrics import METRICS
 from esgf_gossip.esgf.site_data import SiteError
 from esgf_gossip.log_output import LogOutput, LogRule
-from esgf_gossip.net.trust_keeper import TrustKeeper, TrustPlace
+from esgf_gossip.net.trust_keeper import TrustKeeper
 from esgf_gossip.own_site import OwnSite
+from esgf_gossip.preparing import trust_place
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.views.judgement import REGISTRATION
 
@@ -44,6 +45,7 @@ class Reloading:
         origin: whether it publishes still.
         log_output: how the log is written; None where Twisted's runners write it.
         say: publishes what the site says now.
+        take_documents: puts ``[documents]`` into force; tells whether it is another than before.
     """
 
     log = Logger()
@@ -56,6 +58,7 @@ class Reloading:
         origin: Origin,
         log_output: LogOutput | None,
         say: Callable[[], object],
+        take_documents: Callable[[DocumentsTable], bool],
     ) -> None:
         self._path: Final = path
         self._trust: Final = trust
@@ -63,6 +66,7 @@ class Reloading:
         self._origin: Final = origin
         self._log_output: Final = log_output
         self._say: Final = say
+        self._take_documents: Final = take_documents
 
     def read(self, config: Config) -> tuple[Config, Reload]:
         """Read everything again; return the configuration in force from now on, and what it came to."""
@@ -70,6 +74,8 @@ class Reloading:
         wanted = self._wanted(config, outcome)
         self._read_trust(wanted, outcome)
         config = self._read_site(config, wanted, outcome)
+        if self._take_documents(config.documents):
+            outcome.changed.append("documents")
         if self._origin.publication.stopped:
             outcome.refused.append(f"this node publishes no more: {self._origin.publication.stopped}")
         for line in outcome.refused + outcome.findings:
@@ -134,10 +140,3 @@ def need_restart(before: Config, after: Config) -> list[str]:
         "[tasks]": (before.tasks, after.tasks),
     }
     return [f"{name} changed; restart the daemon for it" for name, (old, new) in parts.items() if old != new]
-
-
-def trust_place(config: Config) -> TrustPlace:
-    """Return where the trust of a node lies, and whose it is."""
-    return TrustPlace(
-        config.trust.directory, config.node.host, config.node.federation, config.trust.secret_hook
-    )

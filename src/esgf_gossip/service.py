@@ -8,7 +8,6 @@ service. No reactor is imported at module level (docs/adr/0002).
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import signal
 from pathlib import Path
@@ -27,6 +26,7 @@ from esgf_gossip.config import Config
 from esgf_gossip.core.effects import Notice
 from esgf_gossip.core.node import Node
 from esgf_gossip.core.publication import PublicationError
+from esgf_gossip.document_keeper import DocumentKeeper
 from esgf_gossip.esgf.maintenance import Maintenance
 from esgf_gossip.esgf.site_data import SiteError
 from esgf_gossip.log_output import LogOutput
@@ -36,7 +36,8 @@ from esgf_gossip.net.driver import Driver
 from esgf_gossip.net.figures import Figures
 from esgf_gossip.net.trust_keeper import TrustKeeper
 from esgf_gossip.own_site import Neighbourhood, OwnSite, read_own_site
-from esgf_gossip.reloading import Reloading, trust_place
+from esgf_gossip.preparing import make_folder, spare_the_collector, trust_place
+from esgf_gossip.reloading import Reloading
 from esgf_gossip.service_manager import HTTP, ServiceManager, ServiceManagerError
 from esgf_gossip.sources.observing import Subjects
 from esgf_gossip.state_copy import StateCopy
@@ -136,14 +137,14 @@ class GossipService(Service):
     def _open(self) -> None:
         config = self.config
         # Before anybody can dial: a start of a whole federation has no time to lose then.
-        _spare_the_collector()
+        spare_the_collector()
         # Cheapest faults first: nothing is written before keys and site data are known to be good.
         self.trust = TrustKeeper(trust_place(config), self.now_ms, self._reactor)
         site = read_own_site(config)
         for finding in site.findings:
             self.log.warn("site data: {finding}", finding=str(finding))
-        _make_folder(config.node.state, "[node] state")
-        _make_folder(config.outputs.directory, "[outputs] directory")
+        make_folder(config.node.state, "[node] state")
+        make_folder(config.outputs.directory, "[outputs] directory")
         self._database = Database(config.node.state / FILE_NAME)
         self._is_open = True
         self._state_copy = StateCopy(config.node.state, self._database, self._reactor)
@@ -187,8 +188,18 @@ class GossipService(Service):
         self._driver = Driver(self._node, self._database, self._reactor, self._notice, self.now_ms)
         self._connections = Connections(self._driver, self.trust.creator, self._reactor)
         self._figures = Figures(self._node, self._driver)
+        self.metadata = DocumentKeeper(
+            self._node, self._database.leaves, self._driver.append, self.picture, self._reactor, self.now_ms
+        )
         self.window = Window(
-            self.picture, self.archive, self._figures, self.trust, self._node.registry, self, self.now_ms
+            self.picture,
+            self.archive,
+            self._figures,
+            self.trust,
+            self.metadata.desk,
+            self._node.registry,
+            self,
+            self.now_ms,
         )
         self.window.log_tail.start()
         self._control = ControlSocket(config.control_socket, self.window, self._reactor)
@@ -213,7 +224,13 @@ class GossipService(Service):
         federation = Neighbourhood(lambda: len(self._node.registry.table), self._subjects)
         self._site = OwnSite(config, site, self._say, federation, self._reactor, self.now_ms)
         self._reloading = Reloading(
-            self._config_path, self.trust, self._site, self._node.origin, self.log_output, self._say
+            self._config_path,
+            self.trust,
+            self._site,
+            self._node.origin,
+            self.log_output,
+            self._say,
+            self.metadata.replace,
         )
         self._site.start(self.picture.view().node(config.node.host))
         self.archive.start(self.picture)
@@ -222,6 +239,7 @@ class GossipService(Service):
         self.trust.visit = self._connections.visit
         self.trust.on_statement = self._say
         self.trust.start(self._node, self._driver, self._database)
+        self.metadata.start(config.documents)
         self._driver.on_fatal = self._end
         self.tasks.start()
 
@@ -238,6 +256,7 @@ class GossipService(Service):
         self.trust.notice(notice)
         self._figures.notice(notice)
         self.archive.notice(notice)
+        self.metadata.notice(notice)
         self.picture.notice(notice)
 
     def _own_state(self) -> OwnState:
@@ -260,6 +279,8 @@ class GossipService(Service):
             list_alarms=self._lists.alarms,
             history_error=self.archive.failure,
             tasks=self.tasks.counts(),
+            documents_error=self.metadata.fault,
+            documents=self.metadata.counts(),
         )
 
     def _state_line(self) -> str:
@@ -300,6 +321,8 @@ class GossipService(Service):
             self.picture.stop()
         if hasattr(self, "archive"):
             self.archive.stop()
+        if hasattr(self, "metadata"):
+            self.metadata.stop()
         if hasattr(self, "window"):
             self.window.log_tail.stop()
         if hasattr(self, "_site"):
@@ -402,16 +425,3 @@ class GossipService(Service):
         self.log.info("left the federation")
         self.stop()
         return succeed(None)
-
-
-def _spare_the_collector() -> None:
-    """Keep what the start has made out of the garbage collector's rounds: 50 to 90 ms in which all else waits."""
-    gc.collect()
-    gc.freeze()
-
-
-def _make_folder(folder: Path, setting: str) -> None:
-    try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-    except FileExistsError:
-        raise StorageError(f"{folder} is not a folder; name another as {setting} in node.toml") from None

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 
 from esgf_gossip.config import Config, to_toml
 from esgf_gossip.core.registry import Registry
+from esgf_gossip.document_desk import DocumentDesk
 from esgf_gossip.esgf.maintenance import Maintenance
 from esgf_gossip.net.figures import Figures
 from esgf_gossip.net.trust_keeper import TrustKeeper
@@ -72,12 +73,14 @@ class Window:
         past: Archive,
         figures: Figures,
         trust: TrustKeeper,
+        metadata: DocumentDesk,
         registry: Registry,
         actions: Actions,
         now_ms: Callable[[], int],
     ) -> None:
         self.past: Final = past
         self.now_ms: Final = now_ms
+        self.metadata: Final = metadata
         self.log_tail: Final = LogTail()
         self._picture = picture
         self._figures = figures
@@ -153,10 +156,13 @@ class Window:
     def configuration(self) -> str:
         """Return the configuration in force as TOML; passwords, and what programs are called with, are masked."""
         config = self._actions.config
-        hook = config.trust.secret_hook
-        shown = (*hook[:1], *(_MASK for _ in hook[1:]))
-        text = to_toml(attrs.evolve(config, trust=attrs.evolve(config.trust, secret_hook=shown)))
-        return masked(text)
+        trust = attrs.evolve(config.trust, secret_hook=_program_alone(config.trust.secret_hook))
+        documents = attrs.evolve(config.documents, hook=_program_alone(config.documents.hook))
+        return masked(to_toml(attrs.evolve(config, trust=trust, documents=documents)))
+
+
+def _program_alone(command: tuple[str, ...]) -> tuple[str, ...]:
+    return (*command[:1], *(_MASK for _ in command[1:]))
 
 
 def masked(text: str) -> str:

@@ -15,6 +15,10 @@ from helpers.crowd import ATTACKS
 from helpers.daemons import a_federation_of_processes, eventually, fetch_json, set_property
 
 PATHS = ("/", "/services", "/trust", "/changes", "/metadata", "/datasets", "/this-node")
+DOCUMENT_PATHS = (
+    "/metadata/CMIP6/publisher/facets.ini",
+    *(f"/metadata/CMIP6/said/text-{number}" for number in (0, 8)),
+)
 NODE = "/nodes/esgf-node001.site1.example.org"
 DOWN = "/nodes/esgf-node038.site38.example.org"
 PAGE_BYTES = 300_000
@@ -46,7 +50,8 @@ def paths_of(what):
     """Return the pages of a federation, that of a node among them."""
     node = {"0": None, "1": "/nodes/esgf-node000.site0.example.org", "hostile": "/nodes/evil1.example.org"}
     found = node.get(what, NODE)
-    return PATHS if found is None else (*PATHS, found)
+    documents = () if what in ("0", "1") else DOCUMENT_PATHS
+    return PATHS if found is None else (*PATHS, *documents, found)
 
 
 @pytest.mark.parametrize("what", ["0", "1", "13", "500"])

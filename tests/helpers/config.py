@@ -36,6 +36,8 @@ def a_node_toml(folder: Path, **tables: dict[str, Any]) -> Path:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_value(name)} = {_value(item)}" for name, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(_value(item) for item in value) + "]"
     return str(value).lower() if isinstance(value, bool) else f'"{value}"'

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.web.site import make_site
 from helpers import crowd
+from helpers.archivists import some_documents
 from helpers.web import StubDaemon, StubPast
 
 
@@ -53,6 +54,8 @@ class CrowdDaemon(StubDaemon):
         federation = crowd.ATTACKS[0] if what == "hostile" else "esgf.example"
         self.picture = crowd.crowd_view(self.nodes, federation)
         self.past = CrowdPast(self)
+        if what not in ("0", "1"):
+            self.metadata = some_documents(crowd.ATTACKS)
         with tempfile.TemporaryDirectory() as folder:
             crowd.keep_lists(self.documents, self.picture, Path(folder))
 

@@ -15,6 +15,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 
 from esgf_gossip.core.reachability import Reachability
+from esgf_gossip.documents.library import Library
 from esgf_gossip.esgf.registration import Registration
 from esgf_gossip.storage.history_reader import Wish
 from esgf_gossip.views.explanation import explain
@@ -35,6 +36,8 @@ PATHS = (
     "/api/v1/status",
     "/api/v1/nodes",
     "/api/v1/services",
+    "/api/v1/documents",
+    "/api/v1/documents/refused",
     "/api/v1/history",
     "/openapi.json",
     "/metrics",
@@ -123,6 +126,13 @@ class StubPast:
         return succeed(result) if self.fault is None else fail(self.fault)
 
 
+class NoMetadata:
+    """Stands in for the keeper of documents: there is none. Those of a test come from archivists."""
+
+    def __init__(self) -> None:
+        self.library = Library()
+
+
 class StubDaemon:
     """Stands in for the daemon behind the site and behind the control socket."""
 
@@ -136,6 +146,7 @@ class StubDaemon:
         self.documents = KeptDocuments()
         self.events = EventHub()
         self.ready = True
+        self.metadata: Any = NoMetadata()
 
     def view(self) -> FederationView:
         return self.picture

@@ -12,7 +12,8 @@ from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from esgf_gossip.net.secret_hook import AGAIN_S, HOOK_S, SecretHook
+from esgf_gossip.net.hook_run import HOOK_S
+from esgf_gossip.net.secret_hook import AGAIN_S, SecretHook
 from esgf_gossip.trust.secret_store import SecretStore
 
 PLAIN = b"Correct-Horse-Battery-Staple-7f"

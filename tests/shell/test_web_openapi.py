@@ -4,9 +4,11 @@ import attrs
 import pytest
 
 from esgf_gossip.views.federation import NodeStatus
-from esgf_gossip.web.openapi import HEALTH
+from esgf_gossip.web.questions import HEALTH
+from helpers.archivists import NAME, an_office
 from helpers.web import HOST, PATHS, Client, StubDaemon, a_node, a_site
 
+DOCUMENT_PATH = "/api/v1/documents/{project}/{application}/{name}"
 XML = b"<Registration/>" * 100
 
 
@@ -22,20 +24,24 @@ def client(daemon):
     return Client(a_site(daemon))
 
 
-def test_openapi_describes_exactly_what_is_served(client, daemon):
+def test_openapi_describes_exactly_what_is_served(daemon):
     """Every path described answers with a type described; every listed path is described."""
     daemon.documents.keep("registration.xml", XML)
+    daemon.metadata = an_office().desk
+    client = Client(a_site(daemon))
     description = client.ask("/openapi.json").json
     assert description["openapi"] == "3.1.0"
     below = {"/api/v1/nodes/{host}", "/api/v1/events", "/api/v1/differences"}
     below |= {f"/api/v1/nodes/{{host}}/{name}" for name in ("explain", "history")}
+    below |= {f"{DOCUMENT_PATH}{name}" for name in ("", "/history", "/content")}
     assert {*PATHS, "/registration.xml", *below} == set(description["paths"])
     for path, methods in description["paths"].items():
         needed = [
             one["name"] for one in methods["get"]["parameters"] if one["in"] == "query" and one["required"]
         ]
         query = "&".join(f"{name}=2023-11-13" for name in needed)
-        answer = client.ask(f"{path.replace('{host}', HOST)}?{query}".rstrip("?"), "HEAD")
+        path = path.replace("{host}", HOST).replace(DOCUMENT_PATH, f"/api/v1/documents/{NAME}")
+        answer = client.ask(f"{path}?{query}".rstrip("?"), "HEAD")
         described = methods["get"]["responses"]["200"]["content"]
         assert [answer.fields["content-type"].partition(";")[0]] == list(described)
 
@@ -66,6 +72,17 @@ def test_bodies_fit_their_schemas(client, daemon):
     differences = client.ask("/api/v1/differences?from=2023-11-13").json
     assert differences["nodes"][0]["changes"]
     conform(differences, schemas["Differences"], schemas)
+    daemon.metadata = an_office().desk
+    client = Client(a_site(daemon))
+    for path, schema in {
+        "": "WholeDocument",
+        "/history": "DocumentHistory",
+    }.items():
+        conform(client.ask(f"/api/v1/documents/{NAME}{path}").json, schemas[schema], schemas)
+    for one in client.ask("/api/v1/documents").json:
+        conform(one, schemas["Document"], schemas)
+    (refused,) = client.ask("/api/v1/documents/refused").json
+    conform(refused, schemas["RefusedLeaf"], schemas)
     conform(client.ask("/nowhere").json, schemas["Problem"], schemas)
 
 

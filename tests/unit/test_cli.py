@@ -19,7 +19,19 @@ from helpers.config import a_node_toml
 
 COMMANDS = [
     *("demo", "init", "check", "run", "start", "status", "nodes", "services", "show", "explain", "history"),
-    *("watch", "reload", "maintenance", "backup", "restore", "spotcheck", "task", "stop", "restart", "leave"),
+    *(
+        "doc",
+        "watch",
+        "reload",
+        "maintenance",
+        "backup",
+        "restore",
+        "spotcheck",
+        "task",
+        "stop",
+        "restart",
+        "leave",
+    ),
 ]
 
 

@@ -231,3 +231,19 @@ def test_what_the_sources_of_a_site_lack_is_found(tmp_path, good):
     assert f"{tmp_path}/gone: No such file or directory" in lines
     assert "own:1: 'x y' is not a name and a number; see [metrics] in node.toml" in lines
     assert "data_roots are looked at only with probe = true" in lines
+
+
+def test_files_and_hook_of_documents_are_looked_at(tmp_path, good):
+    """A folder that is missing, a project that is left out, a hook that is no program, or that nobody calls."""
+    export = {"CMIP6/a/b": str(tmp_path / "nowhere" / "b"), "CORDEX/a/b": str(tmp_path / "b")}
+    documents = {"projects": ["CMIP6"], "export": export, "hook": [str(tmp_path / "hook")]}
+    told = [
+        line for line in check(tmp_path, good, documents=documents).stdout.splitlines() if "documents" in line
+    ]
+    assert [line.partition("attention: documents: ")[2].split(",")[0] for line in told] == [
+        str(tmp_path / "nowhere" / "b"),
+        "CORDEX/a/b is to be written into a file",
+        f"hook: {tmp_path / 'hook'} is no program that this user may run",
+    ]
+    result = check(tmp_path, good, documents={"hook": ["/bin/true"]})
+    assert "export names none" in result.stdout

@@ -384,3 +384,41 @@ def test_the_folder_of_tasks_lies_in_the_state_folder_unless_it_is_named():
     assert a_config(FOLDER, tasks={"directory": ""}).tasks.directory is None
     assert "'users': 'a b' is no user" in the_fault(a_document(tasks={"users": ["a b"]}))
     assert "'attempts': is 0" in the_fault(a_document(tasks={"attempts": 0}))
+
+
+def test_documents_name_projects_files_and_a_hook(tmp_path: Path) -> None:
+    """The table is read, relative paths are those beside the file, and what is shown reads back."""
+    path = a_node_toml(tmp_path)
+    path.write_text(
+        f'{path.read_text()}\n[documents]\nprojects = ["CMIP6"]\nhook = ["/bin/true"]\n'
+        '[documents.export]\n"CMIP6/publisher/esg.ini" = "esg.ini"\n"CMIP6/a/b" = "/srv/b"\n'
+    )
+    documents = load(path).documents
+    assert (documents.projects, documents.hook) == (("CMIP6",), ("/bin/true",))
+    assert {str(name): str(file) for name, file in documents.export.items()} == {
+        "CMIP6/publisher/esg.ini": str(tmp_path / "esg.ini"),
+        "CMIP6/a/b": "/srv/b",
+    }
+    shown = to_toml(load(path))
+    assert from_document(tomllib.loads(shown), path) == load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('projects = ["a/b"]', "is no project"),
+        ("export = []", "has a list where a table such as"),
+        ('export = { "a/b" = "x" }', "write PROJECT/APPLICATION/NAME"),
+        ('export = { "A/b/c" = 1 }', "has a number where a text in quotes belongs"),
+        ('export = { "A/b/c" = "x", "A/b/d" = "./x" }', "two documents into one file"),
+        ('hook = ["true"]', "is no absolute path"),
+    ],
+)
+def test_a_wrong_table_of_documents_is_told(tmp_path: Path, text: str, says: str) -> None:
+    """One line: what, where."""
+    path = a_node_toml(tmp_path)
+    path.write_text(f"{path.read_text()}\n[documents]\n{text}\n")
+    with pytest.raises(ConfigError, match=says) as caught:
+        load(path)
+    assert f"{path} [documents]" in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -16,14 +16,14 @@ def a_window(tmp_path, text=""):
     actions = SimpleNamespace(
         config=load(path), reload=None, stop=None, leave=None, backup=None, announce=None, maintenance=None
     )
-    return Window(None, None, None, None, None, actions, lambda: 0)
+    return Window(None, None, None, None, None, None, actions, lambda: 0)
 
 
 def test_no_secret_of_the_configuration_is_shown(tmp_path):
     """Passwords in addresses, and the words that programs are called with."""
     window = a_window(
         tmp_path,
-        '\n[trust]\nsecret_hook = ["/usr/bin/hook", "--token", "hunter2"]\n[esgf]\npublish = ["http://u:hunter2@x/"]\n',
+        '\n[trust]\nsecret_hook = ["/usr/bin/hook", "--token", "hunter2"]\n[documents]\nhook = ["/usr/bin/hook", "hunter2"]\n[esgf]\npublish = ["http://u:hunter2@x/"]\n',
     )
     shown = window.configuration()
     assert "hunter2" not in shown

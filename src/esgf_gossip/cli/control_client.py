@@ -88,7 +88,7 @@ class Conversation:
         Send a command and return the ``data`` of its answer.
 
         Raises:
-            CommandError: also where the daemon says no: REFUSED, in its own words.
+            CommandError: also where the daemon says no: REFUSED, or NOT_FOUND, in its own words.
         """
         request = json.dumps({"command": command, **arguments}).encode() + b"\n"
         try:
@@ -99,7 +99,8 @@ class Conversation:
         if answer.get("ok") is True:
             return answer.get("data")
         reason = str(answer.get("error") or "the daemon refused without a reason")
-        raise CommandError(reason, "", "", ExitCode.REFUSED)
+        code = ExitCode.NOT_FOUND if answer.get("missing") is True else ExitCode.REFUSED
+        raise CommandError(reason, "", "", code)
 
     def next_line(self) -> dict[str, Any]:
         """Wait for the next object."""

@@ -55,6 +55,7 @@ def all_findings(config: Config) -> Iterator[Finding]:
     yield from _site(config)
     yield from _metrics(config)
     yield from _data_roots(config)
+    yield from _documents(config)
     yield from _database(config)
     if not runs:
         # The ports of a running daemon are taken, by itself.
@@ -160,6 +161,24 @@ def _data_roots(config: Config) -> Iterator[Finding]:
         yield Finding(Level.ATTENTION, "services", text)
     if config.services.data_roots and not config.services.probe:
         yield Finding(Level.ATTENTION, "services", "data_roots are looked at only with probe = true")
+
+
+def _documents(config: Config) -> Iterator[Finding]:
+    for name, path in config.documents.export.items():
+        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+            text = f"{path}, the file of {name}, cannot be written: {path.parent} is no folder this user may write in"
+            yield Finding(Level.ATTENTION, "documents", text)
+        elif config.documents.projects and name.project not in config.documents.projects:
+            text = f"{name} is to be written into a file, but projects leaves {name.project} out; name it there too"
+            yield Finding(Level.ATTENTION, "documents", text)
+    hook = config.documents.hook
+    if hook and not os.access(hook[0], os.X_OK):
+        text = f"hook: {hook[0]} is no program that this user may run"
+        yield Finding(Level.ATTENTION, "documents", text)
+    if hook and not config.documents.export:
+        yield Finding(
+            Level.ATTENTION, "documents", "hook runs after a file was written, and export names none"
+        )
 
 
 def _metrics(config: Config) -> Iterator[Finding]:

@@ -137,6 +137,12 @@ def words_of(name: str, data: Mapping[str, Any]) -> str:
         return f"{text_of(data.get('host'))}: {text_of(data.get('type'))} is {text_of(data.get('health'))}"
     if name == "digest-accepted":
         return f"{text_of(data.get('origin'))} published digest {text_of(data.get('sequence'))}"
+    if name == "document-changed":
+        authors = " and ".join(text_of(head.get("author")) for head in data.get("heads") or [])
+        state = (
+            "is in conflict" if data.get("conflict") else "was deleted" if data.get("deleted") else "changed"
+        )
+        return f"document {text_of(data.get('document'))} {state}{f' by {authors}' if authors else ''}"
     return f"{name}: {text_of(data)}"
 
 

@@ -34,6 +34,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "show": ("node_commands", "show", "Show one node of the federation."),
     "explain": ("node_commands", "explain", "Show why a node has its status, and who said so."),
     "history": ("history", "history", "Show what changed and when, or the federation as it was."),
+    "doc": ("documents", "doc", "Read and write metadata documents that nodes share."),
     "watch": ("node_commands", "watch", "Follow what happens, live."),
     "reload": ("node_commands", "reload", "Read properties, trust and configuration again."),
     "maintenance": ("maintenance", "maintenance", "Announce planned downtime, or show what is announced."),

@@ -112,8 +112,8 @@ class VerifiedDigest:
 
     Only a Verifier makes one: the type is the proof. ``chain`` holds the DER
     certificates, leaf first, root left out; ``payload_sha256`` names the digest
-    (never the signature, which is malleable). ``groups`` are those the certificate
-    grants: what an entry claims beyond them is not shown.
+    (never the signature, which is malleable). ``groups`` and ``roles`` are those the
+    certificate grants: what an entry claims beyond them is not shown, what a log says beyond them does not count.
     """
 
     signed: SignedDigest
@@ -122,6 +122,7 @@ class VerifiedDigest:
     payload_sha256: bytes
     chain: tuple[bytes, ...]
     groups: frozenset[str] = frozenset()
+    roles: frozenset[str] = frozenset()
 
     @cached_property
     def head(self) -> Head:

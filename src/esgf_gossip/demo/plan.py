@@ -19,6 +19,7 @@ import attrs
 from esgf_gossip.addresses import format_address
 from esgf_gossip.config import toml_string
 from esgf_gossip.demo.site_data import site_hosts, write_site
+from esgf_gossip.documents.names import writer_role
 from esgf_gossip.esgf.properties import parse_properties
 from esgf_gossip.esgf.reader_rules import peer_groups
 from esgf_gossip.files import create_file
@@ -31,7 +32,11 @@ LOOPBACK: Final = "127.0.0.1"
 # As long as those of real nodes: with less, check would speak of their end.
 CERTIFICATE_DAYS: Final = 90
 # The peer groups of the real sites: what a node claims, its certificate must grant.
+# Projects whose documents the nodes of a demo may write; all but the last node, so that a refusal can be seen too.
+PROJECTS: Final = ("CMIP6", "CORDEX")
 PEER_GROUPS: Final = ("esgf-prod", "esgf-test", "cssef")
+
+ROLES: Final = tuple(map(writer_role, PROJECTS))
 
 _NODE_TOML: Final = """\
 # One node of a demo federation on one machine; see DIR/nodes for the others.
@@ -200,15 +205,20 @@ def lay_out(
     trust = directory / "trust"
     try:
         federation = nodes[0].federation
-        authority = create_authority(trust, trust / "private", federation, now_ms, None, groups=PEER_GROUPS)
+        authority = create_authority(
+            trust, trust / "private", federation, now_ms, None, groups=PEER_GROUPS, roles=ROLES
+        )
         for number, node in enumerate(nodes, 1):
-            _lay_out_node(node, nodes, authority, now_ms)
+            is_writer = number == 1 or number < len(nodes)
+            _lay_out_node(node, nodes, authority, now_ms, is_writer=is_writer)
             tell(number)
     except TrustError as error:
         raise DemoError(error.text) from None
 
 
-def _lay_out_node(node: PlannedNode, nodes: Sequence[PlannedNode], authority: Authority, now_ms: int) -> None:
+def _lay_out_node(
+    node: PlannedNode, nodes: Sequence[PlannedNode], authority: Authority, now_ms: int, *, is_writer: bool
+) -> None:
     """Take a node the way of every node: key and request, approval, installation."""
     from esgf_gossip.trust.install import install  # noqa: PLC0415 - brings cryptography
     from esgf_gossip.trust.requests import make_request  # noqa: PLC0415
@@ -219,7 +229,7 @@ def _lay_out_node(node: PlannedNode, nodes: Sequence[PlannedNode], authority: Au
     trust = node.folder / "trust"
     trust.mkdir(mode=0o700)
     groups = peer_groups(parse_properties(properties.read_bytes()).get("node.peer.group", ""))
-    request = make_request(trust, node.host, node.federation, [node.host], groups, [])
+    request = make_request(trust, node.host, node.federation, [node.host], groups, ROLES if is_writer else [])
     issued = authority.approve(
         request.pem, fingerprint=request.fingerprint, now_ms=now_ms, days=CERTIFICATE_DAYS
     )

@@ -7,22 +7,17 @@ may print the secret. Source: docs/trust.md, "Secrets".
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
-from twisted.internet.error import ProcessDone
-from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
+from esgf_gossip.net.hook_run import HookRun
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.secret_store import SecretStore
 
-HOOK_S: Final = 60.0
 # After a failure it is tried again so often: at least once each version, whatever happens to the daemon.
 AGAIN_S: Final = 300.0
-_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
 class SecretHook:
@@ -36,7 +31,7 @@ class SecretHook:
         self._reactor = reactor
         self._failures: dict[str, str] = {}
         self._tried: set[tuple[str, int]] = set()
-        self._running: _Run | None = None
+        self._running: HookRun | None = None
         self._again: Any = None
         self._is_stopped = False
 
@@ -83,31 +78,15 @@ class SecretHook:
     def _tell(self, name: str, version: int) -> None:
         self._tried.add((name, version))
         environment = {
-            "PATH": _PATH,
             "ESGF_GOSSIP_SECRET_NAME": name,
             "ESGF_GOSSIP_SECRET_VERSION": str(version),
             "ESGF_GOSSIP_SECRET_PATH": str(self._store.path(name)),
         }
-        program = self._command[0]
-        if not os.access(program, os.X_OK):
-            self._failed("", f"the secret hook {program} is no program that this user may run")
-            return
-        self._running = _Run(self._reactor, lambda reason: self._ended(name, version, reason))
-        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            self._reactor.spawnProcess(
-                self._running,
-                program,
-                list(self._command),
-                environment,
-                str(self._store.folder),
-                childFDs={0: nowhere, 1: nowhere, 2: nowhere},
-            )
-        except OSError as error:
+        self._running = HookRun(self._reactor, lambda reason: self._ended(name, version, reason))
+        fault = self._running.start(self._command, environment, self._store.folder)
+        if fault:
             self._running = None
-            self._failed("", f"the secret hook {program} cannot be started: {error.strerror}")
-        finally:
-            os.close(nowhere)
+            self._failed("", f"the secret hook {fault}")
 
     def _ended(self, name: str, version: int, reason: str) -> None:
         self._running = None
@@ -129,38 +108,3 @@ class SecretHook:
         self.log.warn("trust: {reason}; it is tried again in {again} s", reason=reason, again=int(AGAIN_S))
         if self._again is None or not self._again.active():
             self._again = self._reactor.callLater(AGAIN_S, self.run)
-
-
-class _Run(ProcessProtocol):
-    """One run, ended by the clock if need be."""
-
-    def __init__(self, reactor: Any, ended: Callable[[str], None]) -> None:
-        self._reactor = reactor
-        self._ended = ended
-        self._deadline: Any = None
-        self._is_late = False
-
-    def connectionMade(self) -> None:
-        """Begin to count."""
-        self._deadline = self._reactor.callLater(HOOK_S, self._late)
-
-    def _late(self) -> None:
-        self._is_late = True
-        self.kill()
-
-    def kill(self) -> None:
-        """End it."""
-        if self.transport is not None and self.transport.pid is not None:
-            self.transport.signalProcess("KILL")
-
-    def processEnded(self, reason: Failure) -> None:
-        """Tell how it ended: "" for well."""
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-        if self._is_late:
-            self._ended(f"not done within {HOOK_S:.0f} s")
-        elif reason.check(ProcessDone):
-            self._ended("")
-        else:
-            code = getattr(reason.value, "exitCode", None)
-            self._ended(f"exit code {code}" if code is not None else "ended by a signal")

@@ -61,13 +61,14 @@ class PlainVerifier:
 
     One may serve all nodes of a simulation: what was verified once is the same
     object for all of them. ``calls`` counts questions, ``checks`` signatures.
-    ``forks`` names the origins that signed two digests of one number.
+    ``forks`` names the origins that signed two digests of one number; ``roles`` are those of an origin's certificates.
     """
 
     revoked: set[bytes] = attrs.field(factory=set)
     calls: int = 0
     checks: int = 0
     forks: set[str] = attrs.field(factory=set)
+    roles: dict[str, frozenset[str]] = attrs.field(factory=dict)
     _verified: dict[tuple[bytes, bytes, tuple[bytes, ...]], VerifiedDigest] = attrs.field(factory=dict)
     _numbers: dict[tuple[str, Order], bytes] = attrs.field(factory=dict)
 
@@ -104,7 +105,8 @@ class PlainVerifier:
         name = hashlib.sha256(signed.payload).digest()
         if self._numbers.setdefault((digest.origin, order), name) != name:
             self.forks.add(digest.origin)
-        return VerifiedDigest(signed, digest, order, name, chain)
+        roles = self.roles.get(digest.origin, frozenset())
+        return VerifiedDigest(signed, digest, order, name, chain, roles=roles)
 
 
 def an_object(key: str, number: int, words: str = "", stamp_s: int = 0) -> bytes:

@@ -51,6 +51,7 @@ def create_authority(
     admin_keys: int = 1,
     threshold: int = 1,
     groups: Sequence[str] = FIRST_GROUPS,
+    roles: Sequence[str] = (),
 ) -> Authority:
     """
     Found a federation: root, issuing CA, a first CRL of each, trust bundle 1, policy, log.
@@ -66,6 +67,7 @@ def create_authority(
         admin_keys: how many administrators' keys to make, in ``private`` too; 0: a federation without a trust bundle.
         threshold: how many of them must sign a change of roots.
         groups: what the first policy allows to certify; the first is for requests that name none.
+        roles: what roles it allows.
 
     Raises:
         TrustError: E-NAME, E-EXISTS, E-GIT, E-FILE, E-PASSPHRASE. Nothing that exists is
@@ -74,6 +76,8 @@ def create_authority(
     names.check_dns(federation)
     for group in groups:
         names.check_name("group", group)
+    for role in roles:
+        names.check_name("role", role)
     if not 1 <= issuer_days <= root_days <= 36500:
         raise TrustError(
             "E-USAGE", "the root must live at least as long as the issuing CA, at most 100 years"
@@ -129,7 +133,8 @@ def create_authority(
             create_file(directory / name, content, 0o644)
         details = {"federation": federation, "root_sha256": pem.fingerprint(root.certificate)}
         made = attrs.evolve(
-            Authority(directory, private, Policy(federation, groups=tuple(groups))), signing=issuing
+            Authority(directory, private, Policy(federation, groups=tuple(groups), roles=tuple(roles))),
+            signing=issuing,
         )
         if admin_keys:
             first = rotation.found(made, root, admin_keys, threshold, passphrase, now_ms)
@@ -137,7 +142,7 @@ def create_authority(
         with locked(directory):
             AuditLog(directory / LOG_FILE).append(now_ms, "init", details)
         # Last: a folder with a policy is a complete administration.
-        create_file(directory / POLICY_FILE, template(federation, groups).encode(), 0o644)
+        create_file(directory / POLICY_FILE, template(federation, groups, roles).encode(), 0o644)
     except OSError as error:
         raise TrustError(
             "E-FILE", f"{error.filename or directory} cannot be written: {error.strerror}"

@@ -35,16 +35,17 @@ dns_suffixes = []
 # Groups and roles a request may ask for. The peer groups a node claims (node.peer.group) are shown as far as
 # its certificate grants them. A request that names no group gets the first of the groups.
 groups = [{groups}]
-roles = []
+roles = [{roles}]
 
 # Longest life of a node certificate.
 max_days = 90
 """
 
 
-def template(federation: str, groups: Sequence[str] = FIRST_GROUPS) -> str:
-    """Return the text of a federation's first policy; ``groups`` are names as ``names.check_name`` takes them."""
-    return _TEMPLATE.format(federation=federation, groups=", ".join(f'"{name}"' for name in groups))
+def template(federation: str, groups: Sequence[str] = FIRST_GROUPS, roles: Sequence[str] = ()) -> str:
+    """Return the text of a federation's first policy; groups and roles are names as ``names.check_name`` takes them."""
+    quoted_groups, quoted_roles = (", ".join(f'"{name}"' for name in names) for names in (groups, roles))
+    return _TEMPLATE.format(federation=federation, groups=quoted_groups, roles=quoted_roles)
 
 
 @attrs.frozen

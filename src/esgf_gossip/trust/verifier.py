@@ -112,6 +112,7 @@ class DigestVerifier:
             payload_sha256=payload_sha256,
             chain=verdict.chain,
             groups=frozenset(verdict.names.groups),
+            roles=frozenset(verdict.names.roles),
         )
 
     def _is_signed(

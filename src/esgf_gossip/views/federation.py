@@ -118,12 +118,23 @@ class NodeView:
 
 
 @attrs.frozen
+class DocumentCounts:
+    """How many metadata documents there are, by state, their versions, and leaves that do not count."""
+
+    current: int = 0
+    conflict: int = 0
+    deleted: int = 0
+    versions: int = 0
+    refused: int = 0
+
+
+@attrs.frozen
 class OwnState:
     """
     What a daemon says of itself: the body of ``/api/v1/status`` but for the counts.
 
-    ``storage_error``, ``history_error``, ``publishing_stopped`` and ``trust_error`` are one line each while something is
-    wrong, else empty; ``trust_alarms`` and ``list_alarms`` are what an administrator must see.
+    ``storage_error``, ``history_error``, ``documents_error``, ``publishing_stopped`` and ``trust_error`` are one line each
+    while something is wrong, else empty; ``trust_alarms`` and ``list_alarms`` are what an administrator must see.
     ``tasks`` is the task queue, None where it is switched off.
     """
 
@@ -143,6 +154,8 @@ class OwnState:
     list_alarms: tuple[str, ...] = ()
     history_error: str = ""
     tasks: TaskCounts | None = None
+    documents_error: str = ""
+    documents: DocumentCounts = DocumentCounts()
 
 
 @attrs.frozen

@@ -61,6 +61,8 @@ def status_body(view: FederationView) -> dict[str, Any]:
         body["storage_error"] = own.storage_error
     if own.history_error:
         body["history_error"] = own.history_error
+    if own.documents_error:
+        body["documents_error"] = own.documents_error
     if own.publishing_stopped:
         body["publishing_stopped"] = own.publishing_stopped
     if own.trust_error or own.trust_alarms:

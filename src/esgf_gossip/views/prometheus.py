@@ -86,11 +86,23 @@ def _of_daemon(view: FederationView) -> Iterator[Metric]:
     yield _one(
         "esgf_gossip_trust_alarms", "Alarms of trust that an administrator must see.", len(own.trust_alarms)
     )
+    documents = GaugeMetricFamily("esgf_gossip_documents", "Metadata documents, by state.", labels=["state"])
+    documents.add_metric(["current"], own.documents.current)
+    documents.add_metric(["conflict"], own.documents.conflict)
+    documents.add_metric(["deleted"], own.documents.deleted)
+    yield documents
+    yield _one("esgf_gossip_document_versions", "Versions of metadata documents.", own.documents.versions)
+    yield _one(
+        "esgf_gossip_document_leaves_refused",
+        "Leaves in logs of documents that do not count.",
+        own.documents.refused,
+    )
     faults = GaugeMetricFamily(
         "esgf_gossip_fault", "1 while a part of the daemon is at fault.", labels=["part"]
     )
     faults.add_metric(["storage"], bool(own.storage_error))
     faults.add_metric(["history"], bool(own.history_error))
+    faults.add_metric(["documents"], bool(own.documents_error))
     faults.add_metric(["publishing"], bool(own.publishing_stopped))
     faults.add_metric(["trust"], bool(own.trust_error))
     if own.tasks is not None:

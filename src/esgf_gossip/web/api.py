@@ -24,6 +24,7 @@ from esgf_gossip.web.dashboard.pages import pages
 from esgf_gossip.web.event_stream import EventStreamPage
 from esgf_gossip.web.kept import KeptDocument
 from esgf_gossip.web.legacy import JavaPage, NodeManagerPage
+from esgf_gossip.web.metadata_pages import DocumentsPage
 from esgf_gossip.web.openapi import openapi_body
 from esgf_gossip.web.past_pages import (
     JSON,
@@ -256,6 +257,7 @@ class RootPage(Page):
         v1.putChild(b"status", ViewPage(facade, status_body))
         v1.putChild(b"nodes", NodesPage(facade))
         v1.putChild(b"services", ServicesPage(facade))
+        v1.putChild(b"documents", DocumentsPage(facade.metadata))
         v1.putChild(b"events", self.events)
         v1.putChild(b"history", HistoryPage(facade.past, facade.now_ms))
         v1.putChild(b"differences", DifferencesPage(facade.past, facade.now_ms))

@@ -41,7 +41,15 @@ T = TypeVar("T")
 
 
 class CommandError(Exception):
-    """Refuse a command, in one line: what is wrong and what to do. Nothing was changed."""
+    """
+    Refuse a command, in one line: what is wrong and what to do. Nothing was changed.
+
+    ``is_missing``: because there is no such thing as was named.
+    """
+
+    def __init__(self, text: str, *, is_missing: bool = False) -> None:
+        super().__init__(text)
+        self.is_missing: Final = is_missing
 
 
 def _read(read: Callable[..., T], fields: Mapping[str, Any], *arguments: Any) -> T:

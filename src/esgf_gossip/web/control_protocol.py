@@ -30,10 +30,12 @@ from esgf_gossip.views.node_json import (
 )
 from esgf_gossip.web.control_answers import Answers, CommandError, read_window
 from esgf_gossip.web.events import Event
+from esgf_gossip.web.metadata_answers import MetadataAnswers
 from esgf_gossip.web.outlet import Outlet
 from esgf_gossip.web.seen import Seen
 
-LINE_BYTES: Final = 64 * 1024
+# A document of 64 KiB, in base64.
+LINE_BYTES: Final = 128 * 1024
 WAITING_LINES: Final = 16
 CLIENTS: Final = 64
 # A view changes with every digest; a person and a table need no more than ten a second.
@@ -100,6 +102,7 @@ class ControlProtocol(LineOnlyReceiver):
         self._outlet: Outlet | None = None
         self._answers: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
             **Answers(commands).by_command,
+            **MetadataAnswers(commands.metadata).by_command,
             "reload": lambda _fields: self._commands.reload(),
             "maintenance": self._maintain,
             "backup": lambda _fields: self._commands.backup(),
@@ -177,7 +180,7 @@ class ControlProtocol(LineOnlyReceiver):
 
     def _explain(self, failure: Failure) -> None:
         if failure.check(CommandError):
-            self._fail(failure.getErrorMessage())
+            self._fail(failure.getErrorMessage(), is_missing=failure.value.is_missing)
         else:
             self._log.failure("A command on the control socket failed", failure=failure)
             self._fail(f"internal error: {failure.type.__name__}: {failure.getErrorMessage()}")
@@ -187,8 +190,9 @@ class ControlProtocol(LineOnlyReceiver):
         self._fail("internal error: the answer cannot be sent; the log says more")
         self._release()
 
-    def _fail(self, error: str) -> None:
-        self._send({"ok": False, "error": " ".join(error.split())[:ERROR_CHARACTERS]})
+    def _fail(self, error: str, *, is_missing: bool = False) -> None:
+        said = {"ok": False, "error": " ".join(error.split())[:ERROR_CHARACTERS]}
+        self._send({**said, "missing": True} if is_missing else said)
 
     def _send(self, message: Mapping[str, Any]) -> None:
         self._outlet.send(json_bytes(message) + b"\n")

@@ -34,6 +34,8 @@ OF_NODES: Final = (*OF_ALL_NODES, *OF_PAGES)
 OF_NODE: Final = ("at",)
 CHANGES_USUAL: Final = 100
 CHANGES_MOST: Final = 1000
+VERSIONS_USUAL: Final = 100
+VERSIONS_MOST: Final = 1000
 ID_MAX: Final = 2**53
 # Clocks of a client and of this host differ by a little.
 AHEAD_MS: Final = 60_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from esgf_gossip.document_desk import DocumentDesk
 from esgf_gossip.views.federation import FederationView
 from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.kept import KeptDocuments
@@ -14,6 +15,7 @@ class Seen(Protocol):
     """One daemon, read only."""
 
     documents: KeptDocuments
+    metadata: DocumentDesk
     events: EventHub
     past: Past
     shard_form: str

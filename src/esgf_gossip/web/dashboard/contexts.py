@@ -13,6 +13,10 @@ from typing import Any, Final
 
 import attrs
 
+from esgf_gossip.document_desk import DocumentDesk, DocumentError
+from esgf_gossip.documents.library import Library
+from esgf_gossip.documents.names import DocumentName
+from esgf_gossip.documents.versions import Document, Version
 from esgf_gossip.esgf.health import Health
 from esgf_gossip.views.explanation import by_observer
 from esgf_gossip.views.federation import FederationView, NodeView
@@ -23,6 +27,11 @@ from esgf_gossip.web.dashboard.trust import trust_rows
 from esgf_gossip.web.dashboard.words import day
 from esgf_gossip.web.kept import KeptDocuments
 
+# Of metadata: rows, versions of a conflict with their content, versions of a history, refusals of an author.
+DOCUMENTS_SHOWN: Final = 500
+HEADS_SHOWN: Final = 4
+VERSIONS_SHOWN: Final = 50
+REFUSALS_SHOWN: Final = 5
 HEALTHS: Final = (Health.DOWN, Health.MAINTENANCE, Health.UNKNOWN, Health.UP)
 
 
@@ -143,3 +152,50 @@ def changes_context(found: Mapping[str, Any], fields: Mapping[str, str]) -> dict
         "next_before": found["next_before"],
         "fields": fields,
     }
+
+
+def metadata_context(library: Library, project: str) -> dict[str, Any]:
+    """Return what the page Metadata shows: the documents of a project (empty: of all), conflicts first, and refusals."""
+    everything = [(name, document) for name in library.names if (document := library.get(name)) is not None]
+    chosen = [(name, document) for name, document in everything if project in ("", name.project)]
+    chosen.sort(key=lambda one: (not one[1].is_conflict, one[1].is_deleted, one[0]))
+    return {
+        "documents": [(name, document, document.heads) for name, document in chosen[:DOCUMENTS_SHOWN]],
+        "more": max(0, len(chosen) - DOCUMENTS_SHOWN),
+        "conflicts": sum(document.is_conflict for _, document in everything),
+        "total": len(everything),
+        "projects": sorted({name.project for name, _ in everything}),
+        "wanted_project": project,
+        "refusals": [
+            (one, list(one.refusals)[-REFUSALS_SHOWN:]) for one in library.authors if one.refused_count
+        ],
+    }
+
+
+def document_context(desk: DocumentDesk, name: DocumentName) -> dict[str, Any]:
+    """
+    Return what the page of one document shows.
+
+    Raises:
+        DocumentError: there is none.
+    """
+    document = desk.document(name)
+    return {
+        "document_name": name,
+        "document": document,
+        "heads": [(head, _content(desk, document, head)) for head in document.heads[:HEADS_SHOWN]],
+        "history": [(version, document.generation(version)) for version in document.history[:VERSIONS_SHOWN]],
+    }
+
+
+def _content(desk: DocumentDesk, document: Document, version: Version) -> dict[str, Any]:
+    """Return the text of a version to be shown; of what is none, or cannot be read, why there is none."""
+    missing = len(document.missing_parents(version))
+    if version.is_deletion:
+        return {"text": None, "why": "This version deletes the document.", "missing": missing}
+    try:
+        return {"text": desk.body(version).decode(), "why": "", "missing": missing}
+    except UnicodeDecodeError:
+        return {"text": None, "why": "The content is no text; download it.", "missing": missing}
+    except DocumentError as error:
+        return {"text": None, "why": str(error), "missing": missing}

@@ -91,6 +91,7 @@ class Dashboard:
         told = {
             "The disk": own.storage_error,
             "The history": own.history_error,
+            "Metadata": own.documents_error,
             "This node publishes no more": own.publishing_stopped,
             "Trust": own.trust_error,
             "Tasks": "" if own.tasks is None else own.tasks.error,

@@ -13,6 +13,8 @@ from typing import Any, Final
 from twisted.web.http import Request
 from twisted.web.resource import IResource
 
+from esgf_gossip.document_desk import DocumentError
+from esgf_gossip.documents.names import DocumentNameError, parse_name
 from esgf_gossip.esgf.health import Health
 from esgf_gossip.storage.history_reader import Wish
 from esgf_gossip.views.federation import FederationView
@@ -204,6 +206,47 @@ class PlainPage(HtmlPage):
         return send_document(request, self._dashboard.render(self._name, self._shown.view()))
 
 
+class MetadataPage(HtmlPage):
+    """``/metadata``: the documents that projects share, those in conflict first; below it one page per document."""
+
+    form = ("/metadata", (("project", "Project"),))
+
+    def asked(self, request: Request, fields: Mapping[str, str]) -> Any:
+        """Send the documents."""
+        values = contexts.metadata_context(self._shown.metadata.library, fields.get("project", ""))
+        return send_document(request, self._dashboard.render("metadata", self._shown.view(), **values))
+
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        """Find a document by the three parts of its name."""
+        if not path and not request.postpath:
+            return self
+        parts = [path, *request.postpath]
+        request.prepath += request.postpath
+        request.postpath = []
+        return DocumentHtmlPage(self._dashboard, b"/".join(parts).decode("ascii", "replace"))
+
+
+class DocumentHtmlPage(HtmlPage):
+    """``/metadata/<project>/<application>/<name>``: what the document says, and its versions."""
+
+    missing = "There is no such document"
+
+    def __init__(self, dashboard: Dashboard, name: str) -> None:
+        super().__init__(dashboard)
+        self._name = name
+
+    def asked(self, request: Request, fields: Mapping[str, str]) -> Any:  # noqa: ARG002 - as all pages
+        """Send the document."""
+        try:
+            name = parse_name(self._name)
+            values = contexts.document_context(self._shown.metadata, name)
+        except DocumentNameError as error:
+            raise Refused(Problem(404, str(error))) from None
+        except DocumentError as error:
+            raise Refused(Problem(error.status, str(error))) from None
+        return send_document(request, self._dashboard.render("document", self._shown.view(), **values))
+
+
 class OwnPage(HtmlPage):
     """``/this-node``: what this daemon does, its links, its configuration, the end of its log."""
 
@@ -240,7 +283,7 @@ def pages(dashboard: Dashboard) -> dict[str, Page]:
         "services": ServicesPage(dashboard),
         "trust": TrustPage(dashboard),
         "changes": ChangesPage(dashboard),
-        "metadata": PlainPage(dashboard, "metadata"),
+        "metadata": MetadataPage(dashboard),
         "datasets": PlainPage(dashboard, "datasets"),
         "this-node": OwnPage(dashboard),
         "static": StaticFolder(),

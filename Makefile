@@ -6,21 +6,30 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 PYTEST_ARGS ?=
+# Most of the suite's time is daemons waiting for each other: two at once fit two cores.
+TEST_JOBS ?= 2
 
 # What make campaign plays, on how many processes, and where it goes on and writes.
 SEEDS ?= 1-10000
 JOBS ?= 2
 CAMPAIGN ?= build/campaign
 
-.PHONY: demo test lint bench bench-full campaign docs fuzz screenshots clean help
+OLD ?= HEAD~1
+
+.PHONY: mixed man task-campaign demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
 
 help:
 	@echo "make demo [ARGS='--nodes 13 --seconds 20']   run a real federation on this machine"
 	@echo "make test                                    run the whole suite"
 	@echo "make campaign SEEDS=1-10000 [JOBS=2]         random histories and a million mutants; goes on where it was stopped"
+	@echo "make task-campaign                           10,000 tasks under 50 kill -9, a full disk, wrong files, a flood of 100,000"
 	@echo "make bench                                   measure 7 and 25 nodes, with serf beside them: at most ten minutes"
 	@echo "make bench-full                              the whole table, up to 50 nodes: hours; goes on where it was stopped"
 	@echo "make screenshots                             the pictures of README and docs, by the tests of the dashboard"
+	@echo "make deb                                     the Debian package, into build/"
+	@echo "make deb-test                                install, run, upgrade, remove and purge it on a clean Debian; as root"
+	@echo "make mixed OLD=commit                        a federation of two versions, both ways round, then upgraded"
+	@echo "make man                                     the man pages of all commands, into build/man"
 	@echo "make lint | docs | fuzz                      checks, document checks, 100,000 hostile inputs"
 
 $(VENV)/bin/python:
@@ -39,7 +48,7 @@ demo: $(VENV)/.installed
 	@"$(BIN)/esgf-gossip" demo $(ARGS)
 
 test: $(VENV)/.installed-test
-	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
+	"$(BIN)/python" -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test
 	"$(BIN)/ruff" check .
@@ -59,6 +68,22 @@ campaign: $(VENV)/.installed-test
 	@mkdir -p "$(CAMPAIGN)"
 	"$(BIN)/python" -m esgf_gossip.sim schedules $(SEEDS) --jobs $(JOBS) --state "$(CAMPAIGN)/schedules.jsonl" --results "$(CAMPAIGN)/results.json"
 	"$(BIN)/python" benchmarks/mutations.py --jobs $(JOBS) --state "$(CAMPAIGN)/mutations.jsonl" --results "$(CAMPAIGN)/results.json" $(ARGS)
+
+mixed: $(VENV)/.installed-test
+	"$(BIN)/python" benchmarks/mixed_versions.py --old "$(OLD)" $(ARGS)
+
+man: $(VENV)/.installed-test
+	"$(BIN)/python" packaging/man_pages.py build/man
+
+deb: $(VENV)/.installed-test
+	"$(BIN)/python" packaging/deb/build.py $(ARGS)
+
+deb-test: $(VENV)/.installed-test
+	package="$$("$(BIN)/python" packaging/deb/build.py $(ARGS))" && packaging/deb/check "$$package"
+
+task-campaign: $(VENV)/.installed-test
+	@mkdir -p "$(CAMPAIGN)"
+	"$(BIN)/python" benchmarks/task_campaign.py --results "$(CAMPAIGN)/tasks.jsonl" $(ARGS)
 
 docs: $(VENV)/.installed-test
 	"$(BIN)/python" -m pytest -q tests/unit/test_documents.py

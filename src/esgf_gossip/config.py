@@ -21,9 +21,11 @@ import cattrs
 
 from esgf_gossip.addresses import EVERY_ADDRESS, format_address
 from esgf_gossip.config_values import (
+    LOG_FORMATS,
     USUAL_FILES,
     AcceptedHost,
     AllowedNetwork,
+    Attempts,
     CommandLine,
     ContactAddress,
     DatabaseAddress,
@@ -33,13 +35,17 @@ from esgf_gossip.config_values import (
     HistoryBytes,
     HistoryDays,
     HostName,
+    KeptTasks,
     ListenAddress,
     ListName,
+    LogFormat,
+    LogLevel,
     OutputName,
     ProjectName,
     PropertyName,
     Seconds,
     ShardForm,
+    UserName,
     make_converter,
 )
 from esgf_gossip.files import read_file
@@ -63,13 +69,15 @@ class ConfigError(Exception):
 
 @attrs.frozen
 class NodeTable:
-    """``[node]``: who this node is; the folder of its databases and control socket; how much of the past it keeps."""
+    """``[node]``: who this node is; the folder of its state; how much of the past it keeps; how its log is written."""
 
     host: HostName = attrs.field()
     federation: HostName = attrs.field()
     state: Path = attrs.field(metadata={"default": "state"})
     history_days: HistoryDays = attrs.field(metadata={"default": 90})
     history_bytes: HistoryBytes = attrs.field(metadata={"default": 256 * 1024 * 1024})
+    log_format: LogFormat = attrs.field(metadata={"default": LOG_FORMATS[0]})
+    log_levels: tuple[LogLevel, ...] = attrs.field(metadata={"default": ["info"]})
 
 
 @attrs.frozen
@@ -155,6 +163,17 @@ class DocumentsTable:
 
 
 @attrs.frozen
+class TasksTable:
+    """``[tasks]``: the folder of the task queue (None: there is none), whose files are taken, tries, what is kept."""
+
+    directory: Path | None = attrs.field(metadata={"default": None})
+    users: tuple[UserName, ...] = attrs.field(metadata={"default": []})
+    attempts: Attempts = attrs.field(metadata={"default": 5})
+    keep: KeptTasks = attrs.field(metadata={"default": 1000})
+    keep_days: HistoryDays = attrs.field(metadata={"default": 30})
+
+
+@attrs.frozen
 class ReservedTable:
     """A table whose keys come with a later version; today it must be empty."""
 
@@ -172,7 +191,7 @@ class Config:
     services: ServicesTable
     metrics: MetricsTable
     documents: DocumentsTable
-    tasks: ReservedTable = ReservedTable()
+    tasks: TasksTable
     tracking: ReservedTable = ReservedTable()
 
     @property
@@ -276,6 +295,8 @@ def _with_defaults(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         gossip["advertise"] = f"{node['host']}:{str(gossip['listen']).rpartition(':')[2]}"
     if outputs["directory"] is None:
         outputs["directory"] = node["state"]
+    if filled["tasks"]["directory"] is None:
+        filled["tasks"]["directory"] = f"{node['state']}/tasks"
     if http["hosts"] is None:
         listen = str(http["listen"]).rpartition(":")[0]
         http["hosts"] = [*([listen] if listen else []), "localhost", node["host"]]

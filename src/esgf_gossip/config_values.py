@@ -24,9 +24,14 @@ from esgf_gossip.views.lists_xml import LISTS, SHARD_FORMS, USUAL
 OUTPUT_FILES: Final = ("registration.xml", *LISTS)
 USUAL_FILES: Final = ("registration.xml", *USUAL)
 
+LOG_LEVELS: Final = ("debug", "info", "warn", "error", "critical")
+LOG_FORMATS: Final = ("text", "json")
+
 # More often is a load, less often news of yesterday.
 PROBE_EVERY_S: Final = (1, 3600)
 HISTORY_DAYS: Final = (1, 3650)
+ATTEMPTS: Final = (1, 20)
+KEPT_TASKS: Final = (1, 100_000)
 HISTORY_BYTES: Final = (1024 * 1024, 64 * 1024**3)
 
 # As libpq reads it: a word of its own, a parameter of the URL, or after the user.
@@ -48,9 +53,16 @@ PropertyName = NewType("PropertyName", str)
 OutputName = NewType("OutputName", str)
 ListName = NewType("ListName", str)
 Seconds = NewType("Seconds", int)
+Attempts = NewType("Attempts", int)
+KeptTasks = NewType("KeptTasks", int)
+# An account of this host, by name or number.
+UserName = NewType("UserName", str)
 HistoryDays = NewType("HistoryDays", int)
 HistoryBytes = NewType("HistoryBytes", int)
 ShardForm = NewType("ShardForm", str)
+LogFormat = NewType("LogFormat", str)
+# Of everything, or of one area.
+LogLevel = NewType("LogLevel", str)
 CommandLine = NewType("CommandLine", tuple[str, ...])
 # A network in its usual form, such as 10.1.0.0/16.
 AllowedNetwork = NewType("AllowedNetwork", str)
@@ -75,6 +87,21 @@ def _parse_output(text: str) -> str:
 def _parse_list(text: str) -> str:
     if text not in LISTS:
         raise ValueError(f"{shown(text)} is no list: choose among {', '.join(LISTS)}")
+    return text
+
+
+def _parse_log_form(text: str) -> str:
+    if text not in LOG_FORMATS:
+        raise ValueError(f"{shown(text)} is no form of a log: choose among {', '.join(LOG_FORMATS)}")
+    return text
+
+
+def _parse_log_level(text: str) -> str:
+    area, is_area, level = text.rpartition("=")
+    if level not in LOG_LEVELS or (is_area and not re.fullmatch(r"[a-z_]{1,40}", area)):
+        raise ValueError(
+            f"{shown(text)} is no level: write one of {', '.join(LOG_LEVELS)}, or an area with one, such as net=debug"
+        )
     return text
 
 
@@ -106,6 +133,14 @@ def _parse_endpoint(text: str) -> str:
         or not text.isprintable()
     ):
         raise ValueError(f"{shown(text)} is no address: write https://... of a compute service")
+    return text
+
+
+def _parse_user(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}\$?", text):
+        raise ValueError(
+            f"{shown(text)} is no user: write the name of an account of this host, or its number"
+        )
     return text
 
 
@@ -193,10 +228,15 @@ def make_converter(folder: Path) -> cattrs.Converter:
     converter.register_structure_hook(ContactAddress, text(lambda value: parse_dial(value, 0)))
     converter.register_structure_hook(DialAddress, text(lambda value: parse_dial(value, 1)))
     converter.register_structure_hook(OutputName, text(_parse_output))
+    converter.register_structure_hook(LogFormat, text(_parse_log_form))
+    converter.register_structure_hook(LogLevel, text(_parse_log_level))
     converter.register_structure_hook(ShardForm, text(_parse_shard_form))
     converter.register_structure_hook(ListName, text(_parse_list))
     converter.register_structure_hook(Seconds, within(*PROBE_EVERY_S))
     converter.register_structure_hook(HistoryDays, within(*HISTORY_DAYS))
+    converter.register_structure_hook(Attempts, within(*ATTEMPTS))
+    converter.register_structure_hook(KeptTasks, within(*KEPT_TASKS))
+    converter.register_structure_hook(UserName, text(_parse_user))
     converter.register_structure_hook(HistoryBytes, within(*HISTORY_BYTES))
     converter.register_structure_hook(AcceptedHost, text(parse_accepted))
     converter.register_structure_hook(PropertyName, text(a_property))

@@ -13,11 +13,14 @@ from typing import Any, Final
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from esgf_gossip.config import Config
 from esgf_gossip.esgf.health import SERVICES, ServiceHealth
 from esgf_gossip.esgf.health import to_body as health_body
+from esgf_gossip.esgf.maintenance import MAINTENANCE, Maintenance
+from esgf_gossip.esgf.maintenance import to_body as maintenance_body
 from esgf_gossip.esgf.metrics import METRICS, Metrics, Number
 from esgf_gossip.esgf.metrics import to_body as metrics_body
 from esgf_gossip.esgf.observations import OBSERVATIONS, Observations
@@ -107,6 +110,9 @@ class OwnSite:
         self._site = site
         self._on_change: Final = on_change
         self._reactor: Final = reactor
+        self._now_ms: Final = now_ms
+        self._maintenance: Maintenance | None = None
+        self._ending: IDelayedCall | None = None
         self._prober: Final = Prober(reactor)
         self._roots = DataRoots((), reactor)
         self._probing: Final = Probing(self._look, on_change, reactor, now_ms, SystemRandom())
@@ -133,6 +139,7 @@ class OwnSite:
         Args:
             told: what this node said in its last run; it stands until a look contradicts it. None: nothing.
         """
+        self.announce(None if told is None else told.maintenance)
         metrics = (None if told is None else told.metrics) or Metrics()
         groups = None if told is None or told.registration is None else told.registration.groups
         self._measure(
@@ -145,6 +152,8 @@ class OwnSite:
 
     def stop(self) -> None:
         """Look no more."""
+        if self._ending is not None and self._ending.active():
+            self._ending.cancel()
         self._probing.stop()
         self._observing.stop()
         for gauge in (self._numbers, self._own_numbers, self._resources):
@@ -174,9 +183,27 @@ class OwnSite:
         if is_moved:
             self._probe(dict(self._probing.health), self._observing.seen)
 
+    @property
+    def maintenance(self) -> Maintenance | None:
+        """The window this node announces; None where it announces none, or it is over."""
+        window = self._maintenance
+        return None if window is None or window.ends_ms <= self._now_ms() else window
+
+    def announce(self, window: Maintenance | None) -> None:
+        """Announce a window of planned downtime in place of the one before; None: none."""
+        self._maintenance = window
+        if self._ending is not None and self._ending.active():
+            self._ending.cancel()
+        if window is not None:
+            after_s = max(0, window.ends_ms - self._now_ms()) / 1000
+            self._ending = self._reactor.callLater(after_s, self._on_change)
+
     def entries(self) -> dict[str, bytes]:
         """Return what this node says of its site, by the name of the entry."""
         entries = {REGISTRATION: self._site.registration.to_body()}
+        window = self.maintenance
+        if window is not None:
+            entries[MAINTENANCE] = maintenance_body(window)
         if self._probing.health:
             entries[SERVICES] = health_body(self._probing.health)
         seen = self._observing.seen

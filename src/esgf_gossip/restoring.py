@@ -22,6 +22,7 @@ from esgf_gossip.storage.backup_file import NODE_TOML, SITE, STATE, TRUST, Backu
 from esgf_gossip.storage.database import FILE_NAME, Database, InUseError, StorageError
 from esgf_gossip.storage.history_reader import FILE_NAME as HISTORY
 from esgf_gossip.storage.outputs import STAMP
+from esgf_gossip.storage.task_journal import FILE_NAME as TASKS
 
 EPOCH: Final = "epoch"
 _TRUST_DEPTH: Final = 4
@@ -127,7 +128,8 @@ def put_back(unpacked: Path, config: Config, stamp: str, *, replace: bool) -> Re
     _put_trust(unpacked / TRUST, config.trust.directory, done)
     for name, path in site_files(config).items():
         _put(unpacked / SITE / name, path, done)
-    _put(unpacked / STATE / HISTORY, state / HISTORY, done)
+    for name in (HISTORY, TASKS):
+        _put(unpacked / STATE / name, state / name, done)
     if present.exists():
         aside = state / f"{FILE_NAME}.replaced-{stamp}"
         present.rename(aside)

@@ -22,13 +22,14 @@ from twisted.logger import Logger
 
 from esgf_gossip import __version__
 from esgf_gossip.addresses import format_address
-from esgf_gossip.config import Config, ConfigError, load
+from esgf_gossip.config import Config
 from esgf_gossip.core.effects import Notice
 from esgf_gossip.core.node import Node
 from esgf_gossip.core.publication import PublicationError
 from esgf_gossip.document_keeper import DocumentKeeper
-from esgf_gossip.esgf.metrics import METRICS
+from esgf_gossip.esgf.maintenance import Maintenance
 from esgf_gossip.esgf.site_data import SiteError
+from esgf_gossip.log_output import LogOutput
 from esgf_gossip.net.clock import wall_clock_ms
 from esgf_gossip.net.connections import Connections
 from esgf_gossip.net.driver import Driver
@@ -36,17 +37,19 @@ from esgf_gossip.net.figures import Figures
 from esgf_gossip.net.trust_keeper import TrustKeeper
 from esgf_gossip.own_site import Neighbourhood, OwnSite, read_own_site
 from esgf_gossip.preparing import make_folder, spare_the_collector, trust_place
-from esgf_gossip.reloading import Reload, need_restart
+from esgf_gossip.reloading import Reloading
+from esgf_gossip.service_manager import HTTP, ServiceManager, ServiceManagerError
 from esgf_gossip.sources.observing import Subjects
 from esgf_gossip.state_copy import StateCopy
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.storage.history_reader import FILE_NAME as HISTORY
 from esgf_gossip.storage.list_files import ListFiles
 from esgf_gossip.storage.outputs import RegistrationFile
+from esgf_gossip.tasks.site_tasks import SiteTasks
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.statement import ENTRY as TRUST_ENTRY
 from esgf_gossip.views.federation import OwnState
-from esgf_gossip.views.judgement import REGISTRATION, Judge
+from esgf_gossip.views.judgement import Judge
 from esgf_gossip.web.archive import Archive
 from esgf_gossip.web.control import ControlSocket, ControlSocketError
 from esgf_gossip.web.control_answers import CommandError
@@ -79,11 +82,13 @@ class GossipService(Service):
         self.config = config
         self._config_path: Final = config_path
         self._reactor = reactor
-        self._now_ms: Final = wall_clock_ms
+        self.now_ms: Final = wall_clock_ms
         self._started_at_ms = 0
-        self._http_port: Any = None
+        self._http_ports: list[Any] = []
         self._is_open = False
         self.exit_code = os.EX_OK
+        # Where the process is ours alone; Twisted's own runners write the log themselves.
+        self.log_output: LogOutput | None = None
 
     # ----------------------------------------------------------------- start
 
@@ -94,10 +99,15 @@ class GossipService(Service):
         Raises:
             StartError: something is missing, wrong or taken; nothing keeps running.
         """
-        self._started_at_ms = self._now_ms()
+        self._started_at_ms = self.now_ms()
+        # Here, not earlier: only now is this surely the process that was asked for (twistd forks before).
+        self._manager = ServiceManager(os.environ, self._reactor)
         try:
             self._open()
-        except (TrustError, SiteError, StorageError, PublicationError, ControlSocketError) as error:
+        except (
+            *(TrustError, SiteError, StorageError, PublicationError),
+            *(ControlSocketError, ServiceManagerError),
+        ) as error:
             self._close_all()
             raise StartError(str(error)) from None
         except CannotListenError as error:
@@ -114,6 +124,7 @@ class GossipService(Service):
             ) from None
         super().startService()
         signal.signal(signal.SIGHUP, self._on_hangup)
+        self._reactor.callWhenRunning(self._manager.ready, self._state_line)
         self.log.info(
             "{host} of federation {federation} runs: epoch {epoch}, {nodes} nodes known, gossip on {gossip}",
             host=self.config.node.host,
@@ -128,7 +139,7 @@ class GossipService(Service):
         # Before anybody can dial: a start of a whole federation has no time to lose then.
         spare_the_collector()
         # Cheapest faults first: nothing is written before keys and site data are known to be good.
-        self.trust = TrustKeeper(trust_place(config), self._now_ms, self._reactor)
+        self.trust = TrustKeeper(trust_place(config), self.now_ms, self._reactor)
         site = read_own_site(config)
         for finding in site.findings:
             self.log.warn("site data: {finding}", finding=str(finding))
@@ -152,6 +163,7 @@ class GossipService(Service):
         )
         outputs = config.outputs
         self._lists = ListFiles(outputs.directory, outputs.files, outputs.shard_form, outputs.drop_down)
+        self.tasks = SiteTasks(config, self, self._reactor, self.now_ms)
         self._judge = Judge(self._node.registry, self._node.standing, lambda: self._site.policy)
         self.archive = Archive(
             config.node.state / HISTORY,
@@ -161,7 +173,7 @@ class GossipService(Service):
             self._own_state,
             lambda: self._site.policy,
             self._reactor,
-            self._now_ms,
+            self.now_ms,
         )
         self.picture = Picture(
             self._judge,
@@ -171,13 +183,13 @@ class GossipService(Service):
             RegistrationFile(document, self._database),
             self._lists,
             self._reactor,
-            self._now_ms,
+            self.now_ms,
         )
-        self._driver = Driver(self._node, self._database, self._reactor, self._notice, self._now_ms)
+        self._driver = Driver(self._node, self._database, self._reactor, self._notice, self.now_ms)
         self._connections = Connections(self._driver, self.trust.creator, self._reactor)
         self._figures = Figures(self._node, self._driver)
         self.metadata = DocumentKeeper(
-            self._node, self._database.leaves, self._driver.append, self.picture, self._reactor, self._now_ms
+            self._node, self._database.leaves, self._driver.append, self.picture, self._reactor, self.now_ms
         )
         self.window = Window(
             self.picture,
@@ -187,7 +199,7 @@ class GossipService(Service):
             self.metadata.desk,
             self._node.registry,
             self,
-            self._now_ms,
+            self.now_ms,
         )
         self.window.log_tail.start()
         self._control = ControlSocket(config.control_socket, self.window, self._reactor)
@@ -197,7 +209,10 @@ class GossipService(Service):
         if config.http.listen is not None:
             host, port = config.http.listen
             web_site = make_site(self.window, config.http.hosts, self._reactor)
-            self._http_port = self._reactor.listenTCP(port, web_site, interface=host)
+            self._http_ports = self._manager.listen(HTTP, web_site)
+            if not self._http_ports:
+                self._http_ports = [self._reactor.listenTCP(port, web_site, interface=host)]
+        self._manager.close_unused()
         stored = self._database.load()
         at = self._driver.at()
         self._driver.perform(
@@ -207,7 +222,16 @@ class GossipService(Service):
         )
         # What the last run said of this node stands until it is found otherwise.
         federation = Neighbourhood(lambda: len(self._node.registry.table), self._subjects)
-        self._site = OwnSite(config, site, self._say, federation, self._reactor, self._now_ms)
+        self._site = OwnSite(config, site, self._say, federation, self._reactor, self.now_ms)
+        self._reloading = Reloading(
+            self._config_path,
+            self.trust,
+            self._site,
+            self._node.origin,
+            self.log_output,
+            self._say,
+            self.metadata.replace,
+        )
         self._site.start(self.picture.view().node(config.node.host))
         self.archive.start(self.picture)
         self.picture.start()
@@ -217,6 +241,7 @@ class GossipService(Service):
         self.trust.start(self._node, self._driver, self._database)
         self.metadata.start(config.documents)
         self._driver.on_fatal = self._end
+        self.tasks.start()
 
     def _subjects(self) -> Subjects:
         """Return the services of those members that this node is to look at."""
@@ -236,7 +261,7 @@ class GossipService(Service):
 
     def _own_state(self) -> OwnState:
         publication = self._node.origin.publication
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         return OwnState(
             host=self.config.node.host,
             federation=self.config.node.federation,
@@ -253,9 +278,15 @@ class GossipService(Service):
             trust_alarms=tuple(self.trust.alarms),
             list_alarms=self._lists.alarms,
             history_error=self.archive.failure,
+            tasks=self.tasks.counts(),
             documents_error=self.metadata.fault,
             documents=self.metadata.counts(),
         )
+
+    def _state_line(self) -> str:
+        """Return what a service manager shows of this daemon."""
+        nodes, links = len(self._node.registry.table), len(self._node.links.sessions.open())
+        return f"{nodes} nodes known, {links} linked"
 
     # ----------------------------------------------------------------- stop
 
@@ -264,14 +295,14 @@ class GossipService(Service):
         super().stopService()
         if not self._is_open:
             return succeed(None)
+        self._manager.stopping()
         connections = self._driver.connections
+        self.tasks.stop()
         self._site.stop()
         self.trust.stop()
         self._driver.stop()
         waits = [maybeDeferred(self._connections.stop), maybeDeferred(self._control.stop)]
-        if self._http_port is not None:
-            waits.append(maybeDeferred(self._http_port.stopListening))
-            self._http_port = None
+        waits.extend(self._close_http())
         waits.extend(connection.closed() for connection in connections)
         stopped: Deferred[Any] = DeferredList(waits, consumeErrors=True)
         stopped.addTimeout(STOP_S, self._reactor, onTimeoutCancel=lambda result, _after_s: result)
@@ -284,6 +315,8 @@ class GossipService(Service):
         self._is_open = False
         self._state_copy.stop()
         # A start that failed half way has not made all of them.
+        if hasattr(self, "tasks"):
+            self.tasks.stop()
         if hasattr(self, "picture"):
             self.picture.stop()
         if hasattr(self, "archive"):
@@ -301,10 +334,12 @@ class GossipService(Service):
             maybeDeferred(self._connections.stop)
         if hasattr(self, "_control"):
             maybeDeferred(self._control.stop)
-        port, self._http_port = self._http_port, None
-        if port is not None:
-            maybeDeferred(port.stopListening)
+        self._close_http()
         self._database.close()
+
+    def _close_http(self) -> list[Deferred[Any]]:
+        ports, self._http_ports = self._http_ports, []
+        return [maybeDeferred(port.stopListening) for port in ports]
 
     # ----------------------------------------------------------------- commands
 
@@ -315,57 +350,10 @@ class GossipService(Service):
         Fires with ``changed`` (parts now in force), ``refused`` (what was wrong) and
         ``findings`` (what to look at), one line each.
         """
-        outcome = Reload()
-        config = self.config
-        try:
-            wanted = load(self._config_path)
-        except ConfigError as error:
-            outcome.refused.append(f"{error}; the configuration in force stays")
-        else:
-            outcome.findings.extend(need_restart(config, wanted))
-            # What needs a restart stays as it is until then, above all the name: a node that
-            # took another node's name and key without a new start would speak for both.
-            config = attrs.evolve(
-                wanted, node=config.node, gossip=config.gossip, http=config.http, outputs=config.outputs
-            )
-        self._reload_trust(config, outcome)
-        self._reload_site(config, outcome)
-        if self.metadata.replace(config.documents):
-            outcome.changed.append("documents")
-        if self._node.origin.publication.stopped:
-            outcome.refused.append(f"this node publishes no more: {self._node.origin.publication.stopped}")
-        for line in outcome.refused + outcome.findings:
-            self.log.warn("reload: {line}", line=line)
-        self.log.info("reloaded; changed: {changed}", changed=", ".join(outcome.changed) or "nothing")
-        return succeed(attrs.asdict(outcome))
-
-    def _reload_trust(self, config: Config, outcome: Reload) -> None:
-        try:
-            if self.trust.load_again(trust_place(config)):
-                outcome.changed.append("trust")
-            outcome.findings.extend(note.text for note in self.trust.material.notes)
-        except TrustError as error:
-            outcome.refused.append(f"{error}; the trust in force stays")
-
-    def _reload_site(self, config: Config, outcome: Reload) -> None:
-        before = self._site.entries()
-        try:
-            site = self._site.read(config)
-        except SiteError as error:
-            outcome.refused.append(f"{error}; the registration in force stays")
-            return
-        policy = self._site.policy
-        self._site.take(config, site)
-        self.config = config
-        self._say()
-        outcome.changed.extend(self._site.policy.changed_since(policy))
+        with self._manager.reload():
+            self.config, outcome = self._reloading.read(self.config)
         self.picture.moved()
-        outcome.findings.extend(str(finding) for finding in site.findings)
-        after = self._site.entries()
-        # Health and resources move by themselves; these two by what was read.
-        outcome.changed.extend(
-            name for name in (REGISTRATION, METRICS) if before.get(name) != after.get(name)
-        )
+        return succeed(attrs.asdict(outcome))
 
     def _entries(self) -> dict[str, bytes]:
         entries = self._site.entries()
@@ -400,6 +388,20 @@ class GossipService(Service):
         # Two clients may ask at once, or one and a signal.
         with contextlib.suppress(ReactorNotRunning):
             self._reactor.stop()
+
+    def rebuild_lists(self) -> list[str]:
+        """Write all output files anew; return which could not be written, and why."""
+        return self.picture.write_anew()
+
+    @property
+    def maintenance(self) -> Maintenance | None:
+        """The window of planned downtime that this node announces."""
+        return self._site.maintenance
+
+    def announce(self, window: Maintenance | None) -> None:
+        """Announce a window of planned downtime, or that there is none."""
+        self._site.announce(window)
+        self._say()
 
     def backup(self) -> Deferred[dict[str, Any]]:
         """Copy the databases; see ``StateCopy.make``."""

@@ -20,6 +20,7 @@ from esgf_gossip.sources.gauge import in_thread
 from esgf_gossip.storage.copying import CopyStoppedError, copy_pages
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.storage.history_reader import FILE_NAME as HISTORY
+from esgf_gossip.storage.task_journal import FILE_NAME as TASKS
 from esgf_gossip.web.control_answers import CommandError
 
 PREFIX: Final = "backup-"
@@ -52,7 +53,7 @@ class StateCopy:
 
     def make(self) -> Deferred[dict[str, Any]]:
         """
-        Copy registry and history; fires with ``directory`` and the ``files`` in it.
+        Copy registry, history and the journal of tasks; fires with ``directory`` and the ``files`` in it.
 
         Fails with:
             CommandError: another copy is being made, or the disk says no; nothing of it is left.
@@ -79,16 +80,17 @@ class StateCopy:
             folder.mkdir(mode=0o700)
             self._database.copy_to(folder / FILE_NAME)
             files = [FILE_NAME]
-            if (self._state / HISTORY).exists():
-                self._copy_history(folder / HISTORY)
-                files.append(HISTORY)
+            for name in (HISTORY, TASKS):
+                if (self._state / name).exists():
+                    self._copy_other(name, folder / name)
+                    files.append(name)
         except (OSError, StorageError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise CommandError(f"no backup: {error}") from None
         return {"directory": str(folder), "files": files}
 
-    def _copy_history(self, target: Path) -> None:
-        source = self._state / HISTORY
+    def _copy_other(self, name: str, target: Path) -> None:
+        source = self._state / name
         try:
             with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as connection:
                 copy_pages(connection, target, lambda: self._is_stopped)

@@ -16,9 +16,11 @@ from twisted.internet.defer import Deferred
 from esgf_gossip.config import Config, to_toml
 from esgf_gossip.core.registry import Registry
 from esgf_gossip.document_desk import DocumentDesk
+from esgf_gossip.esgf.maintenance import Maintenance
 from esgf_gossip.net.figures import Figures
 from esgf_gossip.net.trust_keeper import TrustKeeper
 from esgf_gossip.net.trust_report import nodes_report
+from esgf_gossip.tasks.site_tasks import SiteTasks
 from esgf_gossip.views.federation import FederationView
 from esgf_gossip.web.archive import Archive
 from esgf_gossip.web.events import EventHub
@@ -44,11 +46,22 @@ class Actions(Protocol):
     def stop(self) -> None:
         """Stop the daemon in order."""
 
+    @property
+    def maintenance(self) -> Maintenance | None:
+        """The window of planned downtime that this node announces."""
+
+    def announce(self, window: Maintenance | None) -> None:
+        """Announce a window, or none."""
+
     def backup(self) -> Deferred[dict[str, Any]]:
         """Copy the databases."""
 
     def leave(self) -> Deferred[None]:
         """Leave the federation."""
+
+    @property
+    def tasks(self) -> SiteTasks:
+        """The task queue."""
 
 
 class Window:
@@ -78,6 +91,7 @@ class Window:
         self.stop = actions.stop
         self.leave = actions.leave
         self.backup = actions.backup
+        self.announce = actions.announce
 
     @property
     def documents(self) -> KeptDocuments:
@@ -120,10 +134,19 @@ class Window:
         """Return the figures of this daemon and its links."""
         return self._figures.report()
 
+    def wake_tasks(self) -> None:
+        """Look at the folder of tasks now."""
+        self._actions.tasks.wake()
+
     @property
     def shard_form(self) -> str:
         """How the list of shards names its hosts."""
         return self._actions.config.outputs.shard_form
+
+    @property
+    def maintenance(self) -> Maintenance | None:
+        """The window of planned downtime that this node announces."""
+        return self._actions.maintenance
 
     def is_private(self) -> bool:
         """Tell whether the HTTP service listens on an address of this host alone."""

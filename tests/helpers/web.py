@@ -169,6 +169,11 @@ class StubDaemon:
     def configuration(self) -> str:
         return '[node]\nhost = "esgf-a.example.org"\n'
 
+    maintenance = None
+
+    def announce(self, window: Any) -> None:
+        self.maintenance = window
+
     def explain(self, host: str) -> dict[str, Any] | None:
         node = self.picture.node(host)
         if node is None:

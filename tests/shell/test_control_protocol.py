@@ -41,6 +41,9 @@ class StubCommands(StubDaemon):
     def stop(self):
         self.done.append("stop")
 
+    def wake_tasks(self):
+        self.done.append("wake-tasks")
+
     def leave(self):
         self.done.append("leave")
         return self.left
@@ -229,6 +232,12 @@ def test_reload_answers_when_it_is_done(program, commands):
     reload, node = program.heard()
     assert reload == {"ok": True, "data": {"changed": ["esgf.properties"], "findings": []}}
     assert not node["ok"]
+
+
+def test_the_daemon_looks_at_its_tasks_when_told(program, commands):
+    """What ``task submit`` says when it has handed in."""
+    assert program.ask("wake-tasks") == [{"ok": True, "data": {}}]
+    assert commands.done == ["wake-tasks"]
 
 
 def test_refusals_of_the_daemon_are_one_line(program, commands, log):

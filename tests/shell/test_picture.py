@@ -164,6 +164,20 @@ def test_document_events_and_callbacks_follow(picture, federation, clock, path):
     assert called == [True]
 
 
+def test_files_are_written_anew_when_somebody_asks(picture, path):
+    """Also where they say nothing new; what the disk refuses is told."""
+    picture._is_ready = True
+    picture.start()
+    files = (path, path.with_name("esgf_shards.xml"))
+    before = [file.stat().st_ino for file in files]
+    assert picture.write_anew() == []
+    assert all(file.stat().st_ino != inode for file, inode in zip(files, before, strict=True))
+    path.unlink()
+    path.mkdir()
+    assert any(str(path) in error for error in picture.write_anew())
+    path.rmdir()
+
+
 def test_expiry_is_seen_without_any_message(picture, federation, clock):
     """A node that falls silent turns stale by the clock alone."""
     picture.start()

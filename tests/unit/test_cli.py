@@ -18,21 +18,20 @@ from esgf_gossip.cli.main import program
 from helpers.config import a_node_toml
 
 COMMANDS = [
+    *("demo", "init", "check", "run", "start", "status", "nodes", "services", "show", "explain", "history"),
     *(
-        "demo",
-        "init",
-        "check",
-        "run",
-        "status",
-        "nodes",
-        "services",
-        "show",
-        "explain",
-        "history",
         "doc",
         "watch",
+        "reload",
+        "maintenance",
+        "backup",
+        "restore",
+        "spotcheck",
+        "task",
+        "stop",
+        "restart",
+        "leave",
     ),
-    *("reload", "backup", "restore", "spotcheck", "stop", "leave"),
 ]
 
 

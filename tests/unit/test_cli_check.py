@@ -154,6 +154,8 @@ def test_the_ports_of_a_running_daemon_are_its_own(tmp_path, good):
             "attention: http: listen is 0.0.0.0:1: anybody who reaches it",
         ),
         ({"node": {"state": "config_type"}}, "critical: state: DIR/config_type is not a folder"),
+        ({"tasks": {"directory": "open"}}, "attention: tasks: DIR/open is writable for everybody"),
+        ({"tasks": {"users": ["nobody-here"]}}, "attention: tasks: users: this host has no user nobody-here"),
         ({"outputs": {"directory": "open"}}, "attention: outputs: DIR/open is writable for everybody"),
     ],
 )

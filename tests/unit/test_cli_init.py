@@ -65,6 +65,15 @@ def test_options_come_into_the_file(tmp_path):
     assert (gossip.seeds, gossip.advertise) == ((("a.org", 1), ("2001:db8::1", 2)), ("nat.org", 0))
 
 
+def test_the_state_can_lie_elsewhere(tmp_path):
+    """Under systemd /etc is read-only for the daemon; the folder is made if it may be, and named absolutely."""
+    result = init(tmp_path / "x", *NAMES, "--state", str(tmp_path / "state of it"))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert load(tmp_path / "x/node.toml").node.state == tmp_path / "state of it"
+    assert (tmp_path / "state of it").is_dir()
+    assert not (tmp_path / "x/state").exists()
+
+
 def test_site_data_is_taken_over(tmp_path):
     """With --from-esgf properties and type are copied byte for byte, for the daemon's eyes only."""
     write_site(1, tmp_path / "esg")

@@ -377,6 +377,15 @@ def test_a_hook_is_a_program_and_its_arguments(tmp_path: Path, hook: object, say
     assert "'secret_hook'" in str(caught.value)
 
 
+def test_the_folder_of_tasks_lies_in_the_state_folder_unless_it_is_named():
+    """It follows node.state; an empty text switches the queue off; what is no account's name is told."""
+    assert a_config(FOLDER, node={"state": "/var/x"}).tasks.directory == Path("/var/x/tasks")
+    assert a_config(FOLDER, tasks={"directory": "spool"}).tasks.directory == FOLDER / "spool"
+    assert a_config(FOLDER, tasks={"directory": ""}).tasks.directory is None
+    assert "'users': 'a b' is no user" in the_fault(a_document(tasks={"users": ["a b"]}))
+    assert "'attempts': is 0" in the_fault(a_document(tasks={"attempts": 0}))
+
+
 def test_documents_name_projects_files_and_a_hook(tmp_path: Path) -> None:
     """The table is read, relative paths are those beside the file, and what is shown reads back."""
     path = a_node_toml(tmp_path)

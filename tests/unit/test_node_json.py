@@ -73,6 +73,7 @@ def test_node_has_exactly_the_fields_of_the_contract():
         ],
         "metrics": {},
         "resources": {},
+        "maintenance": None,
     }
     body = node_body(a_node())
     assert expected == body

@@ -19,6 +19,7 @@ from esgf_gossip.esgf.metrics import COUNT_MAX, Metrics
 from esgf_gossip.esgf.resources import Resources
 from esgf_gossip.views.federation import FederationView, NodeStatus, OwnState
 from esgf_gossip.views.prometheus import CONTENT_TYPE, prometheus_page
+from esgf_gossip.views.task_counts import TaskCounts
 from esgf_gossip.web.api import PROMETHEUS
 from helpers.site import FULL_HOST, a_view, demo_site
 
@@ -51,6 +52,7 @@ FULL = a_federation(
     a_view(None, host="gone.example.org", status=NodeStatus.UNREACHABLE),
     list_alarms=("kept",),
     trust_error="bad",
+    tasks=TaskCounts(5, 4, 3, 2, 60, "full", ("2 failed",)),
 )
 
 
@@ -90,6 +92,8 @@ def test_every_number_of_the_view_is_there():
     assert of("service_up", host=FULL_HOST, type="OpenIDProvider") == 0
     assert of("service_up", host=FULL_HOST, type="FrontEnd") == 0
     assert of("service_up", host=FULL_HOST, type="ThreddsService") is None
+    assert [of("tasks", state=one) for one in ("waiting", "running", "done", "failed")] == [5, 4, 3, 2]
+    assert (of("tasks_oldest_age_seconds"), of("fault", part="tasks")) == (60, 1)
     assert [
         of(f"node_{name}", host=FULL_HOST) for name in ("downloads", "download_bytes", "download_users")
     ] == [1, 2, 3]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from lxml import etree
 
@@ -59,6 +59,7 @@ def test_what_we_write_is_read_back_as_it_was(host):
     ),
     st.sampled_from([4, 8, 16, 32, 60, 255]),
 )
+@example({"idp.security.attribute.service.endpoint": "\x1b"}, 16)
 def test_whatever_a_site_says_what_is_written_again_is_the_same(properties, node_type):
     """Texts that readers cannot bear are mended once; the mended document is read back as it is."""
     site = a_site({**properties, "esgf.host": FULL_HOST}, node_type=node_type)

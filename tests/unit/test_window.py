@@ -13,7 +13,9 @@ def a_window(tmp_path, text=""):
     """Return the window of a daemon with that configuration."""
     path = a_node_toml(tmp_path)
     path.write_text(path.read_text() + text)
-    actions = SimpleNamespace(config=load(path), reload=None, stop=None, leave=None, backup=None)
+    actions = SimpleNamespace(
+        config=load(path), reload=None, stop=None, leave=None, backup=None, announce=None, maintenance=None
+    )
     return Window(None, None, None, None, None, None, actions, lambda: 0)
 
 

@@ -41,6 +41,7 @@ from esgf_gossip.storage.backup_file import (
 from esgf_gossip.storage.copying import CopyStoppedError, copy_pages
 from esgf_gossip.storage.database import FILE_NAME, Database, InUseError, StorageError
 from esgf_gossip.storage.history_reader import FILE_NAME as HISTORY
+from esgf_gossip.storage.task_journal import FILE_NAME as TASKS
 
 # A registry of a hundred megabytes is copied in a second; a slow disk takes its time.
 COPY_TIMEOUT_S: Final = 3600.0
@@ -57,7 +58,7 @@ def backup(file: Path, config_path: Path, *, no_keys: bool, no_history: bool, js
     """
     Write a backup of this node into FILE, while the daemon runs or not.
 
-    In it: node.toml, registry, history, the files of [esgf], the folder of trust. FILE holds the node's private key
+    In it: node.toml, registry, history, the journal of tasks, the files of [esgf], the folder of trust. FILE holds the node's private key
     unless --no-keys is given: it is made readable by its owner alone; keep it so. An existing FILE is left untouched.
     """
     config = load(config_path)
@@ -117,15 +118,16 @@ def _copied(state: Path, folder: Path) -> dict[str, Path]:
             database.copy_to(copies[FILE_NAME])
         finally:
             database.close()
-        if (state / HISTORY).exists():
-            copies[HISTORY] = folder / HISTORY
-            _copy_history(state / HISTORY, copies[HISTORY])
+        for name in (HISTORY, TASKS):
+            if (state / name).exists():
+                copies[name] = folder / name
+                _copy_other(state / name, copies[name])
     except StorageError as error:
         raise CommandError(str(error), "", "", ExitCode.FILES) from None
     return copies
 
 
-def _copy_history(source: Path, target: Path) -> None:
+def _copy_other(source: Path, target: Path) -> None:
     import sqlite3  # noqa: PLC0415 - for those who have a history and no daemon
 
     try:
@@ -134,7 +136,7 @@ def _copy_history(source: Path, target: Path) -> None:
             stack.callback(connection.close)
             copy_pages(connection, target, lambda: False)
     except (sqlite3.Error, CopyStoppedError) as error:
-        raise StorageError(f"{source}: {error}; --no-history leaves it out") from None
+        raise StorageError(f"{source}: {error}") from None
 
 
 @contextmanager

@@ -124,7 +124,7 @@ class Conversation:
         Raises:
             CommandError: it lives on after ``timeout_s``.
         """
-        process_id = self._process_id()
+        process_id = self.process_id
         if process_id in (0, os.getpid()):
             # 0: it lives in another PID namespace, where we cannot see it end.
             return
@@ -142,7 +142,9 @@ class Conversation:
                     ExitCode.INTERNAL,
                 )
 
-    def _process_id(self) -> int:
+    @property
+    def process_id(self) -> int:
+        """The process at the other end; 0 where it lives in another PID namespace."""
         credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         process_id: int = struct.unpack("3i", credentials)[0]
         return process_id

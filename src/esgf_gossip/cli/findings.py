@@ -23,6 +23,7 @@ import attrs
 from esgf_gossip.addresses import format_address
 from esgf_gossip.cli.control_client import ControlClient
 from esgf_gossip.config import Config
+from esgf_gossip.sources.spool import user_number
 
 
 class Level(IntEnum):
@@ -49,6 +50,7 @@ def all_findings(config: Config) -> Iterator[Finding]:
         yield Finding(Level.GOOD, "daemon", f"runs; it answers on {config.control_socket}")
     yield from _addresses(config)
     yield from _folders(config)
+    yield from _task_users(config)
     yield from _trust(config)
     yield from _site(config)
     yield from _metrics(config)
@@ -97,7 +99,10 @@ def _addresses(config: Config) -> Iterator[Finding]:
 
 
 def _folders(config: Config) -> Iterator[Finding]:
-    for part, folder in {"state": config.node.state, "outputs": config.outputs.directory}.items():
+    folders = {"state": config.node.state, "outputs": config.outputs.directory}
+    if config.tasks.directory is not None:
+        folders["tasks"] = config.tasks.directory
+    for part, folder in folders.items():
         nearest = next((parent for parent in (folder, *folder.parents) if parent.exists()), Path("/"))
         if folder.exists() and not folder.is_dir():
             yield Finding(Level.CRITICAL, part, f"{folder} is not a folder; name another in node.toml")
@@ -105,6 +110,15 @@ def _folders(config: Config) -> Iterator[Finding]:
             yield Finding(Level.CRITICAL, part, f"{nearest} is not writable for this user; chown or chmod it")
         elif nearest == folder and folder.stat().st_mode & 0o002:
             yield Finding(Level.ATTENTION, part, f"{folder} is writable for everybody; chmod o-w {folder}")
+
+
+def _task_users(config: Config) -> Iterator[Finding]:
+    for user in config.tasks.users:
+        try:
+            user_number(user)
+        except KeyError:
+            text = f"users: this host has no user {user}, so its files are refused; correct the name"
+            yield Finding(Level.ATTENTION, "tasks", text)
 
 
 def _trust(config: Config) -> Iterator[Finding]:

@@ -39,7 +39,7 @@ _NODE_TOML: Final = """\
 host = {host}
 federation = {federation}
 # Database, control socket and, unless [outputs] says otherwise, the files written for other programs.
-state = "state"
+state = {state}
 
 [gossip]
 # Where this node listens for its peers.
@@ -119,6 +119,12 @@ def _checked(check: Callable[[str], Any]) -> Callable[[click.Context, click.Para
     type=click.Path(path_type=Path),
     help="Copy esgf.properties and config_type of an ESGF site from there.",
 )
+@click.option(
+    "--state",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Folder of database and control socket, such as /var/lib/esgf-gossip under systemd. Default: DIR/state.",
+)
 @json_option
 @common_options
 def init(
@@ -128,6 +134,7 @@ def init(
     seeds: Sequence[tuple[str, int]],
     advertise: tuple[str, int] | None,
     from_esgf: Path | None,
+    state: Path | None,
     *,
     json_output: bool,
 ) -> None:
@@ -143,7 +150,8 @@ def init(
     if from_esgf:
         _refuse_other_host(copies["esgf.properties"], from_esgf / "esgf.properties", host)
     directory = directory.absolute()
-    text = node_toml(host, federation, seeds, advertise=advertise)
+    state_name = "state" if state is None else str(state.absolute())
+    text = node_toml(host, federation, seeds, advertise=advertise, state=state_name)
     for name in ("node.toml", *copies, "trust/node.key"):
         if _exists(directory / name):
             raise CommandError(
@@ -152,7 +160,7 @@ def init(
                 "give another DIR",
                 ExitCode.EXISTS,
             )
-    request = _write(directory, text, copies, host, federation)
+    request = _write(directory, text, copies, host, federation, directory / state_name)
     if json_output:
         print_json(
             {
@@ -174,11 +182,13 @@ def node_toml(
     *,
     advertise: tuple[str, int] | None = None,
     listen: tuple[str, int] | None = None,
+    state: str = "state",
 ) -> str:
     """Write a node.toml for people: the keys that differ from node to node, the others as comments."""
     return _NODE_TOML.format(
         host=toml_string(host),
         federation=toml_string(federation),
+        state=toml_string(state),
         listen=f"listen = {toml_string(format_address(listen))}" if listen else '# listen = "[::]:8951"',
         advertise=f"advertise = {toml_string(format_address(advertise))}"
         if advertise
@@ -244,16 +254,18 @@ def _exists(path: Path) -> bool:
     return path.is_symlink() or path.exists()
 
 
-def _write(directory: Path, text: str, copies: dict[str, bytes], host: str, federation: str) -> Any:
+def _write(
+    directory: Path, text: str, copies: dict[str, bytes], host: str, federation: str, state: Path
+) -> Any:
     from esgf_gossip.trust.errors import TrustError  # noqa: PLC0415 - brings cryptography
     from esgf_gossip.trust.requests import make_request  # noqa: PLC0415
 
     # What was made of the options must read back, before anything is on disk.
     from_document(tomllib.loads(text), directory / "node.toml")
     directory.mkdir(parents=True, exist_ok=True)
-    for name, mode in (("state", 0o755), ("trust", 0o700)):
-        if not (directory / name).is_dir():
-            (directory / name).mkdir(mode=mode)
+    for folder, mode in ((state, 0o755), (directory / "trust", 0o700)):
+        if not folder.is_dir():
+            folder.mkdir(mode=mode)
     for name, content in copies.items():
         create_file(directory / name, content, _SITE_FILE_MODE)
     try:

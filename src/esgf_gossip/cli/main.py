@@ -27,6 +27,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "init": ("init", "init", "Make the folder of a new node: node.toml, key and request."),
     "check": ("check", "check", "Read everything, start nothing, say what is wrong."),
     "run": ("run", "run", "Run the daemon in the foreground."),
+    "start": ("background", "start", "Start the daemon in the background, where there is no systemd."),
     "status": ("node_commands", "status", "Show the state of this node."),
     "nodes": ("node_commands", "nodes", "Show the federation table."),
     "services": ("node_commands", "services", "Show the services of the federation and their health."),
@@ -36,10 +37,13 @@ _COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "doc": ("documents", "doc", "Read and write metadata documents that nodes share."),
     "watch": ("node_commands", "watch", "Follow what happens, live."),
     "reload": ("node_commands", "reload", "Read properties, trust and configuration again."),
+    "maintenance": ("maintenance", "maintenance", "Announce planned downtime, or show what is announced."),
     "backup": ("backup", "backup", "Write a backup of this node into one file."),
     "restore": ("backup", "restore", "Put a node back as it was in a backup."),
     "spotcheck": ("spotcheck", "spotcheck", "Say which reader breaks on a registration.xml."),
+    "task": ("tasks", "task", "Hand in tasks for the daemon, and see how they stand."),
     "stop": ("node_commands", "stop", "Stop the daemon in good order."),
+    "restart": ("background", "restart", "Stop the daemon and start it in the background."),
     "leave": ("node_commands", "leave", "Leave the federation and stop."),
 }
 

@@ -378,7 +378,7 @@ def reload(config_path: Path, *, json_output: bool) -> int:
 @common_options
 def stop(config_path: Path) -> None:
     """Stop the daemon in good order: it tells its peers, and this command ends when its process has."""
-    _end(config_path, "stop")
+    end_daemon(config_path, "stop")
     click.echo("stopped")
 
 
@@ -396,11 +396,11 @@ def leave(config_path: Path, *, yes: bool) -> None:
         click.confirm(
             "Leave the federation? Every node will drop this one from its lists.", abort=True, err=True
         )
-    _end(config_path, "leave")
+    end_daemon(config_path, "leave")
     click.echo("left the federation")
 
 
-def _end(config_path: Path, command: str) -> None:
+def end_daemon(config_path: Path, command: str) -> None:
     """Ask the daemon to end and wait until its process is gone, so that another may start."""
     with Conversation(load(config_path).control_socket, STOP_TIMEOUT_S) as conversation:
         conversation.ask(command)

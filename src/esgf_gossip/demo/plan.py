@@ -73,12 +73,13 @@ class DemoError(Exception):
 
 @attrs.frozen
 class PlannedNode:
-    """One node of the demo: its name, its folder, its ports on 127.0.0.1."""
+    """One node of the demo: its name, its folder, its ports on 127.0.0.1, the federation it belongs to."""
 
     host: str
     folder: Path
     gossip_port: int
     http_port: int
+    federation: str = FEDERATION
 
     @property
     def config_path(self) -> Path:
@@ -153,11 +154,13 @@ class HeldPorts:
             ) from None
 
 
-def plan(directory: Path, hosts: Sequence[str], ports: Sequence[int]) -> tuple[PlannedNode, ...]:
+def plan(
+    directory: Path, hosts: Sequence[str], ports: Sequence[int], federation: str = FEDERATION
+) -> tuple[PlannedNode, ...]:
     """Give each host a folder below DIR/nodes and two ports, gossip and HTTP, in turn."""
     nodes = directory.absolute() / "nodes"
     return tuple(
-        PlannedNode(host, nodes / host, ports[2 * number], ports[2 * number + 1])
+        PlannedNode(host, nodes / host, ports[2 * number], ports[2 * number + 1], federation)
         for number, host in enumerate(hosts)
     )
 
@@ -201,8 +204,9 @@ def lay_out(
     now_ms = time.time_ns() // 1_000_000
     trust = directory / "trust"
     try:
+        federation = nodes[0].federation
         authority = create_authority(
-            trust, trust / "private", FEDERATION, now_ms, None, groups=PEER_GROUPS, roles=ROLES
+            trust, trust / "private", federation, now_ms, None, groups=PEER_GROUPS, roles=ROLES
         )
         for number, node in enumerate(nodes, 1):
             is_writer = number == 1 or number < len(nodes)
@@ -225,7 +229,7 @@ def _lay_out_node(
     trust = node.folder / "trust"
     trust.mkdir(mode=0o700)
     groups = peer_groups(parse_properties(properties.read_bytes()).get("node.peer.group", ""))
-    request = make_request(trust, node.host, FEDERATION, [node.host], groups, ROLES if is_writer else [])
+    request = make_request(trust, node.host, node.federation, [node.host], groups, ROLES if is_writer else [])
     issued = authority.approve(
         request.pem, fingerprint=request.fingerprint, now_ms=now_ms, days=CERTIFICATE_DAYS
     )
@@ -235,7 +239,7 @@ def _lay_out_node(
         authority.roots(),
         authority.crls(),
         host=node.host,
-        federation=FEDERATION,
+        federation=node.federation,
         now_ms=now_ms,
         bundles=authority.bundles(),
     )
@@ -265,7 +269,7 @@ def _node_toml(node: PlannedNode, nodes: Sequence[PlannedNode]) -> str:
     seeds = [other for other in nodes if other.host != node.host][:2]
     return _NODE_TOML.format(
         host=toml_string(node.host),
-        federation=toml_string(FEDERATION),
+        federation=toml_string(node.federation),
         gossip=toml_string(format_address((LOOPBACK, node.gossip_port))),
         http=toml_string(format_address((LOOPBACK, node.http_port))),
         seeds=", ".join(toml_string(format_address((LOOPBACK, seed.gossip_port))) for seed in seeds),

@@ -19,6 +19,7 @@ from typing import Final
 from esgf_gossip.cli.control_client import ControlClient
 from esgf_gossip.cli.run import daemon_command
 from esgf_gossip.demo.plan import (
+    FEDERATION,
     DemoError,
     HeldPorts,
     PlannedNode,
@@ -43,17 +44,22 @@ class DemoFederation:
         directory: where ``nodes/`` and ``trust/`` go; kept.
         count: the number of nodes.
         base_port: first of 2 x count ports in a row (gossip and HTTP of each node in turn); None: free ones.
+        federation: its id.
 
     Daemons end with the thread that started them, whatever ends it: start them
     from one that stays.
     """
 
-    def __init__(self, directory: Path, count: int, base_port: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, count: int, base_port: int | None = None, federation: str = FEDERATION
+    ) -> None:
         self.directory: Final = directory.absolute()
         hosts = demo_hosts(count)
         refuse_occupied(self.directory)
         self._ports = HeldPorts(2 * count, base_port)
-        self._nodes = {node.host: node for node in plan(self.directory, hosts, self._ports.numbers)}
+        self._nodes = {
+            node.host: node for node in plan(self.directory, hosts, self._ports.numbers, federation)
+        }
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> DemoFederation:

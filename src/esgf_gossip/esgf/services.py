@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from esgf_gossip.esgf.node_type import NodeType
-from esgf_gossip.esgf.reader_rules import is_port
+from esgf_gossip.esgf.reader_rules import is_port, one_line
 
 INDEX_PORT: Final = "8983"
 REPLICATION_PORT: Final = "2812"
@@ -82,7 +82,7 @@ def services_of(
     """
     Derive the services, in the order of the document.
 
-    An endpoint that is not set or blank means no service.
+    An endpoint that is not set, or blank once it is mended for readers, means no service.
 
     Args:
         node_type: the number of ``config_type``.
@@ -93,7 +93,7 @@ def services_of(
         _service(rule.type, properties[rule.endpoint_key], properties)
         for rule in RULES
         if (not rule.bit or node_type & rule.bit)
-        and properties.get(rule.endpoint_key, "").strip()
+        and one_line(properties.get(rule.endpoint_key, "")).strip()
         and rule.type not in withheld
     )
 

@@ -14,6 +14,7 @@ from typing import Final
 import attrs
 from twisted.logger import Logger
 
+from esgf_gossip.esgf.health import Health
 from esgf_gossip.storage.output_file import OutputFile
 from esgf_gossip.views.federation import FederationView
 from esgf_gossip.views.lists_xml import (
@@ -100,6 +101,16 @@ class ListFiles:
             if one.file.is_behind(one.content):
                 one.file.write(one.content)
 
+    def write_anew(self) -> None:
+        """Write every file with the next ``update``, even where it says nothing new."""
+        for one in self._lists.values():
+            one.file.write_anew()
+
+    @property
+    def write_errors(self) -> tuple[str, ...]:
+        """Say which files the disk refuses, and why."""
+        return tuple(one.file.write_error for one in self._lists.values() if one.file.write_error)
+
     @property
     def names(self) -> tuple[str, ...]:
         """Name the lists there are or will be."""
@@ -110,16 +121,20 @@ class ListFiles:
         """Say which lists are kept as they were because too much would vanish from them."""
         return tuple(one.alarm for one in self._lists.values() if one.alarm)
 
-    def _without_down(self, name: str, one: _List, lines: Mapping[str, bool], at_ms: int) -> Collection[str]:
+    def _without_down(self, name: str, one: _List, told: Mapping[str, Health], at_ms: int) -> Collection[str]:
         """
-        Leave out what is down, unless more than half would vanish by that within ``TOGETHER_MS``.
+        Leave out what is in maintenance, and what is down, unless more than half would vanish by that within ``TOGETHER_MS``.
 
         Then what went down in that time stays, or comes back: a fault of the network, or of whoever looks, is
         likelier. Nodes look at different moments, so that one fault is told by one after another. Over a restart
         the list on the disk tells who was in it.
         """
         if name not in self._drop_down:
-            return lines
+            return told
+        # What is planned is no failure: it leaves at once, and counts neither way.
+        lines = {
+            line: health is Health.DOWN for line, health in told.items() if health is not Health.MAINTENANCE
+        }
         found = frozenset() if one.is_updated else lines_of(one.content).intersection(lines)
         for line, is_down in lines.items():
             if is_down and line not in one.down_at_ms:

@@ -36,6 +36,7 @@ class OutputFile:
         self._most_bytes: Final = most_bytes
         self._content = b""
         self._mark: _Mark = None
+        self._must_write = False
 
     def read(self) -> bytes:
         """Return what is there; empty where there is nothing that can be read."""
@@ -53,9 +54,15 @@ class OutputFile:
         """Tell whether the file is not that: it is older, has gone, or somebody else wrote it."""
         if self._path is None:
             return content != self._content
+        if self._must_write:
+            return True
         if content == self._content and self._mark is not None and self._mark == _mark(self._path):
             return False
         return self.read() != content
+
+    def write_anew(self) -> None:
+        """Take the file for older than it is, whatever stands in it."""
+        self._must_write = self._path is not None
 
     def write(self, content: bytes) -> None:
         """Replace the file; where the disk refuses, say so once."""
@@ -65,6 +72,7 @@ class OutputFile:
         except OSError as error:
             self.fail(f"{self._path}: {error.strerror or type(error).__name__}")
             return
+        self._must_write = False
         self._content = content
         self._mark = None if self._path is None else _mark(self._path)
         if self.write_error:

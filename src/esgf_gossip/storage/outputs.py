@@ -57,6 +57,10 @@ class RegistrationFile:
         """Say what keeps the file from being written."""
         return self._file.write_error
 
+    def write_anew(self) -> None:
+        """Write the file with the next ``update``, even where it says nothing new."""
+        self._file.write_anew()
+
     def update(self, view: FederationView) -> bool:
         """
         Render the view; keep and write it if it says something new. Tell whether it does.

@@ -18,11 +18,11 @@ from esgf_gossip.core.standing import Standing
 from esgf_gossip.core.verdicts import Tally, Vote
 from esgf_gossip.views.federation import NodeStatus, NodeView
 from esgf_gossip.views.node_json import utc_text
+from esgf_gossip.views.planned import window_words
 
 _WORDS = {
     NodeStatus.LEFT: "it has said itself that it leaves the federation",
     NodeStatus.STALE: "its digest has expired and no newer one has come",
-    NodeStatus.MAINTENANCE: "it has announced maintenance",
     NodeStatus.STATIC: "it is no member: it stands in registration_static.xml of this node",
 }
 
@@ -46,6 +46,8 @@ def explain(node: NodeView, registry: Registry, standing: Standing) -> dict[str,
 
 
 def _reason(node: NodeView, tally: Tally) -> str:
+    if node.status is NodeStatus.MAINTENANCE and node.maintenance is not None:
+        return f"it has announced maintenance {window_words(node.maintenance)}"
     if node.status in _WORDS:
         return _WORDS[node.status]
     reports, against = len(tally.reports), tally.against

@@ -13,12 +13,14 @@ from typing import Final
 import attrs
 
 from esgf_gossip.esgf.health import NEVER_PROBED, NOTHING_KNOWN, Health, HealthByType, ServiceHealth
+from esgf_gossip.esgf.maintenance import Maintenance
 from esgf_gossip.esgf.metrics import Metrics
 from esgf_gossip.esgf.node_type import NO_TYPE, NodeType
 from esgf_gossip.esgf.observations import Observations
 from esgf_gossip.esgf.registration import Registration
 from esgf_gossip.esgf.resources import NOTHING_SAID, Resources
 from esgf_gossip.esgf.services import Service
+from esgf_gossip.views.task_counts import TaskCounts
 
 
 class NodeStatus(Enum):
@@ -58,7 +60,7 @@ class NodeView:
     ``excluded`` are the types of which this site leaves it out of its own files. ``health`` is what the node says
     of its own services, by type; ``metrics`` are its numbers, None where it tells none, ``resources`` what it has room for.
     ``outside`` are those of its services that a quorum of others sees to be down, ``observations``
-    what it sees of others; None where it does not look.
+    what it sees of others; None where it does not look. ``maintenance`` is the window it announced, until its end.
     """
 
     host: str
@@ -80,6 +82,7 @@ class NodeView:
     resources: Resources = NOTHING_SAID
     outside: HealthByType = NOTHING_KNOWN
     observations: Observations | None = None
+    maintenance: Maintenance | None = None
 
     @property
     def is_gone(self) -> bool:
@@ -132,6 +135,7 @@ class OwnState:
 
     ``storage_error``, ``history_error``, ``documents_error``, ``publishing_stopped`` and ``trust_error`` are one line each
     while something is wrong, else empty; ``trust_alarms`` and ``list_alarms`` are what an administrator must see.
+    ``tasks`` is the task queue, None where it is switched off.
     """
 
     host: str
@@ -149,6 +153,7 @@ class OwnState:
     trust_alarms: tuple[str, ...] = ()
     list_alarms: tuple[str, ...] = ()
     history_error: str = ""
+    tasks: TaskCounts | None = None
     documents_error: str = ""
     documents: DocumentCounts = DocumentCounts()
 

@@ -20,6 +20,8 @@ from esgf_gossip.esgf.bodies import BodyError
 from esgf_gossip.esgf.exclusions import Exclusions
 from esgf_gossip.esgf.health import NOTHING_KNOWN, SERVICES, HealthByType
 from esgf_gossip.esgf.health import from_body as parse_health
+from esgf_gossip.esgf.maintenance import MAINTENANCE
+from esgf_gossip.esgf.maintenance import from_body as parse_maintenance
 from esgf_gossip.esgf.metrics import METRICS
 from esgf_gossip.esgf.metrics import from_body as parse_metrics
 from esgf_gossip.esgf.node_type import NodeType
@@ -32,6 +34,7 @@ from esgf_gossip.esgf.resources import from_body as parse_resources
 from esgf_gossip.views.explanation import explain
 from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView, OwnState
 from esgf_gossip.views.outside import seen_down
+from esgf_gossip.views.planned import planned_health
 
 REGISTRATION = "registration"
 
@@ -44,6 +47,7 @@ _SMALL: Final[dict[str, tuple[Callable[[bytes], Any], Any]]] = {
     METRICS: (parse_metrics, None),
     OBSERVATIONS: (parse_observations, None),
     RESOURCES: (parse_resources, NOTHING_SAID),
+    MAINTENANCE: (parse_maintenance, None),
 }
 _Cache = dict[tuple[bytes, frozenset[str]], _Read]
 
@@ -150,10 +154,19 @@ class Judge:
         digest = line.digest
         status, since_ms = self._status(line, expiry_ms, held)
         ref = digest.entries.get(REGISTRATION)
+        window = self._said(line, MAINTENANCE, said)
+        # Whoever says "from now on" is believed, whatever our clock says of that moment.
+        is_away = window is not None and window.holds(max(expiry_ms, digest.issued_at_ms))
+        health = self._said(line, SERVICES, said)
         read: _Read = "no registration published"
         if ref is not None:
             read = self._registration(ref.sha256, line, used)
         registration, refused = (None, ()) if isinstance(read, str) else read
+        if is_away:
+            types = () if registration is None else (one.type for one in registration.services)
+            health = {**health, **planned_health(window, types)}
+            if window.is_of_node and status not in (NodeStatus.LEFT, NodeStatus.STALE):
+                status, since_ms = NodeStatus.MAINTENANCE, window.begins_ms
         return NodeView(
             host=digest.origin,
             status=status,
@@ -170,10 +183,11 @@ class Judge:
             forked=digest.certificate_sha256 in self._registry.forks,
             groups_refused=refused,
             excluded=policy.excluded(digest.origin, registration),
-            health=self._said(line, SERVICES, said),
+            health=health,
             metrics=self._said(line, METRICS, said),
             resources=self._said(line, RESOURCES, said),
             observations=self._said(line, OBSERVATIONS, said),
+            maintenance=window if is_away or (window is not None and window.begins_ms > expiry_ms) else None,
         )
 
     def _registration(self, content: bytes, line: VerifiedDigest, used: _Cache) -> _Read:

@@ -92,12 +92,15 @@ def _reason(name: str, node: NodeView, has_lines: bool, count: int) -> str:
         return "its name is no DNS name"
     if not has_lines:
         return f"its {rule.service} names nothing that readers of this file can use"
-    is_down = health.health is Health.DOWN
-    why = f"{rule.service} is down" + (f": {health.reason}" if health.reason else "")
+    is_down = health.health in (Health.DOWN, Health.MAINTENANCE)
+    is_planned = health.health is Health.MAINTENANCE
+    state = "in maintenance" if is_planned else "down"
+    joint = " " if is_planned else ": "
+    why = f"{rule.service} is {state}" + (f"{joint}{health.reason}" if health.reason else "")
     if not count:
         return why if is_down else "the file is not written yet"
     if is_down:
-        return f"{why}; it stays listed: this file does not drop what is down, or too much is down at once"
+        return f"{why}; it stays listed: this file does not drop what is down{'' if is_planned else ', or too much is down at once'}"
     if node.status is NodeStatus.UNREACHABLE:
         return f"the node is unreachable, but nobody says that its {rule.service} is down, so it stays listed"
     return ""

@@ -56,9 +56,15 @@ class ListRule:
     is_optional: bool = False
 
 
-def entries(name: str, nodes: Iterable[NodeView], shard_form: str = SHARD_FORMS[0]) -> dict[str, bool]:
+# What several nodes of one line come to: the last of theirs.
+_LISTED: Final = (Health.DOWN, Health.MAINTENANCE, Health.UP)
+
+
+def entries(name: str, nodes: Iterable[NodeView], shard_form: str = SHARD_FORMS[0]) -> dict[str, Health]:
     """
-    Return the lines of a list, in the order of the hosts, none twice, and for each whether all it stands for is down.
+    Return the lines of a list, in the order of the hosts, none twice, each with the health of what it stands for.
+
+    Down or in maintenance is only a line all of whose nodes are; what is not known counts as up.
 
     Args:
         name: one of ``LISTS``.
@@ -66,15 +72,16 @@ def entries(name: str, nodes: Iterable[NodeView], shard_form: str = SHARD_FORMS[
         shard_form: one of ``SHARD_FORMS``: whether shards name the port of the index.
     """
     rule = LISTS[name]
-    lines: dict[str, bool] = {}
+    lines: dict[str, Health] = {}
     for node in sorted(nodes, key=lambda node: node.host):
         registration = node.registration
         is_in = node.is_listed and not node.excluded & rule.type and reader_rules.is_host_name(node.host)
         if registration is None or not is_in:
             continue
-        is_down = node.health_of(rule.service).health is Health.DOWN
+        health = node.health_of(rule.service).health
+        health = Health.UP if health is Health.UNKNOWN else health
         for line in rule.entries([registration], shard_form):
-            lines[line] = lines.get(line, True) and is_down
+            lines[line] = max(lines.get(line, Health.DOWN), health, key=_LISTED.index)
     return lines
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 import attrs
 
 from esgf_gossip.esgf.health import Health
+from esgf_gossip.esgf.maintenance import Maintenance
 from esgf_gossip.esgf.node_type import NodeType, node_type_names
 from esgf_gossip.esgf.registration import Registration
 from esgf_gossip.esgf.resources import NOTHING_SAID, Resources
@@ -68,6 +69,8 @@ def status_body(view: FederationView) -> dict[str, Any]:
         body["trust"] = {"error": own.trust_error, "alarms": list(own.trust_alarms)}
     if own.list_alarms:
         body["lists"] = {"alarms": list(own.list_alarms)}
+    if own.tasks is not None:
+        body["tasks"] = own.tasks.body()
     return body
 
 
@@ -99,6 +102,19 @@ def node_body(node: NodeView) -> dict[str, Any]:
         "services": _services(node),
         "metrics": {} if node.metrics is None else node.metrics.numbers(),
         "resources": _resources(node.resources),
+        "maintenance": window_body(node.maintenance),
+    }
+
+
+def window_body(window: Maintenance | None) -> dict[str, Any] | None:
+    """Return a window as JSON, None for none."""
+    if window is None:
+        return None
+    return {
+        "begins_at": utc_text(window.begins_ms),
+        "ends_at": utc_text(window.ends_ms),
+        "reason": window.reason,
+        "types": list(window.types),
     }
 
 

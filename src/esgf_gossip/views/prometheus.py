@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from esgf_gossip.esgf.health import Health
 from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView
+from esgf_gossip.views.task_counts import TaskCounts
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _HOST: Final = ["host"]
@@ -104,7 +105,22 @@ def _of_daemon(view: FederationView) -> Iterator[Metric]:
     faults.add_metric(["documents"], bool(own.documents_error))
     faults.add_metric(["publishing"], bool(own.publishing_stopped))
     faults.add_metric(["trust"], bool(own.trust_error))
+    if own.tasks is not None:
+        faults.add_metric(["tasks"], bool(own.tasks.error))
+        yield from _of_tasks(own.tasks)
     yield faults
+
+
+def _of_tasks(tasks: TaskCounts) -> Iterator[Metric]:
+    counts = GaugeMetricFamily("esgf_gossip_tasks", "Tasks of the queue, by state.", labels=["state"])
+    for state in ("waiting", "running", "done", "failed"):
+        counts.add_metric([state], getattr(tasks, state))
+    yield counts
+    yield _one(
+        "esgf_gossip_tasks_oldest_age_seconds",
+        "For how long the oldest task at hand has waited; 0 where there is none.",
+        tasks.oldest_age_s,
+    )
 
 
 def _of_nodes(nodes: Iterable[NodeView]) -> Iterator[Metric]:

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from esgf_gossip.esgf.maintenance import Maintenance, MaintenanceError
 from esgf_gossip.views.federation import FederationView
 from esgf_gossip.views.list_reasons import list_body, places
 from esgf_gossip.views.lists_xml import LISTS
@@ -20,11 +21,13 @@ from esgf_gossip.views.node_json import (
     status_body,
 )
 from esgf_gossip.web.archive import PastError
+from esgf_gossip.web.instants import InstantError, instant_ms
 from esgf_gossip.web.past_pages import differences_body, history_body
 from esgf_gossip.web.questions import (
     OF_ALL_HISTORY,
     OF_ALL_NODES,
     OF_ALL_SERVICES,
+    SERVICE_TYPES,
     QuestionError,
     history_wish,
     time_of,
@@ -144,6 +147,28 @@ class Answers:
             )
         found = places(name, self._seen.view().nodes, documents.body(name), self._seen.shard_form)
         return list_body(name, found)
+
+
+def read_window(fields: Mapping[str, Any], now_ms: int) -> Maintenance:
+    """
+    Read a window of planned downtime: ``ends_at``, and if given ``begins_at``, ``reason``, ``types``.
+
+    Raises:
+        CommandError: it is none, or over already.
+    """
+    types = fields.get("types") or []
+    if not isinstance(types, list) or not all(one in SERVICE_TYPES for one in types):
+        raise CommandError(f"types is a list of types of services, such as {SERVICE_TYPES[0]}")
+    try:
+        begins_ms, ends_ms = (
+            instant_ms(str(fields.get(name) or "now"), now_ms) for name in ("begins_at", "ends_at")
+        )
+        window = Maintenance(begins_ms, ends_ms, str(fields.get("reason") or ""), tuple(types))
+    except (InstantError, MaintenanceError) as error:
+        raise CommandError(str(error)) from None
+    if window.ends_ms <= now_ms:
+        raise CommandError("the window is over already; give a later end")
+    return window
 
 
 def _host(fields: Mapping[str, Any]) -> str:

@@ -21,12 +21,14 @@ from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
+from esgf_gossip.esgf.maintenance import Maintenance
 from esgf_gossip.views.node_json import (
     json_bytes,
     nodes_body,
     status_body,
+    window_body,
 )
-from esgf_gossip.web.control_answers import Answers, CommandError
+from esgf_gossip.web.control_answers import Answers, CommandError, read_window
 from esgf_gossip.web.events import Event
 from esgf_gossip.web.metadata_answers import MetadataAnswers
 from esgf_gossip.web.outlet import Outlet
@@ -54,11 +56,21 @@ class Commands(Seen, Protocol):
     def stop(self) -> None:
         """Stop the daemon in order."""
 
+    @property
+    def maintenance(self) -> Maintenance | None:
+        """The window of planned downtime that this node announces."""
+
+    def announce(self, window: Maintenance | None) -> None:
+        """Announce a window in place of the one before, or none."""
+
     def backup(self) -> Deferred[dict[str, Any]]:
         """Copy the databases; fire with ``directory`` and ``files``."""
 
     def leave(self) -> Deferred[None]:
         """Leave the federation; fire when the peers know."""
+
+    def wake_tasks(self) -> None:
+        """Look at the folder of tasks now."""
 
     def on_view_changed(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call back whenever ``view()`` is another picture; return what ends that."""
@@ -92,7 +104,9 @@ class ControlProtocol(LineOnlyReceiver):
             **Answers(commands).by_command,
             **MetadataAnswers(commands.metadata).by_command,
             "reload": lambda _fields: self._commands.reload(),
+            "maintenance": self._maintain,
             "backup": lambda _fields: self._commands.backup(),
+            "wake-tasks": lambda _fields: self._commands.wake_tasks(),
             "leave": self._leave,
             "stop": self._stop,
             "watch": self._watch,
@@ -195,6 +209,14 @@ class ControlProtocol(LineOnlyReceiver):
         self._outlet.resumeProducing()
         self._outlet.close()
         self.transport.loseConnection()
+
+    def _maintain(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Announce what is asked for: a window, its end, or nothing new; answer what is announced."""
+        if "ends_at" in fields:
+            self._commands.announce(read_window(fields, self._commands.now_ms()))
+        elif fields.get("end"):
+            self._commands.announce(None)
+        return {"maintenance": window_body(self._commands.maintenance)}
 
     def _leave(self, _fields: Mapping[str, Any]) -> Deferred[None]:
         return self._commands.leave()

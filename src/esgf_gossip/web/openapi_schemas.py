@@ -116,6 +116,13 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "publishing_stopped": TEXT,
             "trust": an_object({"error": TEXT, "alarms": list_of(TEXT)}),
             "lists": an_object({"alarms": list_of(TEXT)}),
+            "tasks": an_object(
+                {
+                    **dict.fromkeys(("waiting", "running", "done", "failed", "oldest_age_s"), COUNT),
+                    "error": TEXT,
+                    "alarms": list_of(TEXT),
+                }
+            ),
         },
         optional=(
             "storage_error",
@@ -124,6 +131,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "publishing_stopped",
             "trust",
             "lists",
+            "tasks",
         ),
     ),
     "Node": an_object(
@@ -152,7 +160,11 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "services": list_of(named("Service")),
             "metrics": {"type": "object"},
             "resources": {"type": "object"},
+            "maintenance": or_null(named("Maintenance")),
         }
+    ),
+    "Maintenance": an_object(
+        {"begins_at": INSTANT, "ends_at": INSTANT, "reason": TEXT, "types": list_of(TEXT)}
     ),
     "Service": an_object(SERVICE),
     "ListedService": an_object({"host": TEXT, "node_status": STATUS, **SERVICE}),

@@ -171,6 +171,17 @@ class Picture:
             return
         self._draw_in(after_s)
 
+    def write_anew(self) -> list[str]:
+        """
+        Write all output files now, even where they say nothing new; return what the disk refuses.
+
+        What an earlier run left is written when the picture is ready: until then it stays as it is.
+        """
+        self._document.write_anew()
+        self._lists.write_anew()
+        self._draw()
+        return [error for error in (self._document.write_error, *self._lists.write_errors) if error]
+
     def _draw_in(self, after_s: float) -> None:
         if self._redraw is not None and self._redraw.active():
             self._redraw.reset(after_s)
@@ -314,7 +325,8 @@ class Picture:
             if held_s:
                 self._clock.callLater(held_s, self._tell_now)
         if self._sparing.allows(f"verdicts on {notice.host}"):
-            self.log.info("{host} is {verdict}", host=notice.host, verdict=_SAID[notice.verdict])
+            say = self.log.info if notice.verdict is Verdict.CLEAR else self.log.warn
+            say("{host} is {verdict}", host=notice.host, verdict=_SAID[notice.verdict])
         # Told before the documents follow, but once for all verdicts of this moment.
         if self._telling is None:
             self._telling = self._clock.callLater(0.0, self._tell_now)

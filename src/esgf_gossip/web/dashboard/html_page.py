@@ -94,6 +94,7 @@ class Dashboard:
             "Metadata": own.documents_error,
             "This node publishes no more": own.publishing_stopped,
             "Trust": own.trust_error,
+            "Tasks": "" if own.tasks is None else own.tasks.error,
         }
         forked = [
             f"{node.host} signed what contradicts itself: revoke its certificate"
@@ -104,6 +105,7 @@ class Dashboard:
             *(f"{what}: {text}" for what, text in told.items() if text),
             *(f"Trust: {text}" for text in own.trust_alarms),
             *own.list_alarms,
+            *(f"Tasks: {text}" for text in (() if own.tasks is None else own.tasks.alarms)),
             *forked,
         ]
         more = len(told_now) - ALARMS_SHOWN

@@ -1,0 +1,147 @@
+"""
+What a task can have done: one entry for each action.
+
+An action takes the daemon and its checked arguments. What it returns, at once or later, is None, where it has done
+what it does and may do it again without harm, or a ``Write`` into the tasks' own database, which takes effect in
+one step with the note that the task is done, so exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import attrs
+
+from esgf_gossip.esgf.health import REASON_CHARACTERS
+from esgf_gossip.esgf.maintenance import Maintenance, MaintenanceError
+from esgf_gossip.tasks.task import text
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from esgf_gossip.storage.task_journal import Transaction
+
+NOTE_CHARACTERS: Final = 2000
+INSTANT_CHARACTERS: Final = 40
+# A task that takes longer is taken for stuck and given up for this time.
+TIMEOUT_S: Final = 60.0
+
+
+class TaskRefusedError(Exception):
+    """Say in one line why an action will not do a task, now or later: it is not tried again."""
+
+
+class TryAgainError(Exception):
+    """Say in one line why a task cannot be done now."""
+
+
+class Daemon(Protocol):
+    """What tasks may have done."""
+
+    def reload(self) -> Deferred[dict[str, Any]]:
+        """Read properties, trust and configuration again."""
+
+    def now_ms(self) -> int:
+        """Return Unix milliseconds."""
+
+    def announce(self, window: Maintenance | None) -> None:
+        """Announce a window of planned downtime, or that there is none."""
+
+    def rebuild_lists(self) -> Sequence[str]:
+        """Write all output files anew; return which could not be written, and why."""
+
+
+@attrs.frozen
+class Nothing:
+    """No arguments."""
+
+
+@attrs.frozen
+class Note:
+    """What ``note`` takes."""
+
+    text: str = attrs.field(validator=text(NOTE_CHARACTERS))
+
+
+def _instant(_arguments: Any, field: attrs.Attribute[Any], value: Any) -> None:
+    """Check a time: RFC 3339, not ``2h from now``, for a task that is done again must mean the same."""
+    text(INSTANT_CHARACTERS)(_arguments, field, value)
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError(f"'{field.name}' is no time with its zone; write such as 2026-11-27T18:00:00Z")
+
+
+@attrs.frozen
+class Window:
+    """What ``maintenance`` takes."""
+
+    until: str = attrs.field(validator=_instant)
+    reason: str = attrs.field(default="planned", validator=text(REASON_CHARACTERS))
+
+
+Write = Callable[["Transaction"], None]
+
+
+@attrs.frozen
+class Action:
+    """
+    One action.
+
+    Args:
+        about: what it does, for ``task submit --help``.
+        arguments: attrs class of what it takes; its validators raise TypeError or ValueError with a whole sentence.
+        run: does it; a ``TaskRefusedError`` is final, any other exception is tried again.
+        timeout_s: how long it may take.
+    """
+
+    about: str
+    arguments: type
+    run: Callable[[Daemon, Any], Deferred[Write | None] | Write | None]
+    timeout_s: float = TIMEOUT_S
+
+
+def _reload(daemon: Daemon, _arguments: Nothing) -> Deferred[Write | None]:
+    def judge(outcome: Mapping[str, Any]) -> None:
+        if outcome["refused"]:
+            raise TaskRefusedError("; ".join(outcome["refused"]))
+
+    return daemon.reload().addCallback(judge)
+
+
+def _rebuild_lists(daemon: Daemon, _arguments: Nothing) -> None:
+    errors = daemon.rebuild_lists()
+    if errors:
+        raise TryAgainError("; ".join(errors))
+
+
+def _maintenance(daemon: Daemon, arguments: Window) -> None:
+    ends_ms, now_ms = round(datetime.fromisoformat(arguments.until).timestamp() * 1000), daemon.now_ms()
+    if ends_ms <= now_ms:
+        daemon.announce(None)
+        return
+    try:
+        daemon.announce(Maintenance(now_ms, ends_ms, arguments.reason))
+    except MaintenanceError as error:
+        raise TaskRefusedError(str(error)) from None
+
+
+def _note(_daemon: Daemon, arguments: Note) -> Write:
+    return lambda transaction: transaction.add_note(arguments.text)
+
+
+ACTIONS: Final[Mapping[str, Action]] = {
+    "reload": Action("read properties, trust and configuration again", Nothing, _reload),
+    "rebuild-lists": Action("write all output files anew", Nothing, _rebuild_lists),
+    "maintenance": Action(
+        "announce planned downtime up to the time 'until', or with a time that has passed its end",
+        Window,
+        _maintenance,
+    ),
+    "note": Action("keep the line 'text' beside the record of what was done", Note, _note),
+}
+ARGUMENTS: Final[Mapping[str, type]] = {name: action.arguments for name, action in ACTIONS.items()}

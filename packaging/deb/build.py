@@ -136,7 +136,8 @@ def python_version(python: str) -> tuple[int, int]:
     told = run(
         python, "-c", "import sys; print(*sys.version_info[:2], sys.prefix == sys.base_prefix, sys.prefix)"
     )
-    major, minor, is_system, prefix = told.split()
+    # The prefix may have blanks in it.
+    major, minor, is_system, prefix = told.strip().split(maxsplit=3)
     if is_system != "True" or prefix != "/usr":
         raise BuildError(f"{python} is not the Python of the system; give it with --python /usr/bin/python3")
     if (int(major), int(minor)) < OLDEST_PYTHON:

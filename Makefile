@@ -16,7 +16,7 @@ CAMPAIGN ?= build/campaign
 
 OLD ?= HEAD~1
 
-.PHONY: mixed man task-campaign demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
+.PHONY: mixed partition man task-campaign demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
 
 help:
 	@echo "make demo [ARGS='--nodes 13 --seconds 20']   run a real federation on this machine"
@@ -29,6 +29,7 @@ help:
 	@echo "make deb                                     the Debian package, into build/"
 	@echo "make deb-test                                install, run, upgrade, remove and purge it on a clean Debian; as root"
 	@echo "make mixed OLD=commit                        a federation of two versions, both ways round, then upgraded"
+	@echo "make partition                               13 nodes cut in two by nft, a conflict, one merge; as root"
 	@echo "make man                                     the man pages of all commands, into build/man"
 	@echo "make lint | docs | fuzz                      checks, document checks, 100,000 hostile inputs"
 
@@ -71,6 +72,9 @@ campaign: $(VENV)/.installed-test
 
 mixed: $(VENV)/.installed-test
 	"$(BIN)/python" benchmarks/mixed_versions.py --old "$(OLD)" $(ARGS)
+
+partition: $(VENV)/.installed-test
+	"$(BIN)/python" benchmarks/partition.py $(ARGS)
 
 man: $(VENV)/.installed-test
 	"$(BIN)/python" packaging/man_pages.py build/man

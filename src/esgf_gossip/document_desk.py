@@ -47,7 +47,7 @@ MISSING: Final = 404
 CONFLICT: Final = 409
 _WRONG: Final = 400
 _FORBIDDEN: Final = 403
-_FAULTY: Final = 503
+FAULTY: Final = 503
 
 
 class DocumentError(Exception):
@@ -122,12 +122,12 @@ class DocumentDesk:
                 for number in body.leaves:
                     leaves += self._read(version.author, LOG, number, number + 1, LEAF_BYTES)
         except StorageError as error:
-            raise DocumentError(str(error), _FAULTY) from None
+            raise DocumentError(str(error), FAULTY) from None
         content = body_of(leaves, body.sha256)
         if content is None:
             raise DocumentError(
                 f"the disk of this node does not hold version {short(version)} of {version.name} rightly; ask another node",
-                _FAULTY,
+                FAULTY,
             )
         return content
 
@@ -234,7 +234,7 @@ class DocumentDesk:
             )
         if not self._reader.has_read or not self._reader.catch_up(self._host):
             raise DocumentError(
-                "the documents are still being read from the disk; try again in a moment", _FAULTY
+                "the documents are still being read from the disk; try again in a moment", FAULTY
             )
         own = self.library.writings(self._host)
         if own is not None and len(own.versions) >= VERSIONS_OF_AUTHOR:
@@ -270,13 +270,13 @@ class DocumentDesk:
         try:
             self._append(LOG, [*pieces, encode_version(said)])
         except (PublicationError, StorageError) as error:
-            raise DocumentError(f"{name} could not be written: {error}", _FAULTY) from None
+            raise DocumentError(f"{name} could not be written: {error}", FAULTY) from None
         self._reader.catch_up(self._host)
         written = self.library.writings(self._host)
         newest = None if written is None else next(reversed(written.versions.values()), None)
         if newest is None or (newest.name, newest.parents) != (name, parents):
             raise DocumentError(
-                f"{name} was written, but the disk does not give it back; see the log of the daemon", _FAULTY
+                f"{name} was written, but the disk does not give it back; see the log of the daemon", FAULTY
             )
         return newest
 

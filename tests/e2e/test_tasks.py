@@ -60,6 +60,19 @@ def _commands_work(daemon):
     document.unlink()
     _task(daemon, "submit", "-", input='{"action": "rebuild-lists"}')
     eventually(document.exists, "the task rebuild-lists")
+    put = {"action": "put-document", "document": "CMIP6/publisher/facets.ini", "text": "one\ntwo\n"}
+    path = f"/api/v1/documents/{put['document']}"
+    told = lambda: fetch(daemon.federation.http_url(daemon.host), path)
+    for task_id in ("put", "put again"):
+        _task(daemon, "submit", "-", input=json.dumps({**put, "id": task_id, "key": "facets"}))
+    _task(
+        daemon, "submit", "-", input=json.dumps({"action": "note", "text": "x", "id": "n", "key": "facets"})
+    )
+    eventually(lambda: "n" in daemon.notes(), "both puts are over")
+    body = json.loads(told()[2])
+    assert (body["heads"][0]["text"], body["versions_total"]) == ("one\ntwo\n", 1)
+    _task(daemon, "submit", "-", input=json.dumps({"action": "delete-document", "document": put["document"]}))
+    eventually(lambda: json.loads(told()[2])["deleted"], "the document is deleted")
     text = properties.read_text()
     set_property(properties, "esgf.host", "another.example.org")
     task_id = _task(daemon, "submit", "-", input='{"action": "reload"}').strip()
@@ -75,4 +88,4 @@ def _commands_work(daemon):
     eventually(lambda: daemon.status().get("failed") == 0, "the retry is done")
     eventually(lambda: daemon.status().get("waiting") == 0, "nothing waits")
     assert daemon.names(FAILED) == []
-    daemon.files += 3
+    daemon.files += 7

@@ -9,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import succeed
 
+from esgf_gossip.document_desk import DocumentError
 from esgf_gossip.tasks.actions import (
     ACTIONS,
     ARGUMENTS,
+    Gone,
     Note,
     Nothing,
+    Put,
     TaskRefusedError,
     TryAgainError,
     Window,
@@ -108,6 +111,36 @@ def test_a_reload_that_is_refused_is_final_and_a_disk_is_tried_again():
     assert [(type(one), str(one)) for one in caught] == [(TaskRefusedError, "bad")]
     with pytest.raises(TryAgainError, match="full"):
         ACTIONS["rebuild-lists"].run(daemon, Nothing())
+
+
+def test_a_document_is_put_and_deleted_and_what_cannot_be_is_told_apart():
+    """A disk that fails is tried again, a missing role is final, a document that is gone is gone."""
+    asked, faults = [], []
+
+    def put(name, body, *, merge=False):
+        asked.append((str(name), body, merge))
+        if faults:
+            raise DocumentError("no", faults.pop())
+
+    daemon = SimpleNamespace(metadata=SimpleNamespace(desk=SimpleNamespace(put=put)))
+    ACTIONS["put-document"].run(daemon, Put("CMIP6/a/b", "x\ny", merge=True))
+    ACTIONS["delete-document"].run(daemon, Gone("CMIP6/a/b"))
+    assert asked == [("CMIP6/a/b", b"x\ny", True), ("CMIP6/a/b", None, False)]
+    for status, error in ((403, TaskRefusedError), (409, TaskRefusedError), (503, TryAgainError)):
+        faults.append(status)
+        with pytest.raises(error):
+            ACTIONS["put-document"].run(daemon, Put("CMIP6/a/b", "x"))
+    faults.append(404)
+    ACTIONS["delete-document"].run(daemon, Gone("CMIP6/a/b"))
+    assert not faults
+    for fields, words in (
+        ({"document": "CMIP6/a", "text": "x"}, "write PROJECT/APPLICATION/NAME"),
+        ({"document": "CMIP6/a/b"}, "'text' is missing"),
+        ({"document": "CMIP6/a/b", "text": 7}, "'text' is no text"),
+        ({"document": "CMIP6/a/b", "text": "x", "merge": "yes"}, "'merge' is not true or false"),
+    ):
+        with pytest.raises(TaskError, match=words):
+            parse_task(json.dumps({"action": "put-document", **fields}).encode(), "f", ARGUMENTS)
 
 
 def a_task(number, key="", task_id=""):

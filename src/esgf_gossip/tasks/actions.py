@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
+from esgf_gossip.document_desk import FAULTY, MISSING, DocumentError
+from esgf_gossip.documents.names import parse_name
 from esgf_gossip.esgf.health import REASON_CHARACTERS
 from esgf_gossip.esgf.maintenance import Maintenance, MaintenanceError
 from esgf_gossip.tasks.task import text
@@ -21,9 +23,11 @@ from esgf_gossip.tasks.task import text
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
+    from esgf_gossip.document_keeper import DocumentKeeper
     from esgf_gossip.storage.task_journal import Transaction
 
 NOTE_CHARACTERS: Final = 2000
+NAME_CHARACTERS: Final = 500
 INSTANT_CHARACTERS: Final = 40
 # A task that takes longer is taken for stuck and given up for this time.
 TIMEOUT_S: Final = 60.0
@@ -48,6 +52,10 @@ class Daemon(Protocol):
 
     def announce(self, window: Maintenance | None) -> None:
         """Announce a window of planned downtime, or that there is none."""
+
+    @property
+    def metadata(self) -> DocumentKeeper:
+        """The metadata documents."""
 
     def rebuild_lists(self) -> Sequence[str]:
         """Write all output files anew; return which could not be written, and why."""
@@ -82,6 +90,39 @@ class Window:
 
     until: str = attrs.field(validator=_instant)
     reason: str = attrs.field(default="planned", validator=text(REASON_CHARACTERS))
+
+
+def _document(_arguments: Any, field: attrs.Attribute[Any], value: Any) -> None:
+    """Check the name of a document."""
+    text(NAME_CHARACTERS)(_arguments, field, value)
+    parse_name(value)
+
+
+def _content(_arguments: Any, field: attrs.Attribute[Any], value: Any) -> None:
+    """Check a text that may be of many lines."""
+    if not isinstance(value, str):
+        raise TypeError(f"'{field.name}' is no text; write it in quotes")
+
+
+def _yes_or_no(_arguments: Any, field: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"'{field.name}' is not true or false")
+
+
+@attrs.frozen
+class Put:
+    """What ``put-document`` takes."""
+
+    document: str = attrs.field(validator=_document)
+    text: str = attrs.field(validator=_content, repr=False)
+    merge: bool = attrs.field(default=False, validator=_yes_or_no)
+
+
+@attrs.frozen
+class Gone:
+    """What ``delete-document`` takes."""
+
+    document: str = attrs.field(validator=_document)
 
 
 Write = Callable[["Transaction"], None]
@@ -130,6 +171,25 @@ def _maintenance(daemon: Daemon, arguments: Window) -> None:
         raise TaskRefusedError(str(error)) from None
 
 
+def _put_document(daemon: Daemon, arguments: Put) -> None:
+    # Done again it writes nothing: the document says that already.
+    _write_document(daemon, arguments.document, arguments.text.encode(), merge=arguments.merge)
+
+
+def _delete_document(daemon: Daemon, arguments: Gone) -> None:
+    _write_document(daemon, arguments.document, None)
+
+
+def _write_document(daemon: Daemon, name: str, body: bytes | None, *, merge: bool = False) -> None:
+    try:
+        daemon.metadata.desk.put(parse_name(name), body, merge=merge)
+    except DocumentError as error:
+        if body is None and error.status == MISSING:
+            return
+        kind = TryAgainError if error.status == FAULTY else TaskRefusedError
+        raise kind(str(error)) from None
+
+
 def _note(_daemon: Daemon, arguments: Note) -> Write:
     return lambda transaction: transaction.add_note(arguments.text)
 
@@ -142,6 +202,12 @@ ACTIONS: Final[Mapping[str, Action]] = {
         Window,
         _maintenance,
     ),
+    "put-document": Action(
+        "write 'text' as the new version of a metadata document, over a conflict with 'merge'",
+        Put,
+        _put_document,
+    ),
+    "delete-document": Action("delete a metadata document", Gone, _delete_document),
     "note": Action("keep the line 'text' beside the record of what was done", Note, _note),
 }
 ARGUMENTS: Final[Mapping[str, type]] = {name: action.arguments for name, action in ACTIONS.items()}

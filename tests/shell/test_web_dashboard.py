@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+from twisted.python import log
 
 from esgf_gossip.esgf.health import Health, ServiceHealth
 from esgf_gossip.views.federation import NodeStatus
@@ -137,6 +138,7 @@ def test_the_log_tail_leaves_out_what_twisted_says_of_itself():
     try:
         factory = Logger("twisted.internet.protocol.Factory")
         factory.info("Starting factory")
+        log.msg("NodeSite starting on 8950")
         factory.warn("the factory fails")
         Logger("esgf_gossip.net").info("linked")
     finally:

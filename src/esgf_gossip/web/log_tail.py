@@ -7,13 +7,14 @@ from typing import Any, Final
 
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
+PACKAGE: Final = "esgf_gossip"
 LINES_MOST: Final = 200
 LINE_CHARACTERS: Final = 500
 
 
-def _is_of_twisted(event: dict[str, Any]) -> bool:
-    """Tell whether it is about Twisted's own parts, such as a factory that starts: nothing an administrator asks for."""
-    return str(event.get("log_namespace", "")).startswith("twisted.")
+def _is_of_a_library(event: dict[str, Any]) -> bool:
+    """Tell whether it is about parts of Twisted, such as a factory that starts: nothing an administrator asks for."""
+    return not str(event.get("log_namespace", "")).startswith(PACKAGE)
 
 
 class LogTail:
@@ -37,7 +38,7 @@ class LogTail:
 
     def _hear(self, event: dict[str, Any]) -> None:
         level = event.get("log_level", LogLevel.info)
-        if level is LogLevel.debug or (level is LogLevel.info and _is_of_twisted(event)):
+        if level is LogLevel.debug or (level is LogLevel.info and _is_of_a_library(event)):
             return
         # An event without a format of its own is a failure of a library: its first line says which.
         text = formatEvent(event) or str(event.get("log_failure", ""))

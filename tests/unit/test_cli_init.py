@@ -150,11 +150,41 @@ def test_without_a_terminal_a_missing_name_is_wrong_usage(tmp_path, options, mis
 def test_on_a_terminal_a_missing_name_is_asked_for(tmp_path, monkeypatch):
     """At a terminal init asks, again where the answer is no DNS name, on stderr."""
     monkeypatch.setattr(init_module, "_is_terminal", lambda: True)
-    result = init(tmp_path, "--federation", FEDERATION, input=f"Not A Name\n{HOST}\n")
+    result = init(tmp_path, "--federation", FEDERATION, input=f"Not A Name\n{HOST}\n\n")
     assert result.exit_code == 0, result.stderr
     assert load(tmp_path / "node.toml").node.host == HOST
     assert "Name of this node" in result.stderr
     assert "has capital letters" in result.stderr
+
+
+def test_on_a_terminal_all_of_a_site_is_taken_over_and_each_answer_is_checked(tmp_path, monkeypatch):
+    """What lies in /esg/config is offered, its host is the usual answer, seeds are asked for until there are no more."""
+    site = tmp_path / "esg config"
+    site.mkdir()
+    (site / "esgf.properties").write_text(f"esgf.host={HOST}\n")
+    (site / "config_type").write_text("4\n")
+    monkeypatch.setattr(init_module, "_is_terminal", lambda: True)
+    monkeypatch.setattr(init_module, "ESGF_CONFIG", site)
+    answers = ["y", "bad name", FEDERATION, "", "seed", "seed.example.org:8951", "two.example.org:1", ""]
+    result = init(tmp_path / "node", input="\n".join([*answers, ""]))
+    assert result.exit_code == 0, result.stderr
+    config = load(tmp_path / "node" / "node.toml")
+    assert (config.node.host, config.node.federation) == (HOST, FEDERATION)
+    assert config.gossip.seeds == (("seed.example.org", 8951), ("two.example.org", 1))
+    assert (tmp_path / "node" / "config_type").read_text() == "4\n"
+    for words in ("Take over the site's files from", f"[{HOST}]", "is not a DNS name", "this is the first"):
+        assert words in result.stderr
+
+
+def test_without_a_terminal_the_host_is_that_of_the_site(tmp_path):
+    """A script need not say twice what esgf.properties says."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "esgf.properties").write_text(f"esgf.host={HOST}\n")
+    (site / "config_type").write_text("4\n")
+    result = init(tmp_path / "node", "--federation", FEDERATION, "--from-esgf", str(site))
+    assert result.exit_code == 0, result.stderr
+    assert load(tmp_path / "node" / "node.toml").node.host == HOST
 
 
 @pytest.mark.parametrize(

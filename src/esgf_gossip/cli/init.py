@@ -24,6 +24,7 @@ from esgf_gossip.config import from_document, toml_string
 from esgf_gossip.files import create_file
 
 _SITE_FILES: Final = ("esgf.properties", "config_type")
+ESGF_CONFIG: Final = Path("/esg/config")
 # esgf.properties may hold passwords; what may leave the host is decided when it is read.
 _SITE_FILE_MODE: Final = 0o600
 _SITE_FILE_BYTES: Final = 1024 * 1024
@@ -141,12 +142,17 @@ def init(
     """
     Make the folder of a new node: node.toml, state, trust, its key and the request for its certificate.
 
-    Nothing that exists is overwritten. A missing name is asked for where stdin is a terminal.
-    Run it as the user the daemon will run as: it owns the key.
+    Nothing that exists is overwritten. What is missing is asked for where stdin is a terminal, and each answer is
+    checked; with --from-esgf the host is that of the site. Run it as the user the daemon will run as: it owns the key.
     """
+    is_guided = _is_terminal() and not (federation and host)
+    if is_guided and from_esgf is None and _is_site(ESGF_CONFIG):
+        from_esgf = ESGF_CONFIG if _confirmed(f"Take over the site's files from {ESGF_CONFIG}?") else None
     copies = _site_files(from_esgf) if from_esgf else {}
     federation = federation or _ask("--federation", "Name of the federation")
-    host = host or _ask("--host", "Name of this node (its esgf.host)")
+    host = host or _ask("--host", "Name of this node (its esgf.host)", _host_of(copies))
+    if is_guided and not seeds:
+        seeds = _ask_seeds()
     if from_esgf:
         _refuse_other_host(copies["esgf.properties"], from_esgf / "esgf.properties", host)
     directory = directory.absolute()
@@ -201,8 +207,49 @@ def _is_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _ask(option: str, question: str) -> str:
+def _confirmed(question: str) -> bool:
+    return click.confirm(question, default=True, err=True)
+
+
+def _is_site(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in _SITE_FILES)
+
+
+def _host_of(copies: dict[str, bytes]) -> str | None:
+    """Return the esgf.host of the site's files, if they name a good one."""
+    from esgf_gossip.esgf.properties import PropertiesError, parse_properties  # noqa: PLC0415 - init alone needs it
+
+    try:
+        return check_host(parse_properties(copies.get("esgf.properties", b"")).get("esgf.host", ""))
+    except (PropertiesError, ValueError):
+        return None
+
+
+def _ask_seeds() -> tuple[tuple[str, int], ...]:
+    """Ask for nodes to dial first until the answer is empty."""
+    found: list[tuple[str, int]] = []
+    question = "A node to dial first, HOST:PORT (empty: this is the first of the federation)"
+
+    def proof(text: str) -> tuple[str, int] | None:
+        if not text.strip():
+            return None
+        try:
+            return parse_address(text.strip())
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    while (
+        seed := click.prompt(question, default="", show_default=False, value_proc=proof, err=True)
+    ) is not None:
+        found.append(seed)
+        question = "Another, HOST:PORT (empty: no more)"
+    return tuple(found)
+
+
+def _ask(option: str, question: str, usual: str | None = None) -> str:
     if not _is_terminal():
+        if usual is not None:
+            return usual
         raise click.UsageError(f"{option} is missing")
 
     def proof(text: str) -> str:
@@ -211,7 +258,7 @@ def _ask(option: str, question: str) -> str:
         except ValueError as error:
             raise click.BadParameter(str(error)) from None
 
-    answer: str = click.prompt(question, value_proc=proof, err=True)
+    answer: str = click.prompt(question, default=usual, value_proc=proof, err=True)
     return answer
 
 

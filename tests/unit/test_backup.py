@@ -252,6 +252,9 @@ def test_a_cut_or_changed_file_is_refused_wherever_it_is_cut(node, tmp_path):
             unpack_backup(cut, folder)
     result = run(restore, cut, "--config", node, "--replace")
     assert result.code == ExitCode.REFUSED
+    elsewhere = tmp_path / "not yet" / "node.toml"
+    assert run(restore, cut, "--config", elsewhere).code == ExitCode.REFUSED
+    assert not elsewhere.parent.exists()
     assert facts(load(node).node.state / FILE_NAME) == (7, 5000)
 
 

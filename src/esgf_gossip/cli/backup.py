@@ -165,14 +165,16 @@ def restore(file: Path, config_path: Path, *, replace: bool, json_output: bool) 
     Nothing is overwritten: what is there already stays, and is named. Started again, the node takes a higher epoch and
     fetches what it missed, so that no other node sees it go back in time.
     """
-    room = config_path.absolute().parent
-    room.mkdir(mode=0o755, parents=True, exist_ok=True)
+    place = config_path.absolute().parent
+    # Nothing is made before the backup is known to be whole.
+    room = next(folder for folder in (place, *place.parents) if folder.is_dir())
     with tempfile.TemporaryDirectory(prefix=".restore-", dir=room) as folder:
         unpacked = Path(folder)
         try:
             manifest = unpack_backup(file, unpacked)
             is_new = not config_path.exists()
             if is_new:
+                place.mkdir(mode=0o755, parents=True, exist_ok=True)
                 replace_file(config_path.absolute(), put_node_toml(unpacked, config_path), 0o644)
             config = load(config_path)
             refuse_another_node(manifest, config)

@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 from twisted.logger import Logger
 
-from esgf_gossip.config import Config, ConfigError, DocumentsTable, load
+from esgf_gossip.config import Config, ConfigError, DocumentsTable, NodeTable, load
 from esgf_gossip.core.origin import Origin
 from esgf_gossip.esgf.metrics import METRICS
 from esgf_gossip.esgf.site_data import SiteError
@@ -23,6 +23,11 @@ from esgf_gossip.own_site import OwnSite
 from esgf_gossip.preparing import trust_place
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.views.judgement import REGISTRATION
+
+# What needs a restart stays as it is until then; so does [node] but for the log, above all the name: a node that
+# took another node's name and key without a new start would speak for both.
+_AT_START: Final = ("gossip", "http", "outputs", "tasks")
+_RESTART: Final = "[{}] changed; restart the daemon for it"
 
 
 @attrs.frozen
@@ -74,7 +79,7 @@ class Reloading:
         wanted = self._wanted(config, outcome)
         self._read_trust(wanted, outcome)
         config = self._read_site(config, wanted, outcome)
-        if self._take_documents(config.documents):
+        if self._take_documents(wanted.documents):
             outcome.changed.append("documents")
         if self._origin.publication.stopped:
             outcome.refused.append(f"this node publishes no more: {self._origin.publication.stopped}")
@@ -89,15 +94,16 @@ class Reloading:
         except ConfigError as error:
             outcome.refused.append(f"{error}; the configuration in force stays")
             return config
-        outcome.findings.extend(need_restart(config, wanted))
-        log = {"log_format": wanted.node.log_format, "log_levels": wanted.node.log_levels}
-        node = attrs.evolve(config.node, **log)
+        node = _with_log_of(config.node, wanted.node)
         if self._log_output is not None and node != config.node:
             self._log_output.use(LogRule.read(node.log_format, node.log_levels))
             outcome.changed.append("log")
-        # What needs a restart stays as it is until then, above all the name: a node that
-        # took another node's name and key without a new start would speak for both.
-        return attrs.evolve(wanted, node=node, gossip=config.gossip, http=config.http, outputs=config.outputs)
+        if node != wanted.node:
+            outcome.findings.append(_RESTART.format("node"))
+        outcome.findings.extend(
+            _RESTART.format(name) for name in _AT_START if getattr(config, name) != getattr(wanted, name)
+        )
+        return attrs.evolve(wanted, node=node, **{name: getattr(config, name) for name in _AT_START})
 
     def _read_trust(self, config: Config, outcome: Reload) -> None:
         try:
@@ -113,8 +119,8 @@ class Reloading:
             site = self._site.read(wanted)
         except SiteError as error:
             outcome.refused.append(f"{error}; the registration in force stays")
-            # How the log is written is in force already.
-            return attrs.evolve(config, node=wanted.node)
+            # What is not of the site comes into force all the same.
+            return attrs.evolve(config, node=wanted.node, documents=wanted.documents)
         policy = self._site.policy
         self._site.take(wanted, site)
         self._say()
@@ -128,15 +134,6 @@ class Reloading:
         return wanted
 
 
-def need_restart(before: Config, after: Config) -> list[str]:
-    """Name the settings whose new value counts from the next start only."""
-    # How the log is written changes at once.
-    node = attrs.evolve(after.node, log_format=before.node.log_format, log_levels=before.node.log_levels)
-    parts = {
-        "[node]": (before.node, node),
-        "[gossip]": (before.gossip, after.gossip),
-        "[http]": (before.http, after.http),
-        "[outputs]": (before.outputs, after.outputs),
-        "[tasks]": (before.tasks, after.tasks),
-    }
-    return [f"{name} changed; restart the daemon for it" for name, (old, new) in parts.items() if old != new]
+def _with_log_of(node: NodeTable, wanted: NodeTable) -> NodeTable:
+    """Return a table with the log of another: how it is written changes at once, all else of it at a start."""
+    return attrs.evolve(node, log_format=wanted.log_format, log_levels=wanted.log_levels)

@@ -28,7 +28,7 @@ def replace_file(path: Path, content: bytes, mode: int = 0o644) -> None:
     except OSError:
         _remove(temporary)
         raise
-    _sync_folder(path.parent)
+    sync(path.parent)
 
 
 def create_file(path: Path, content: bytes, mode: int = 0o600) -> None:
@@ -45,7 +45,7 @@ def create_file(path: Path, content: bytes, mode: int = 0o600) -> None:
         os.link(temporary, path, follow_symlinks=False)
     finally:
         _remove(temporary)
-    _sync_folder(path.parent)
+    sync(path.parent)
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:
@@ -85,8 +85,14 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """
+    Have a file, or the names in a folder, on the medium when this returns.
+
+    Raises:
+        OSError: it cannot be opened, or the disk says no.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

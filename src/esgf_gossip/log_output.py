@@ -17,6 +17,7 @@ import attrs
 from twisted.logger import LogLevel, formatEvent
 
 from esgf_gossip.config_values import LOG_FORMATS, LOG_LEVELS
+from esgf_gossip.views.node_json import utc_text
 
 PACKAGE: Final = "esgf_gossip"
 # A library tells of its own parts what an administrator need not know.
@@ -135,16 +136,15 @@ class LogOutput:
 
     def _write(self, at_s: float, level: str, area: str, text: str, trace: str) -> None:
         text = _one_line(text)
-        moment = datetime.fromtimestamp(at_s, UTC)
         if self._rule.form == "json":
             fields = {
-                "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                "time": utc_text(int(at_s * 1000)),
                 "level": level,
             }
             fields |= {"area": area, "message": text, **({"traceback": trace} if trace else {})}
             line = json.dumps(fields)
         else:
-            stamp = moment.astimezone().strftime("%Y-%m-%dT%H:%M:%S%z")
+            stamp = datetime.fromtimestamp(at_s, UTC).astimezone().strftime("%Y-%m-%dT%H:%M:%S%z")
             line = f"{stamp} [{area}#{level}] {text}"
             line += "".join(f"\n\t{_one_line(part)}" for part in trace.splitlines())
         if self._has_priorities:

@@ -17,12 +17,11 @@ from typing import Final
 import attrs
 
 from esgf_gossip.config import Config
-from esgf_gossip.files import read_file
+from esgf_gossip.files import read_file, sync
 from esgf_gossip.storage.backup_file import NODE_TOML, SITE, STATE, TRUST, BackupError, Manifest, is_part
 from esgf_gossip.storage.database import FILE_NAME, Database, InUseError, StorageError
-from esgf_gossip.storage.history_reader import FILE_NAME as HISTORY
 from esgf_gossip.storage.outputs import STAMP
-from esgf_gossip.storage.task_journal import FILE_NAME as TASKS
+from esgf_gossip.storage.state_files import OTHER_FILES
 
 EPOCH: Final = "epoch"
 _TRUST_DEPTH: Final = 4
@@ -128,7 +127,7 @@ def put_back(unpacked: Path, config: Config, stamp: str, *, replace: bool) -> Re
     _put_trust(unpacked / TRUST, config.trust.directory, done)
     for name, path in site_files(config).items():
         _put(unpacked / SITE / name, path, done)
-    for name in (HISTORY, TASKS):
+    for name in OTHER_FILES:
         _put(unpacked / STATE / name, state / name, done)
     if present.exists():
         aside = state / f"{FILE_NAME}.replaced-{stamp}"
@@ -190,12 +189,12 @@ def _put(source: Path, target: Path, done: Restored) -> None:
         shutil.copyfile(source, temporary)
         shutil.copymode(source, temporary)
         _give_to_owner_of(target.parent, temporary)
-        _sync(temporary)
+        sync(temporary)
         temporary.rename(target)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    _sync(target.parent)
+    sync(target.parent)
     done.placed.append(str(target))
 
 
@@ -211,14 +210,6 @@ def _give_to_owner_of(folder: Path, path: Path) -> None:
     if os.geteuid() == 0:
         status = folder.stat()
         os.chown(path, status.st_uid, status.st_gid)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def put_node_toml(unpacked: Path, config_path: Path) -> bytes:

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, fail
 
 from esgf_gossip.sources.gauge import in_thread
-from esgf_gossip.storage.copying import CopyStoppedError, copy_pages
-from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
-from esgf_gossip.storage.history_reader import FILE_NAME as HISTORY
-from esgf_gossip.storage.task_journal import FILE_NAME as TASKS
+from esgf_gossip.storage.database import Database, StorageError
+from esgf_gossip.storage.state_files import copy_state
 from esgf_gossip.web.control_answers import CommandError
 
 PREFIX: Final = "backup-"
@@ -78,21 +74,8 @@ class StateCopy:
         folder = self._state / f"{PREFIX}{secrets.token_hex(6)}.tmp"
         try:
             folder.mkdir(mode=0o700)
-            self._database.copy_to(folder / FILE_NAME)
-            files = [FILE_NAME]
-            for name in (HISTORY, TASKS):
-                if (self._state / name).exists():
-                    self._copy_other(name, folder / name)
-                    files.append(name)
+            files = copy_state(self._state, self._database, folder, lambda: self._is_stopped)
         except (OSError, StorageError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise CommandError(f"no backup: {error}") from None
         return {"directory": str(folder), "files": files}
-
-    def _copy_other(self, name: str, target: Path) -> None:
-        source = self._state / name
-        try:
-            with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-                copy_pages(connection, target, lambda: self._is_stopped)
-        except (sqlite3.Error, CopyStoppedError) as error:
-            raise StorageError(f"{source}: {error}") from None

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -38,10 +39,10 @@ from esgf_gossip.storage.backup_file import (
     unpack_backup,
     write_backup,
 )
-from esgf_gossip.storage.copying import CopyStoppedError, copy_pages
 from esgf_gossip.storage.database import FILE_NAME, Database, InUseError, StorageError
 from esgf_gossip.storage.history_reader import FILE_NAME as HISTORY
-from esgf_gossip.storage.task_journal import FILE_NAME as TASKS
+from esgf_gossip.storage.state_files import copy_state
+from esgf_gossip.views.node_json import utc_text
 
 # A registry of a hundred megabytes is copied in a second; a slow disk takes its time.
 COPY_TIMEOUT_S: Final = 3600.0
@@ -58,8 +59,9 @@ def backup(file: Path, config_path: Path, *, no_keys: bool, no_history: bool, js
     """
     Write a backup of this node into FILE, while the daemon runs or not.
 
-    In it: node.toml, registry, history, the journal of tasks, the files of [esgf], the folder of trust. FILE holds the node's private key
-    unless --no-keys is given: it is made readable by its owner alone; keep it so. An existing FILE is left untouched.
+    In it: node.toml, registry, history, the journal of tasks, the files of [esgf], the folder of trust. FILE holds
+    the node's private key unless --no-keys is given: it is made readable by its owner alone; keep it so. An existing
+    FILE is left untouched.
     """
     config = load(config_path)
     if file.exists():
@@ -70,7 +72,7 @@ def backup(file: Path, config_path: Path, *, no_keys: bool, no_history: bool, js
         config.node.host,
         config.node.federation,
         __version__,
-        datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        utc_text(time.time_ns() // 10**6),
         {},
     )
     with _databases(config, file.parent) as databases:
@@ -111,32 +113,11 @@ def _copied(state: Path, folder: Path) -> dict[str, Path]:
             "see [node] state; has this node ever run?",
             ExitCode.NOT_FOUND,
         )
-    copies = {FILE_NAME: folder / FILE_NAME}
     try:
-        database = Database(state / FILE_NAME)
-        try:
-            database.copy_to(copies[FILE_NAME])
-        finally:
-            database.close()
-        for name in (HISTORY, TASKS):
-            if (state / name).exists():
-                copies[name] = folder / name
-                _copy_other(state / name, copies[name])
+        with closing(Database(state / FILE_NAME)) as database:
+            return {name: folder / name for name in copy_state(state, database, folder, lambda: False)}
     except StorageError as error:
         raise CommandError(str(error), "", "", ExitCode.FILES) from None
-    return copies
-
-
-def _copy_other(source: Path, target: Path) -> None:
-    import sqlite3  # noqa: PLC0415 - for those who have a history and no daemon
-
-    try:
-        with ExitStack() as stack:
-            connection = sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)
-            stack.callback(connection.close)
-            copy_pages(connection, target, lambda: False)
-    except (sqlite3.Error, CopyStoppedError) as error:
-        raise StorageError(f"{source}: {error}") from None
 
 
 @contextmanager

@@ -16,12 +16,12 @@ import click
 
 from esgf_gossip.cli.control_client import ControlClient
 from esgf_gossip.cli.failures import CommandError, ExitCode
-from esgf_gossip.cli.options import common_options, config_option, json_option
+from esgf_gossip.cli.options import common_options, config_option, json_option, read_input
 from esgf_gossip.cli.tables import local_text, print_json, print_table, size_text, text_of
 from esgf_gossip.config import load
 from esgf_gossip.documents.leaves import BODY_BYTES
 from esgf_gossip.documents.names import DocumentNameError, parse_name
-from esgf_gossip.files import read_file, replace_file
+from esgf_gossip.files import replace_file
 from esgf_gossip.web.questions import VERSIONS_MOST, VERSIONS_USUAL
 
 # Of a version in a table; enough to name it by.
@@ -91,7 +91,7 @@ def put(
     puts what shall follow them, with --merge.
     """
     daemon = ControlClient(load(config_path).control_socket)
-    content = sys.stdin.buffer.read(BODY_BYTES + 1) if str(file) == "-" else read_file(file, BODY_BYTES + 1)
+    content = read_input(file, BODY_BYTES)
     if len(content) > BODY_BYTES:
         raise CommandError(
             f"a document has at most {BODY_BYTES} bytes", str(file), "cut it into several", ExitCode.USAGE

@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 
 from esgf_gossip.cli.control_client import ControlClient, Conversation
 from esgf_gossip.cli.failures import printable
-from esgf_gossip.cli.tables import STYLES, text_of, worst_first
+from esgf_gossip.cli.tables import STYLES, span_text, text_of, worst_first
 
 # However much happens, the table is asked for and drawn no more often.
 DRAW_EVERY_S: Final = 0.25
@@ -149,10 +149,6 @@ def words_of(name: str, data: Mapping[str, Any]) -> str:
 def _age(stamp: str) -> str:
     """Say how long ago a time stamp was, in its largest unit."""
     try:
-        seconds = max(0.0, time.time() - datetime.fromisoformat(stamp).timestamp())
+        return span_text(int(max(0.0, time.time() - datetime.fromisoformat(stamp).timestamp())))
     except ValueError:
         return ""
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit}"
-    return f"{int(seconds)} s"

@@ -20,7 +20,7 @@ from esgf_gossip.cli.options import common_options, config_option, json_option
 from esgf_gossip.cli.tables import print_json, print_pairs
 from esgf_gossip.config import load
 from esgf_gossip.esgf.services import RULES
-from esgf_gossip.views.node_json import utc_text
+from esgf_gossip.views.node_json import stamp_ms, utc_text
 
 _SPAN: Final = re.compile(r"([0-9]{1,6}) *(s|min|m|h|d)")
 _UNITS_S: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
@@ -83,7 +83,7 @@ def maintenance(
     elif span_ms or until:
         if span_ms and until:
             raise click.UsageError("--for and --until exclude each other")
-        begins_ms = int(time.time() * 1000) if begins_at is None else _ms(begins_at)
+        begins_ms = int(time.time() * 1000) if begins_at is None else stamp_ms(begins_at)
         ends_at = until or utc_text(begins_ms + (span_ms or 0))
         asked = {"ends_at": ends_at, "begins_at": begins_at or "", "reason": reason, "types": list(types)}
     elif begins_at or reason or types:
@@ -100,9 +100,3 @@ def _show(window: Mapping[str, Any] | None) -> None:
         click.echo("no maintenance is announced")
     else:
         print_pairs({**window, "types": window.get("types") or "all, and the node itself"})
-
-
-def _ms(stamp: str) -> int:
-    from datetime import datetime  # noqa: PLC0415 - where a begin is given
-
-    return round(datetime.fromisoformat(stamp).timestamp() * 1000)

@@ -1,11 +1,12 @@
 """
 The options that many commands share.
 
-Only options live here, and the reading of the configuration they name.
+Only options and the reading of what arguments name live here.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import click
 
 from esgf_gossip import __version__
 from esgf_gossip.config import DEFAULT_PATH
+from esgf_gossip.files import read_file
 
 
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,3 +44,15 @@ def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--json``; the command gets ``json_output``."""
     return click.option("--json", "json_output", is_flag=True, help="Print JSON.")(command)
+
+
+def read_input(file: Path, most_bytes: int) -> bytes:
+    """
+    Read a file, or standard input where it is "-", at most so many bytes and one more, which tells that it is too long.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+    """
+    if str(file) == "-":
+        return sys.stdin.buffer.read(most_bytes + 1)
+    return read_file(file, most_bytes + 1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 import json
 import secrets
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,10 +19,9 @@ import click
 
 from esgf_gossip.cli.control_client import ControlClient
 from esgf_gossip.cli.failures import CommandError, ExitCode, printable
-from esgf_gossip.cli.options import common_options, config_option, json_option
+from esgf_gossip.cli.options import common_options, config_option, json_option, read_input
 from esgf_gossip.cli.tables import local_text, print_json, print_table
 from esgf_gossip.config import Config, load
-from esgf_gossip.files import read_file
 from esgf_gossip.sources.spool import (
     CUR,
     DONE,
@@ -115,7 +113,7 @@ def submit(file: Path, config_path: Path, *, json_output: bool) -> None:
     Exit code 4: it is no task.
     """
     place = _place(config_path)
-    content = _content(file)
+    content = read_input(file, FILE_BYTES)
     name = new_name()
     try:
         found = parse_task(content, name, ARGUMENTS)
@@ -134,12 +132,6 @@ def submit(file: Path, config_path: Path, *, json_output: bool) -> None:
         click.echo(found.id)
     if not is_told:
         click.echo("esgf-gossip: attention: no daemon answers; the task waits for it", err=True)
-
-
-def _content(file: Path) -> bytes:
-    if str(file) == "-":
-        return sys.stdin.buffer.read(FILE_BYTES + 1)
-    return read_file(file, FILE_BYTES + 1)
 
 
 @task.command("list", epilog="Example: esgf-gossip task list --state failed --json")

@@ -9,6 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from esgf_gossip.files import sync
+
 # Of a step, in which writers wait: a quarter of a megabyte, a fraction of a millisecond.
 STEP_PAGES: Final = 64
 # After a step that met a transaction.
@@ -43,8 +45,4 @@ def copy_pages(source: sqlite3.Connection, target: Path, is_stopped: Callable[[]
         source.backup(copy, pages=STEP_PAGES, progress=look, sleep=AGAIN_S)
         # One file, without a second that somebody forgets to take along.
         copy.execute("PRAGMA journal_mode = DELETE")
-    descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(target)

@@ -19,6 +19,7 @@ from esgf_gossip.documents.names import parse_name
 from esgf_gossip.esgf.health import REASON_CHARACTERS
 from esgf_gossip.esgf.maintenance import Maintenance, MaintenanceError
 from esgf_gossip.tasks.task import text
+from esgf_gossip.views.node_json import stamp_ms
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -161,7 +162,7 @@ def _rebuild_lists(daemon: Daemon, _arguments: Nothing) -> None:
 
 
 def _maintenance(daemon: Daemon, arguments: Window) -> None:
-    ends_ms, now_ms = round(datetime.fromisoformat(arguments.until).timestamp() * 1000), daemon.now_ms()
+    ends_ms, now_ms = stamp_ms(arguments.until), daemon.now_ms()
     if ends_ms <= now_ms:
         daemon.announce(None)
         return

@@ -199,6 +199,11 @@ def utc_text(unix_ms: int) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
+def stamp_ms(text: str) -> int:
+    """Read a time of our own JSON, or another RFC 3339, back into Unix milliseconds; raises ValueError for none."""
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
+
+
 def plain_utc(unix_ms: int) -> str:
     """Write a time for a person, to the second, UTC, as commands do and time fields read it."""
     moment = _UNIX_EPOCH + timedelta(milliseconds=min(max(unix_ms, 0), _LAST_MS))

@@ -7,7 +7,6 @@ Nothing is decided here that the view or its neighbours have not decided.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from itertools import groupby
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ from esgf_gossip.views.federation import FederationView, NodeView
 from esgf_gossip.views.history_json import is_routine
 from esgf_gossip.views.list_reasons import places
 from esgf_gossip.views.lists_xml import LISTS, USUAL
+from esgf_gossip.views.node_json import stamp_ms
 from esgf_gossip.web.dashboard.trust import trust_rows
 from esgf_gossip.web.dashboard.words import day
 from esgf_gossip.web.kept import KeptDocuments
@@ -35,9 +35,9 @@ REFUSALS_SHOWN: Final = 5
 HEALTHS: Final = (Health.DOWN, Health.MAINTENANCE, Health.UNKNOWN, Health.UP)
 
 
-def stamp_ms(stamp: str | None) -> int | None:
-    """Read a time of our own JSON back into Unix milliseconds."""
-    return None if not stamp else round(datetime.fromisoformat(stamp).timestamp() * 1000)
+def _told_ms(body: Mapping[str, Any] | None, name: str) -> int | None:
+    """Return the time under a name of a body that may not be there."""
+    return None if body is None else stamp_ms(body[name])
 
 
 def node_context(node: NodeView, explanation: Mapping[str, Any], gossip: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,8 +49,8 @@ def node_context(node: NodeView, explanation: Mapping[str, Any], gossip: Mapping
         "observers": [
             {
                 **observer,
-                "since_ms": stamp_ms((observer["report"] or {}).get("since")),
-                "signed_ms": stamp_ms((observer["evidence"] or {}).get("issued_at")),
+                "since_ms": _told_ms(observer["report"], "since"),
+                "signed_ms": _told_ms(observer["evidence"], "issued_at"),
             }
             for observer in by_observer(explanation["observers"])
         ],

@@ -7,12 +7,11 @@ Pure: from the report on trust that commands read too.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Any, Final
 
 import attrs
 
-from esgf_gossip.views.node_json import utc_text
+from esgf_gossip.views.node_json import stamp_ms, utc_text
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
 SOON_DAYS: Final = 30
@@ -62,7 +61,7 @@ def trust_rows(report: Mapping[str, Any]) -> list[TrustRow]:
         TrustRow(
             host=one["host"],
             issuer=one["issuer"],
-            not_after_ms=None if one["not_after"] is None else _ms(one["not_after"]),
+            not_after_ms=None if one["not_after"] is None else stamp_ms(one["not_after"]),
             bundle=one["bundle"],
             is_behind_bundle=one["not_after"] is not None and one["bundle"] < newest_bundle,
             crls=tuple(number for _, number in sorted(one["crls"].items())),
@@ -89,7 +88,3 @@ def certificate_body(row: TrustRow) -> dict[str, Any]:
         "is_behind_bundle": row.is_behind_bundle,
         "crls_behind": row.crls_behind,
     }
-
-
-def _ms(stamp: str) -> int:
-    return round(datetime.fromisoformat(stamp).timestamp() * 1000)

@@ -14,16 +14,14 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
-from esgf_gossip.cli.failures import CommandError
 from esgf_gossip.demo.processes import DemoFederation
+from federations import ask, has_one_root, wait
 
 ROOT = Path(__file__).resolve().parents[1]
-DEADLINE_S = 60.0
 
 
 def install(commit: str, folder: Path) -> Path:
@@ -36,16 +34,6 @@ def install(commit: str, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "install", *options, "--target", str(target), str(source)]
     subprocess.run(command, check=True)
     return target
-
-
-def wait(what: str, check: Callable[[], bool]) -> float:
-    """Poll until it holds; return the seconds it took."""
-    began = time.monotonic()
-    while not check():
-        if time.monotonic() - began > DEADLINE_S:
-            raise SystemExit(f"not within {DEADLINE_S:.0f} s: {what}")
-        time.sleep(0.05)
-    return time.monotonic() - began
 
 
 class Mixed:
@@ -67,23 +55,6 @@ class Mixed:
             os.environ.pop("PYTHONPATH", None)
             if before is not None:
                 os.environ["PYTHONPATH"] = before
-
-    def status(self, host: str) -> dict[str, object]:
-        """Ask a node; empty while it does not answer."""
-        try:
-            return dict(self.federation.control(host).ask("status"))
-        except (CommandError, OSError):
-            return {}
-
-    def has_one_root(self) -> bool:
-        """Tell whether all hold the same set over all nodes, all up."""
-        states = [self.status(host) for host in self.federation.hosts]
-        total = len(states)
-        return (
-            all(states)
-            and len({state["root"] for state in states}) == 1
-            and all(state["nodes"]["up"] == total for state in states)  # type: ignore[index]
-        )
 
     def long_names(self, subject: str) -> set[str]:
         """Return what each node says of one property of a node."""
@@ -113,7 +84,7 @@ def run(old: Path, count: int, *, old_first: bool) -> dict[str, float]:
             is_old = {host: (place % 2 == 0) is old_first for place, host in enumerate(hosts)}
             for host in hosts:
                 mixed.start([host], is_old=is_old[host])
-            told["converge_s"] = wait("one root over both versions", mixed.has_one_root)
+            told["converge_s"] = wait("one root over both versions", lambda: has_one_root(federation))
             olds, news = ([host for host in hosts if is_old[host] is which] for which in (True, False))
             told["old_to_new_s"] = mixed.change(olds[0], "said by the old")
             told["new_to_old_s"] = mixed.change(news[0], "said by the new")
@@ -125,19 +96,19 @@ def run(old: Path, count: int, *, old_first: bool) -> dict[str, float]:
             )
             mixed.start([news[1]], is_old=False)
             for host in olds:
-                before = mixed.status(host)
+                before = ask(federation, host, "status")
                 federation.terminate(host)
                 mixed.start([host], is_old=False)
                 wait(
                     f"{host} is upgraded",
                     lambda host=host, before=before: (
-                        bool(mixed.status(host)) and mixed.status(host)["epoch"] > before["epoch"]
+                        (ask(federation, host, "status") or before)["epoch"] > before["epoch"]
                     ),
                 )
-            told["upgraded_s"] = wait("one root after the upgrade of all", mixed.has_one_root)
+            told["upgraded_s"] = wait("one root after the upgrade of all", lambda: has_one_root(federation))
             if mixed.long_names(olds[0]) != {"said by the old"}:
                 raise SystemExit("the upgrade lost what was said before")
-    return {name: round(seconds, 2) for name, seconds in told.items()}
+    return told
 
 
 def main() -> None:

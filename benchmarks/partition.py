@@ -14,17 +14,16 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import esgf_gossip.demo.processes as demo
 from esgf_gossip.cli.failures import CommandError
+from federations import ask, has_one_root, wait
 
-DEADLINE_S = 120.0
 DOCUMENT = "CMIP6/publisher/facets.ini"
 HERE, THERE = "10.77.0.1", "10.77.0.2"
 GOSSIP_PORT = 18_951
@@ -34,16 +33,6 @@ _INSIDE = "ESGF_GOSSIP_PARTITION_INSIDE"
 def sh(*command: str, text: str | None = None) -> None:
     """Run a command; its failure is ours."""
     subprocess.run(command, check=True, input=text, text=True)
-
-
-def wait(what: str, check: Callable[[], bool]) -> float:
-    """Poll until it holds; return the seconds it took."""
-    began = time.monotonic()
-    while not check():
-        if time.monotonic() - began > DEADLINE_S:
-            raise SystemExit(f"not within {DEADLINE_S:.0f} s: {what}")
-        time.sleep(0.05)
-    return round(time.monotonic() - began, 2)
 
 
 @contextmanager
@@ -124,13 +113,6 @@ class Halves:
                 lines.append(line)
             path.write_text("\n".join([*lines, ""]))
 
-    def ask(self, host: str, command: str, **fields: Any) -> Any:
-        """Ask a node; None while it does not answer."""
-        try:
-            return self.federation.control(host).ask(command, **fields)
-        except (CommandError, OSError):
-            return None
-
     def put(self, host: str, text: str, *, merge: bool = False) -> Any:
         """Write the document on a node."""
         content = b64encode(text.encode()).decode()
@@ -138,25 +120,11 @@ class Halves:
             "document-put", document=DOCUMENT, base64=content, if_match="", merge=merge
         )
 
-    def status(self, host: str) -> dict[str, Any]:
-        """Return what a node says of itself."""
-        return self.ask(host, "status") or {}
-
-    def one_root(self) -> bool:
-        """Tell whether all hold one set over all."""
-        states = [self.status(host) for host in self.federation.hosts]
-        total = len(states)
-        return (
-            all(states)
-            and len({one["root"] for one in states}) == 1
-            and all(one["nodes"]["up"] == total for one in states)
-        )
-
     def heads(self) -> set[str]:
         """Return the different pictures of the document that nodes show: its heads in their order."""
         found = set()
         for host in self.federation.hosts:
-            documents = self.ask(host, "documents") or []
+            documents = ask(self.federation, host, "documents") or []
             documents = documents.get("documents", []) if isinstance(documents, dict) else documents
             heads = [one["heads"] for one in documents if one["document"] == DOCUMENT]
             found.add(json.dumps([head["version"] for head in heads[0]] if heads else []))
@@ -171,7 +139,7 @@ def play(count: int) -> dict[str, Any]:
         with halves.federation as federation:
             halves.prepare()
             federation.start_all()
-            told["converge_s"] = wait("one root over both halves", halves.one_root)
+            told["converge_s"] = wait("one root over both halves", lambda: has_one_root(federation))
             halves.put(halves.near[0], "before the cut")
             wait("all hold the first version", lambda: len(halves.heads()) == 1 and halves.heads() != {"[]"})
             without = federation.hosts[-1]
@@ -184,7 +152,8 @@ def play(count: int) -> dict[str, Any]:
             told["noticed_s"] = wait(
                 "both halves miss the other",
                 lambda: all(
-                    halves.status(host).get("nodes", {}).get("unreachable") == len(other)
+                    (ask(federation, host, "status") or {"nodes": {}})["nodes"].get("unreachable")
+                    == len(other)
                     for host, other in ((halves.near[0], halves.far), (halves.far[0], halves.near))
                 ),
             )
@@ -196,7 +165,7 @@ def play(count: int) -> dict[str, Any]:
                 "one conflict everywhere",
                 lambda: len(found := halves.heads()) == 1 and len(json.loads(next(iter(found)))) == 2,
             )
-            told["root_s"] = wait("one root after healing", halves.one_root)
+            told["root_s"] = wait("one root after healing", lambda: has_one_root(federation))
             merged = halves.put(halves.far[1], "said together", merge=True)
             told["merged_s"] = wait(
                 "one merge ends it everywhere",
@@ -204,7 +173,7 @@ def play(count: int) -> dict[str, Any]:
             )
             told["version"] = str(merged)[:60]
             told["forked"] = sum(
-                node["forked"] for host in federation.hosts for node in halves.ask(host, "nodes") or []
+                node["forked"] for host in federation.hosts for node in ask(federation, host, "nodes") or []
             )
     return told
 

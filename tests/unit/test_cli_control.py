@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from esgf_gossip.cli import node_commands
+from esgf_gossip.cli import control_commands
 from esgf_gossip.cli.control_client import ControlClient, Conversation, NoDaemonError
 from esgf_gossip.cli.failures import CommandError, ExitCode
 from esgf_gossip.cli.main import program
@@ -185,7 +185,7 @@ def test_stop_returns_when_the_process_is_gone(config, monkeypatch):
 
 def test_stop_does_not_wait_for_ever(config, monkeypatch):
     """A daemon that promises to end but does not is told with its process id."""
-    monkeypatch.setattr(node_commands, "STOP_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(control_commands, "STOP_TIMEOUT_S", 0.2)
     with a_process(config) as process:
         result = CliRunner().invoke(program, ["stop", "--config", str(config)])
         assert result.exit_code == ExitCode.INTERNAL

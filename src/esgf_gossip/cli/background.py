@@ -18,8 +18,8 @@ from typing import BinaryIO, Final
 import click
 
 from esgf_gossip.cli.control_client import Conversation, NoDaemonError
+from esgf_gossip.cli.control_commands import end_daemon
 from esgf_gossip.cli.failures import CommandError, ExitCode, error_line
-from esgf_gossip.cli.node_commands import end_daemon
 from esgf_gossip.cli.options import common_options, config_option
 from esgf_gossip.cli.run import daemon_command
 from esgf_gossip.config import load

@@ -35,16 +35,16 @@ _COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "explain": ("node_commands", "explain", "Show why a node has its status, and who said so."),
     "history": ("history", "history", "Show what changed and when, or the federation as it was."),
     "doc": ("documents", "doc", "Read and write metadata documents that nodes share."),
-    "watch": ("node_commands", "watch", "Follow what happens, live."),
-    "reload": ("node_commands", "reload", "Read properties, trust and configuration again."),
+    "watch": ("watch", "watch", "Follow what happens, live."),
+    "reload": ("control_commands", "reload", "Read properties, trust and configuration again."),
     "maintenance": ("maintenance", "maintenance", "Announce planned downtime, or show what is announced."),
     "backup": ("backup", "backup", "Write a backup of this node into one file."),
     "restore": ("backup", "restore", "Put a node back as it was in a backup."),
     "spotcheck": ("spotcheck", "spotcheck", "Say which reader breaks on a registration.xml."),
     "task": ("tasks", "task", "Hand in tasks for the daemon, and see how they stand."),
-    "stop": ("node_commands", "stop", "Stop the daemon in good order."),
+    "stop": ("control_commands", "stop", "Stop the daemon in good order."),
     "restart": ("background", "restart", "Stop the daemon and start it in the background."),
-    "leave": ("node_commands", "leave", "Leave the federation and stop."),
+    "leave": ("control_commands", "leave", "Leave the federation and stop."),
 }
 
 

@@ -1,27 +1,24 @@
 """
-The commands that ask the running daemon: status, nodes, services, show, explain, watch, reload, stop, leave.
+The commands that ask the running daemon: status, nodes, services, show, explain.
 
 Only question, answer and print live here; the daemon decides. No Twisted.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-from esgf_gossip.cli.control_client import ControlClient, Conversation
-from esgf_gossip.cli.failures import CommandError, ExitCode, printable
-from esgf_gossip.cli.live import watch_in_place, words_of
+from esgf_gossip.cli.control_client import ControlClient
+from esgf_gossip.cli.failures import CommandError, ExitCode
 from esgf_gossip.cli.options import common_options, config_option, json_option
 from esgf_gossip.cli.tables import (
     local_text,
     print_json,
-    print_json_line,
     print_pairs,
     print_table,
     size_text,
@@ -37,8 +34,6 @@ from esgf_gossip.views.explanation import by_observer
 from esgf_gossip.views.node_json import utc_text
 from esgf_gossip.web.dashboard.trust import certificate_body, trust_rows
 
-# An orderly stop says goodbye to every peer and closes the database.
-STOP_TIMEOUT_S = 30.0
 # Somebody has pressed a key and waits.
 COMPLETION_TIMEOUT_S = 1.0
 
@@ -46,14 +41,15 @@ NODE_COLUMNS = ("host", "status", "since", "types", "short name", "peer group")
 NODE_LEAST = ("peer group", "short name", "types", "since")
 
 
-def _daemon(config_path: Path, timeout_s: float = 10.0) -> ControlClient:
+def daemon_of(config_path: Path, timeout_s: float = 10.0) -> ControlClient:
+    """Return a client of the daemon that a node.toml describes."""
     return ControlClient(load(config_path).control_socket, timeout_s)
 
 
 def complete_hosts(context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
     """Return the hosts that begin so, for the completion of shells; where no daemon answers, none."""
     try:
-        answer = _daemon(context.params["config_path"], COMPLETION_TIMEOUT_S).ask("nodes")
+        answer = daemon_of(context.params["config_path"], COMPLETION_TIMEOUT_S).ask("nodes")
     except (CommandError, ConfigError, OSError, KeyError):
         return []
     names = (text_of(node.get("host")) for node in list_of_nodes(answer))
@@ -71,7 +67,7 @@ def status(config_path: Path, *, json_output: bool) -> None:
 
     The root is equal on all nodes that hold the same set.
     """
-    answer = _daemon(config_path).ask("status")
+    answer = daemon_of(config_path).ask("status")
     if json_output:
         print_json(answer)
     else:
@@ -91,7 +87,7 @@ def nodes(config_path: Path, *, certificates: bool, json_output: bool) -> None:
 
     Times are those of this host. With --json each node has its epoch and sequence too.
     """
-    daemon = _daemon(config_path)
+    daemon = daemon_of(config_path)
     if certificates:
         _show_certificates(daemon.ask("trust"), json_output=json_output)
         return
@@ -187,14 +183,14 @@ def services(
             raise click.UsageError(
                 "--list goes without the other options: it shows all who are in and who are not"
             )
-        _show_list(_daemon(config_path).ask("list", name=list_name), json_output=json_output)
+        _show_list(daemon_of(config_path).ask("list", name=list_name), json_output=json_output)
         return
     asked = {
         "type": service_type or "",
         "health": health or "",
         "min_cores_free": "" if min_cores_free is None else str(min_cores_free),
     }
-    answer = _daemon(config_path).ask("resources" if resources else "services", **asked)
+    answer = daemon_of(config_path).ask("resources" if resources else "services", **asked)
     if json_output:
         print_json(answer)
         return
@@ -253,7 +249,7 @@ def _room_row(node: Mapping[str, Any]) -> list[Any]:
 @common_options
 def show(host: str, config_path: Path, *, json_output: bool) -> None:
     """Show one node of the federation."""
-    answer = ask_about(_daemon(config_path), host, "node")
+    answer = ask_about(daemon_of(config_path), host, "node")
     if json_output:
         print_json(answer)
         return
@@ -280,7 +276,7 @@ def explain(host: str, config_path: Path, *, json_output: bool) -> None:
 
     With --json the signed digests of all observers come with it, in base64, as the evidence.
     """
-    answer = ask_about(_daemon(config_path), host, "explain")
+    answer = ask_about(daemon_of(config_path), host, "explain")
     if json_output:
         print_json(answer)
         return
@@ -319,126 +315,6 @@ def ask_about(daemon: ControlClient, host: str, command: str) -> Any:
             raise
         # The one thing a daemon refuses here is a name it does not hold; it says where to look.
         raise CommandError(str(error), "", "", ExitCode.NOT_FOUND) from None
-
-
-@click.command(epilog="Example: esgf-gossip watch --json")
-@config_option
-@json_option
-@common_options
-def watch(config_path: Path, *, json_output: bool) -> int:
-    """
-    Follow what happens until Ctrl-C: a table that is kept in step on a terminal, a line per event in a pipe.
-
-    With --json every line is one JSON object: first {"status": ..., "nodes": [...]},
-    then {"event": ..., "id": ..., "data": {...}}.
-    """
-    daemon = _daemon(config_path)
-    picture, conversation = daemon.watch()
-    with conversation:
-        try:
-            if json_output:
-                print_json_line(picture)
-            elif sys.stdout.isatty():
-                watch_in_place(daemon, conversation, picture)
-            else:
-                _say_picture(picture)
-            _follow(conversation, json_output=json_output)
-        except KeyboardInterrupt:
-            return ExitCode.DONE
-
-
-@click.command(epilog="Example: esgf-gossip reload")
-@config_option
-@json_option
-@common_options
-def reload(config_path: Path, *, json_output: bool) -> int:
-    """
-    Read properties, trust and configuration again, without a restart.
-
-    What is wrong, and what needs a restart, is told on stderr; what was in force stays.
-    kill -HUP does the same and tells it in the log. Exit code 4: something was
-    wrong, and what was in force before stays.
-    """
-    answer = _daemon(config_path, STOP_TIMEOUT_S).ask("reload")
-    refused = answer.get("refused", [])
-    code = ExitCode.REFUSED if refused else ExitCode.DONE
-    if json_output:
-        print_json(answer)
-        return code
-    changed = [text_of(item) for item in answer.get("changed", [])]
-    click.echo(f"changed: {printable(', '.join(changed))}" if changed else "nothing has changed")
-    for level, lines in (("error", refused), ("attention", answer.get("findings", []))):
-        for line in lines:
-            click.echo(f"esgf-gossip: {level}: {printable(text_of(line))}", err=True)
-    return code
-
-
-@click.command(epilog="Example: esgf-gossip stop")
-@config_option
-@common_options
-def stop(config_path: Path) -> None:
-    """Stop the daemon in good order: it tells its peers, and this command ends when its process has."""
-    end_daemon(config_path, "stop")
-    click.echo("stopped")
-
-
-@click.command(epilog="Example: esgf-gossip leave --yes")
-@click.option("--yes", is_flag=True, help="Do not ask. Without a terminal nothing is asked either.")
-@config_option
-@common_options
-def leave(config_path: Path, *, yes: bool) -> None:
-    """
-    Leave the federation: every node drops this one from its lists; then the daemon stops.
-
-    A later start joins again.
-    """
-    if not yes and sys.stdin.isatty():
-        click.confirm(
-            "Leave the federation? Every node will drop this one from its lists.", abort=True, err=True
-        )
-    end_daemon(config_path, "leave")
-    click.echo("left the federation")
-
-
-def end_daemon(config_path: Path, command: str) -> None:
-    """Ask the daemon to end and wait until its process is gone, so that another may start."""
-    with Conversation(load(config_path).control_socket, STOP_TIMEOUT_S) as conversation:
-        conversation.ask(command)
-        conversation.wait_for_exit(STOP_TIMEOUT_S)
-
-
-def _follow(conversation: Conversation, *, json_output: bool) -> NoReturn:
-    while True:
-        event = conversation.next_line()
-        if json_output:
-            print_json_line(event)
-        else:
-            _say_event(event)
-
-
-def _say_picture(picture: Mapping[str, Any]) -> None:
-    for node in worst_first(list_of_nodes(picture.get("nodes"))):
-        since = local_text(node.get("since"))
-        _say(f"{text_of(node.get('host'))} is {text_of(node.get('status'))} since {since}")
-    _say(_own(picture.get("status", {})))
-
-
-def _say_event(event: Mapping[str, Any]) -> None:
-    data = event.get("data") or {}
-    name = text_of(event.get("event"))
-    _say(_own(data) if name == "status" else words_of(name, data))
-
-
-def _own(status: Mapping[str, Any]) -> str:
-    return (
-        f"{text_of(status.get('host'))}: root {text_of(status.get('root'))[:8]}, {text_of(status.get('nodes'))}, "
-        f"{text_of(status.get('links'))} links"
-    )
-
-
-def _say(line: str) -> None:
-    click.echo(printable(f"{time.strftime('%Y-%m-%d %H:%M:%S %Z')}  {line}"))
-    sys.stdout.flush()
 
 
 def list_of_nodes(answer: Any) -> list[Mapping[str, Any]]:

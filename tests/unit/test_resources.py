@@ -234,7 +234,7 @@ def test_the_command_shows_who_has_room(monkeypatch):
             asked.append((command, fields))
             return resources_body(a_federation(), Wanted())
 
-    monkeypatch.setattr(node_commands, "_daemon", lambda _path: Daemon())
+    monkeypatch.setattr(node_commands, "daemon_of", lambda _path: Daemon())
     shown = (
         CliRunner().invoke(program, ["services", "--resources", "--min-cores-free", "0"]).stdout.splitlines()
     )

@@ -20,6 +20,7 @@ import attrs
 import cattrs
 
 from esgf_gossip.addresses import EVERY_ADDRESS, format_address
+from esgf_gossip.config_tracking import TrackingTable
 from esgf_gossip.config_values import (
     LOG_FORMATS,
     USUAL_FILES,
@@ -174,11 +175,6 @@ class TasksTable:
 
 
 @attrs.frozen
-class ReservedTable:
-    """A table whose keys come with a later version; today it must be empty."""
-
-
-@attrs.frozen
 class Config:
     """The effective configuration: every default filled in, every path absolute."""
 
@@ -192,7 +188,7 @@ class Config:
     metrics: MetricsTable
     documents: DocumentsTable
     tasks: TasksTable
-    tracking: ReservedTable = ReservedTable()
+    tracking: TrackingTable
 
     @property
     def control_socket(self) -> Path:
@@ -297,6 +293,9 @@ def _with_defaults(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         outputs["directory"] = node["state"]
     if filled["tasks"]["directory"] is None:
         filled["tasks"]["directory"] = f"{node['state']}/tasks"
+    for key in ("data_nodes", "homes"):
+        if filled["tracking"][key] is None:
+            filled["tracking"][key] = [node["host"]]
     if http["hosts"] is None:
         listen = str(http["listen"]).rpartition(":")[0]
         http["hosts"] = [*([listen] if listen else []), "localhost", node["host"]]

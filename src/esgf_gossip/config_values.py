@@ -33,6 +33,11 @@ HISTORY_DAYS: Final = (1, 3650)
 ATTEMPTS: Final = (1, 20)
 KEPT_TASKS: Final = (1, 100_000)
 HISTORY_BYTES: Final = (1024 * 1024, 64 * 1024**3)
+MINUTES: Final = (0, 7 * 24 * 60)
+DAYS: Final = (1, 3650)
+MAIL_RATE: Final = (1, 1000)
+RECIPIENTS: Final = (0, 10_000_000)
+SMTP_SECURITY: Final = ("none", "starttls", "tls")
 
 # As libpq reads it: a word of its own, a parameter of the URL, or after the user.
 _PASSWORD: Final = re.compile(r"(?:^|[\s?&])password\s*=|://[^/@]*:[^/@]*@", re.IGNORECASE)
@@ -73,6 +78,19 @@ DatabaseAddress = NewType("DatabaseAddress", str)
 # The project of documents; and the file that each of some documents is written into.
 ProjectName = NewType("ProjectName", str)
 DocumentFiles = NewType("DocumentFiles", Mapping[DocumentName, Path])
+# A service to ask, or under which this node is reached; may end in a path.
+WebAddress = NewType("WebAddress", str)
+# The address of mail, without a name.
+MailAddress = NewType("MailAddress", str)
+SmtpSecurity = NewType("SmtpSecurity", str)
+# Printable, without blanks: a user of an SMTP server, a DKIM selector.
+Word = NewType("Word", str)
+TopicName = NewType("TopicName", str)
+Minutes = NewType("Minutes", int)
+Days = NewType("Days", int)
+# A second.
+MailRate = NewType("MailRate", int)
+Recipients = NewType("Recipients", int)
 ListenAddress = NewType("ListenAddress", tuple[str, int])
 DialAddress = NewType("DialAddress", tuple[str, int])
 ContactAddress = NewType("ContactAddress", tuple[str, int])
@@ -149,6 +167,39 @@ def _parse_network(text: str) -> str:
         return str(ipaddress.ip_network(text))
     except ValueError as error:
         raise ValueError(f"{shown(text)} is no network: write one such as 10.1.0.0/16 ({error})") from None
+
+
+def _parse_web_address(text: str) -> str:
+    if has_credentials(text):
+        raise ValueError("holds a user name and password: leave them out")
+    if not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]{1,253}(/[!$-;=?-~]{0,400})?", text):
+        raise ValueError(f"{shown(text)} is no address: write https://host or https://host/path")
+    return text.rstrip("/")
+
+
+def _parse_mail_address(text: str) -> str:
+    local, _, domain = text.rpartition("@")
+    if not re.fullmatch(r"[A-Za-z0-9._+-]{1,64}", local) or not re.fullmatch(r"[A-Za-z0-9.-]{1,253}", domain):
+        raise ValueError(f"{shown(text)} is no address of mail: write such as esgf-news@node.example.org")
+    return text
+
+
+def _parse_smtp_security(text: str) -> str:
+    if text not in SMTP_SECURITY:
+        raise ValueError(f"{shown(text)} is unknown: choose among {', '.join(SMTP_SECURITY)}")
+    return text
+
+
+def _parse_word(text: str) -> str:
+    if not re.fullmatch(r"[!-~]{1,254}", text):
+        raise ValueError(f"{shown(text)} is not one word: write printable characters without blanks")
+    return text
+
+
+def _parse_topic(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", text):
+        raise ValueError(f"{shown(text)} is no topic: write letters, digits, '.', '_' and '-'")
+    return text
 
 
 def _parse_project(text: str) -> str:
@@ -244,6 +295,16 @@ def make_converter(folder: Path) -> cattrs.Converter:
     converter.register_structure_hook(AllowedNetwork, text(_parse_network))
     converter.register_structure_hook(Endpoint, text(_parse_endpoint))
     converter.register_structure_hook(CommandLine, a_command)
+    converter.register_structure_hook(WebAddress | None, or_none(_parse_web_address))
+    converter.register_structure_hook(MailAddress | None, or_none(_parse_mail_address))
+    converter.register_structure_hook(DialAddress | None, or_none(lambda value: parse_dial(value, 1)))
+    converter.register_structure_hook(SmtpSecurity, text(_parse_smtp_security))
+    converter.register_structure_hook(Word | None, or_none(_parse_word))
+    converter.register_structure_hook(TopicName, text(_parse_topic))
+    converter.register_structure_hook(Minutes, within(*MINUTES))
+    converter.register_structure_hook(Days, within(*DAYS))
+    converter.register_structure_hook(MailRate, within(*MAIL_RATE))
+    converter.register_structure_hook(Recipients, within(*RECIPIENTS))
     converter.register_structure_hook(ProjectName, text(_parse_project))
     converter.register_structure_hook(DocumentFiles, files)
     converter.register_structure_hook_factory(lambda kind: get_origin(kind) is tuple, many)

@@ -26,7 +26,7 @@ from esgf_gossip.views.judgement import REGISTRATION
 
 # What needs a restart stays as it is until then; so does [node] but for the log, above all the name: a node that
 # took another node's name and key without a new start would speak for both.
-_AT_START: Final = ("gossip", "http", "outputs", "tasks")
+_AT_START: Final = ("gossip", "http", "outputs", "tasks", "tracking")
 _RESTART: Final = "[{}] changed; restart the daemon for it"
 
 

@@ -16,9 +16,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from esgf_gossip.sources.spool import CUR, DONE, FAILED, NEW, REASON, TMP, Spool
+from esgf_gossip.storage.journal_thread import AtOnce
 from esgf_gossip.storage.task_journal import TaskJournal, read_notes
 from esgf_gossip.tasks.actions import ACTIONS, Action, Note
-from esgf_gossip.tasks.journal_thread import AtOnce
 from esgf_gossip.tasks.runner import TaskRunner
 from esgf_gossip.tasks.tidying import Limits
 

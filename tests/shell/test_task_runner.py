@@ -13,9 +13,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from esgf_gossip.sources.spool import CUR, DONE, FAILED, NEW, REASON, Spool
+from esgf_gossip.storage.journal_thread import AtOnce, JournalThread
 from esgf_gossip.storage.task_journal import JournalError, TaskJournal, read_notes
 from esgf_gossip.tasks.actions import ACTIONS, Action, Note, TaskRefusedError
-from esgf_gossip.tasks.journal_thread import AtOnce, JournalThread
 from esgf_gossip.tasks.runner import TROUBLE_S, TaskRunner
 from esgf_gossip.tasks.tidying import Limits
 from helpers.daemons import eventually

@@ -126,8 +126,8 @@ def test_a_seed_named_twice_counts_once():
             "'enabled' is not known; /srv/node/node.toml [metrics]; the nearest known key is",
         ),
         (
-            {"tracking": {"listen": ":1"}},
-            "/srv/node/node.toml [tracking]; the nearest known key is 'listen' in [gossip]",
+            {"tracking": {"smpt": ":1"}},
+            "/srv/node/node.toml [tracking]; the nearest known key is 'smtp'",
         ),
     ],
 )

@@ -19,7 +19,7 @@ ALLOWED = {
     "views": {"core", "esgf"},
     "storage": {"core", "trust", "esgf", "documents", "views", "files"},
     "sources": {"core", "trust", "esgf", "documents", "views", "files"},
-    "tracking": {"core", "trust", "esgf", "documents", "views", "files"},
+    "tracking": {"core", "trust", "esgf", "documents", "views", "storage", "sources", "files"},
     "sim": {"core"},
     "files": set(),
 }

@@ -21,7 +21,7 @@ from esgf_gossip.core.errors import WireError
 
 HASH_BYTES: Final = 32
 
-_HOST: Final = re.compile(
+HOST: Final = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
 )
 CONTACT: Final = re.compile(r"[0-9A-Za-z.:-]{1,253}")
@@ -128,7 +128,7 @@ def text(value: object, pattern: re.Pattern[str], what: str) -> str:
 
 def host(value: object) -> str:
     """Return a host name."""
-    return text(value, _HOST, "a host name (lower case, RFC 1123)")
+    return text(value, HOST, "a host name (lower case, RFC 1123)")
 
 
 def is_entry_name(name: str) -> bool:

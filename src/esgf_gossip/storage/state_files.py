@@ -13,8 +13,11 @@ from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.storage.history_reader import FILE_NAME as HISTORY
 from esgf_gossip.storage.task_journal import FILE_NAME as TASKS
 
+# Of the room of tracking, which stands above this one.
+TRACKING: Final = "tracking.db"
+
 # Beside the registry, where there are such.
-OTHER_FILES: Final = (HISTORY, TASKS)
+OTHER_FILES: Final = (HISTORY, TASKS, TRACKING)
 
 
 def copy_state(state: Path, registry: Database, folder: Path, is_stopped: Callable[[], bool]) -> list[str]:

@@ -25,10 +25,10 @@ from twisted.python.failure import Failure
 
 from esgf_gossip.net.sparing import Sparing
 from esgf_gossip.sources.spool import CUR, DONE, FAILED, Spool, SpoolError, shown
+from esgf_gossip.storage.journal_thread import AtOnce, JournalThread
 from esgf_gossip.storage.task_journal import Done, JournalError, TaskJournal
 from esgf_gossip.tasks.actions import ACTIONS, Action, Daemon, TaskRefusedError, TryAgainError
 from esgf_gossip.tasks.intake import POLL_S, TROUBLES, Intake
-from esgf_gossip.tasks.journal_thread import AtOnce, JournalThread
 from esgf_gossip.tasks.queue import Queue, Waiting, backoff_s
 from esgf_gossip.tasks.task import FILE_BYTES, Task, TaskError, parse_task
 from esgf_gossip.tasks.tidying import Limits, Tidying

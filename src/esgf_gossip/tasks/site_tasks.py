@@ -9,9 +9,9 @@ from twisted.logger import Logger
 
 from esgf_gossip.config import Config
 from esgf_gossip.sources.spool import Spool, user_number
+from esgf_gossip.storage.journal_thread import JournalThread
 from esgf_gossip.storage.task_journal import FILE_NAME, TaskJournal
 from esgf_gossip.tasks.actions import Daemon
-from esgf_gossip.tasks.journal_thread import JournalThread
 from esgf_gossip.tasks.runner import TaskRunner
 from esgf_gossip.tasks.tidying import Limits
 from esgf_gossip.views.task_counts import TaskCounts

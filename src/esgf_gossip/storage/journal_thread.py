@@ -1,5 +1,5 @@
 """
-The one thread that writes into the journal: an fsync may take long, and the reactor has others to serve.
+One thread that works in a file's database: an fsync may take long, and the reactor has others to serve.
 
 What is handed to it is done in order, one after the other.
 """
@@ -20,21 +20,23 @@ class JournalThread:
 
     Args:
         reactor: hears what came of it.
+        name: of the thread.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, name: str = "tasks") -> None:
         self._reactor: Final = reactor
+        self._name: Final = name
         self._pool: ThreadPool | None = None
         self._is_stopped = False
 
-    def write(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+    def write(self, work: Callable[..., Any], *arguments: Any, **named: Any) -> Deferred[Any]:
         """Have something written; fires in the reactor's thread with what it returned or raised; nothing after ``stop``."""
         if self._is_stopped:
             return fail(CancelledError())
         if self._pool is None:
-            self._pool = ThreadPool(0, 1, "tasks")
+            self._pool = ThreadPool(0, 1, self._name)
             self._pool.start()
-        return deferToThreadPool(self._reactor, self._pool, work, *arguments)
+        return deferToThreadPool(self._reactor, self._pool, work, *arguments, **named)
 
     def stop(self) -> None:
         """Wait until what was handed in is written; twice does no harm."""
@@ -47,9 +49,9 @@ class JournalThread:
 class AtOnce:
     """The same without a thread, for tests with a clock of their own."""
 
-    def write(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+    def write(self, work: Callable[..., Any], *arguments: Any, **named: Any) -> Deferred[Any]:
         """Write now."""
-        return maybeDeferred(work, *arguments)
+        return maybeDeferred(work, *arguments, **named)
 
     def stop(self) -> None:
         """Do nothing: nothing is under way."""

@@ -1,0 +1,1 @@
+"""From a dataset event to whoever downloaded it, once."""

@@ -11,7 +11,7 @@ from esgf_gossip.core.errors import WireError
 from esgf_gossip.core.limits import LEAF_BYTES
 from esgf_gossip.core.packing import pack
 from esgf_gossip.storage.journal_thread import AtOnce
-from esgf_gossip.tracking import events
+from esgf_gossip.tracking import changes, events
 from esgf_gossip.tracking.database import FILE_NAME, TrackingDatabase, TrackingError
 from esgf_gossip.tracking.events import (
     Claim,
@@ -22,6 +22,7 @@ from esgf_gossip.tracking.events import (
     encode_event,
 )
 from esgf_gossip.tracking.identity import DatasetId, IdentityError, parse_dataset, parse_record
+from esgf_gossip.tracking.matches import Change
 
 NAME = "CMIP6.VolMIP.NASA-GISS.GISS-E2-1-G.volc-pinatubo-full.r6i10p1f1.Amon.zg.gn"
 WANTED = DatasetId(NAME, "20190903")
@@ -155,3 +156,20 @@ def test_a_damaged_file_is_told(tmp_path):
     (tmp_path / FILE_NAME).write_bytes(b"nothing that SQLite would know" * 99)
     with pytest.raises(TrackingError, match=r"damaged .* restore it from a backup"):
         a_database(tmp_path)
+
+
+def test_a_change_is_noted_once_in_its_order(tmp_path):
+    """Two sources of one change leave one row; what comes after a number is what is still to be matched."""
+    database = a_database(tmp_path, change=changes.SCRIPT)
+    first = Change(
+        b"\x01" * 32, "new-version", (WANTED,), 5, WANTED, ("1", "2"), frozenset({b"\x02" * 8}), "why"
+    )
+    second = Change(b"\x02" * 32, "erratum", (DatasetId("a.b", "1"), WANTED), 6, title="t", severity="high")
+    assert database.now(changes.add_change, first, 10) == 1
+    assert database.now(changes.add_change, attrs.evolve(first, reason="other"), 11) is None
+    assert database.now(changes.add_change, second, 12) == 2
+    assert database.now(changes.changes_after, 0, 9) == [(1, first), (2, second)]
+    assert database.now(changes.changes_after, 1, 9) == [(2, second)]
+    assert database.now(changes.get_change, first.key) == first
+    assert database.now(changes.get_change, b"\x03" * 32) is None
+    database.close()

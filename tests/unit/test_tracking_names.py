@@ -167,9 +167,9 @@ def test_a_change_is_noted_once_in_its_order(tmp_path):
     second = Change(b"\x02" * 32, "erratum", (DatasetId("a.b", "1"), WANTED), 6, title="t", severity="high")
     assert database.now(changes.add_change, first, 10) == 1
     assert database.now(changes.add_change, attrs.evolve(first, reason="other"), 11) is None
-    assert database.now(changes.add_change, second, 12) == 2
-    assert database.now(changes.changes_after, 0, 9) == [(1, first), (2, second)]
-    assert database.now(changes.changes_after, 1, 9) == [(2, second)]
+    number = database.now(changes.add_change, second, 12)
+    assert database.now(changes.changes_after, 0, 9) == [(1, first), (number, second)]
+    assert database.now(changes.changes_after, 1, 9) == [(number, second)]
     assert database.now(changes.get_change, first.key) == first
     assert database.now(changes.get_change, b"\x03" * 32) is None
     database.close()

@@ -22,6 +22,7 @@ from esgf_gossip.cli.tables import print_json_line
 
 if TYPE_CHECKING:
     from esgf_gossip.demo.processes import DemoFederation
+    from esgf_gossip.demo.story import Story
     from esgf_gossip.demo.table import Display
     from esgf_gossip.demo.watching import Watching
 
@@ -44,7 +45,16 @@ _TICK_S: Final = 0.5
     help="Stop so long after all nodes answer, or once they agree if that is later. Default: at Ctrl-C.",
 )
 @click.option(
-    "--base-port", type=click.IntRange(1, 65535), help="First of 2 x N ports in a row; default: free ones."
+    "--base-port",
+    type=click.IntRange(1, 65535),
+    help="First of 2 x N ports in a row, 3 x N + 3 with --tracking; default: free ones.",
+)
+@click.option(
+    "--tracking",
+    "is_tracking",
+    is_flag=True,
+    help="Play a story too: a dataset is published, replicated, downloaded, retracted; who has it gets one mail, "
+    "to be read at a local page. Needs five nodes.",
 )
 @click.option(
     "--dir",
@@ -60,22 +70,36 @@ _TICK_S: Final = 0.5
 )
 @common_options
 def demo(
-    count: int, seconds: float | None, base_port: int | None, directory: Path | None, *, json_output: bool
+    count: int,
+    seconds: float | None,
+    base_port: int | None,
+    directory: Path | None,
+    *,
+    is_tracking: bool,
+    json_output: bool,
 ) -> int:
     """
     Run a throw-away federation on this machine, in real processes with mutual TLS, and show it live.
 
     The sites are those of real ESGF nodes; nothing leaves this machine. A node
     that dies stays down and is shown. Ends with 0 if all nodes once held the same
-    set, else with 1.
+    set (and the story of --tracking came true), else with 1.
     """
     from esgf_gossip.demo.plan import DemoError  # noqa: PLC0415 - the other commands need none of it
     from esgf_gossip.demo.processes import DemoFederation  # noqa: PLC0415
+    from esgf_gossip.demo.story import NODES, StoryError  # noqa: PLC0415
     from esgf_gossip.demo.watching import Watching  # noqa: PLC0415
 
+    if is_tracking and count < NODES:
+        raise CommandError(
+            f"the story of --tracking needs {NODES} nodes",
+            "--nodes",
+            f"give at least {NODES}",
+            ExitCode.USAGE,
+        )
     folder = directory or Path(tempfile.mkdtemp(prefix="esgf-gossip-demo-"))
     try:
-        with DemoFederation(folder, count, base_port) as federation:
+        with DemoFederation(folder, count, base_port, is_tracking=is_tracking) as federation:
             display = _display(json_output=json_output)
             watching = Watching(federation, display.say)
             try:
@@ -84,14 +108,20 @@ def demo(
                     display.say(f"prepared {count} nodes in {federation.directory / 'nodes'}")
                     config = shlex.quote(str(federation.config_path(federation.hosts[0])))
                     display.say(f"ask one: esgf-gossip nodes --config {config}")
-                    _run(federation, watching, display, seconds)
+                    story = _story(federation, display)
+                    _run(federation, watching, display, seconds, story)
                     display.say("stopping")
                     display.draw(watching)
                     federation.stop_all()
             finally:
                 watching.close()
                 display.close()
-            return _conclude(federation, watching, kept=directory is not None, json_output=json_output)
+            return _conclude(federation, watching, story, kept=directory is not None, json_output=json_output)
+    except StoryError as error:
+        kept = "" if directory is None else f"{folder / 'nodes'}/*/daemon.log"
+        raise CommandError(
+            str(error), kept, "run again with --dir DIR and read daemon.log", ExitCode.INTERNAL
+        ) from None
     except DemoError as error:
         raise CommandError(
             str(error), "", "", ExitCode.EXISTS if "already" in str(error) else ExitCode.USAGE
@@ -123,7 +153,29 @@ def _progress(watching: Watching, display: Display, count: int) -> Any:
     return tell
 
 
-def _run(federation: DemoFederation, watching: Watching, display: Display, seconds: float | None) -> None:
+def _story(federation: DemoFederation, display: Display) -> Story | None:
+    """Make the story of a federation that tracks, and what it needs beside the daemons."""
+    from esgf_gossip.demo.story import Place, Story, write_users  # noqa: PLC0415
+
+    services = federation.services
+    if services is None:
+        return None
+    nodes = [federation.node(host) for host in federation.hosts]
+    places = [
+        Place(node.host, node.tracking.own, node.http_port, node.folder) for node in nodes if node.tracking
+    ]
+    write_users(places)
+    federation.start_services()
+    return Story(places, services.mailbox_url, services.recipients, display.say)
+
+
+def _run(
+    federation: DemoFederation,
+    watching: Watching,
+    display: Display,
+    seconds: float | None,
+    story: Story | None,
+) -> None:
     """Start all nodes, then follow what they say until the time is over or a signal comes."""
     for host in federation.hosts:
         if watching.is_stopped:
@@ -134,7 +186,10 @@ def _run(federation: DemoFederation, watching: Watching, display: Display, secon
     until_s: float | None = None
     while not watching.is_stopped:
         now_s = time.monotonic()
-        if until_s is None and seconds is not None and (watching.is_settled or now_s > give_up_s):
+        if story is not None and watching.converged_at_s is not None:
+            story.step()
+        is_told = story is None or story.is_over or watching.converged_at_s is None
+        if until_s is None and seconds is not None and is_told and (watching.is_settled or now_s > give_up_s):
             until_s = now_s + seconds
         if until_s is not None and now_s >= until_s and _is_over(watching, now_s - until_s):
             return
@@ -149,11 +204,15 @@ def _is_over(watching: Watching, late_s: float) -> bool:
     return watching.converged_at_s is not None or not all_run or late_s >= _CONVERGE_GRACE_S
 
 
-def _conclude(federation: DemoFederation, watching: Watching, *, kept: bool, json_output: bool) -> int:
+def _conclude(
+    federation: DemoFederation, watching: Watching, story: Story | None, *, kept: bool, json_output: bool
+) -> int:
     converged = watching.converged_at_s is not None
     if json_output:
+        told = {} if story is None else {"tracking": story.report()}
         print_json_line(
             {
+                **told,
                 "nodes": len(federation.hosts),
                 "converged": converged,
                 "root": watching.root,

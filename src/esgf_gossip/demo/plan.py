@@ -66,20 +66,44 @@ listen = {http}
 probe = false
 """
 
+# Of demo --tracking: nothing here has a name that is somebody's, and mail goes to the demo's own mailbox.
+_TRACKING_TOML: Final = """
+[tracking]
+listen = {listen}
+public_url = {public_url}
+index = {index}
+index_poll_minutes = 0
+access_logs = ["access.log"]
+users_file = "users.csv"
+smtp = {smtp}
+sender = "esgf-news@demo.esgf.example"
+quiet_minutes = 0
+"""
+
 
 class DemoError(Exception):
     """Report why a demo cannot be prepared: what, where, what to do, in one line."""
 
 
 @attrs.frozen
+class TrackingPorts:
+    """The ports of tracking: a node's own, and those of index and mail server that all nodes share."""
+
+    own: int
+    index: int
+    smtp: int
+
+
+@attrs.frozen
 class PlannedNode:
-    """One node of the demo: its name, its folder, its ports on 127.0.0.1, the federation it belongs to."""
+    """One node of the demo: its name, its folder, its ports on 127.0.0.1, the federation it belongs to; None: it tracks nothing."""
 
     host: str
     folder: Path
     gossip_port: int
     http_port: int
     federation: str = FEDERATION
+    tracking: TrackingPorts | None = None
 
     @property
     def config_path(self) -> Path:
@@ -162,6 +186,16 @@ def plan(
     return tuple(
         PlannedNode(host, nodes / host, ports[2 * number], ports[2 * number + 1], federation)
         for number, host in enumerate(hosts)
+    )
+
+
+def with_tracking(
+    nodes: Sequence[PlannedNode], ports: Sequence[int], index: int, smtp: int
+) -> tuple[PlannedNode, ...]:
+    """Let each node track datasets, on a port of its own, with an index and a mail server for all."""
+    return tuple(
+        attrs.evolve(node, tracking=TrackingPorts(port, index, smtp))
+        for node, port in zip(nodes, ports, strict=False)
     )
 
 
@@ -267,10 +301,19 @@ def demo_hosts(count: int) -> list[str]:
 
 def _node_toml(node: PlannedNode, nodes: Sequence[PlannedNode]) -> str:
     seeds = [other for other in nodes if other.host != node.host][:2]
-    return _NODE_TOML.format(
+    written = _NODE_TOML.format(
         host=toml_string(node.host),
         federation=toml_string(node.federation),
         gossip=toml_string(format_address((LOOPBACK, node.gossip_port))),
         http=toml_string(format_address((LOOPBACK, node.http_port))),
         seeds=", ".join(toml_string(format_address((LOOPBACK, seed.gossip_port))) for seed in seeds),
+    )
+    if node.tracking is None:
+        return written
+    ports = node.tracking
+    return written + _TRACKING_TOML.format(
+        listen=toml_string(format_address((LOOPBACK, ports.own))),
+        public_url=toml_string(f"http://{LOOPBACK}:{ports.own}"),
+        index=toml_string(f"http://{LOOPBACK}:{ports.index}"),
+        smtp=toml_string(format_address((LOOPBACK, ports.smtp))),
     )

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,11 +27,15 @@ from esgf_gossip.demo.plan import (
     lay_out,
     plan,
     refuse_occupied,
+    with_tracking,
 )
+from esgf_gossip.demo.site_services import SERVICE_PORTS, SiteServices
 
 # An orderly stop is a goodbye to every peer and a closed database; fifty at once share our processors.
 STOP_DEADLINE_S: Final = 15.0
 _PR_SET_PDEATHSIG: Final = 1
+# Among the names of processes; no host is called so.
+_SERVICES: Final = "services of the demo"
 # Loaded here: between fork and exec nothing may be imported.
 _LIBC: Final = ctypes.CDLL(None)
 
@@ -45,21 +49,33 @@ class DemoFederation:
         count: the number of nodes.
         base_port: first of 2 x count ports in a row (gossip and HTTP of each node in turn); None: free ones.
         federation: its id.
+        is_tracking: whether the nodes track datasets; index, mail server and mailbox page run beside them then.
 
     Daemons end with the thread that started them, whatever ends it: start them
     from one that stays.
     """
 
     def __init__(
-        self, directory: Path, count: int, base_port: int | None = None, federation: str = FEDERATION
+        self,
+        directory: Path,
+        count: int,
+        base_port: int | None = None,
+        federation: str = FEDERATION,
+        *,
+        is_tracking: bool = False,
     ) -> None:
         self.directory: Final = directory.absolute()
         hosts = demo_hosts(count)
         refuse_occupied(self.directory)
-        self._ports = HeldPorts(2 * count, base_port)
-        self._nodes = {
-            node.host: node for node in plan(self.directory, hosts, self._ports.numbers, federation)
-        }
+        self._ports = HeldPorts(3 * count + SERVICE_PORTS if is_tracking else 2 * count, base_port)
+        numbers = self._ports.numbers
+        nodes = plan(self.directory, hosts, numbers[: 2 * count], federation)
+        self.services: Final = (
+            SiteServices(*numbers[-SERVICE_PORTS:], self.directory / "mail") if is_tracking else None
+        )
+        if self.services is not None:
+            nodes = with_tracking(nodes, numbers[2 * count :], self.services.index, self.services.smtp)
+        self._nodes = {node.host: node for node in nodes}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> DemoFederation:
@@ -104,10 +120,18 @@ class DemoFederation:
         if self.is_running(host):
             raise DemoError(f"{host} runs already; {self.config_path(host)}; stop it first")
         node = self._nodes[host]
+        self._spawn(host, daemon_command(node.config_path), node.log_path)
+
+    def start_services(self) -> None:
+        """Start index, mail server and mailbox page of a federation that tracks; returns without waiting for them."""
+        assert self.services is not None
+        self._spawn(_SERVICES, self.services.command(), self.directory / "services.log")
+
+    def _spawn(self, name: str, command: Sequence[str], log_path: Path) -> None:
         parent = os.getpid()
-        with node.log_path.open("ab") as log:
-            self._processes[host] = subprocess.Popen(
-                daemon_command(node.config_path),
+        with log_path.open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -147,7 +171,7 @@ class DemoFederation:
 
     def stop_all(self, deadline_s: float = STOP_DEADLINE_S) -> None:
         """Stop every daemon: SIGTERM to all at once, SIGKILL to those still there at the deadline."""
-        self._stop(self.hosts, deadline_s)
+        self._stop([*self.hosts, _SERVICES], deadline_s)
 
     def close(self) -> None:
         """Stop every daemon and give the ports back; the folder stays."""

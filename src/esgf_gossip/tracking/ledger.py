@@ -107,10 +107,19 @@ class Place:
 
 @attrs.frozen
 class Taken:
-    """What a step came to: the place now (None: forgotten), events that count from now on, how many changes are new."""
+    """
+    What a step came to.
+
+    Args:
+        place: of the log now; None: it is forgotten.
+        counted: events that count from now on and never did before.
+        refused: events that do not count, for another reason than before.
+        changes: how many changes are new that users are told of.
+    """
 
     place: Place | None
     counted: tuple[Record, ...] = ()
+    refused: tuple[Record, ...] = ()
     changes: int = 0
 
 
@@ -272,7 +281,7 @@ def judge_anew(
     accepted = set(connection.execute("SELECT change_key, origin FROM accepted"))
     counted: list[Record] = []
     changes = 0
-    refused: set[str] = set()
+    refused: list[Record] = []
     for master in masters:
         said = records_of_dataset(connection, master)
         verdicts = judge(said, hosts, accepted)
@@ -288,12 +297,12 @@ def judge_anew(
                         one.event.type in TOLD and add_change(connection, change_of(one), now_ms) is not None
                     )
                 else:
-                    refused.add(one.origin)
+                    refused.append(one)
             now.append(one)
         _note_alerts(connection, master, now, own, now_ms)
-    for origin in refused:
+    for origin in {one.origin for one in refused}:
         _trim(connection, origin)
-    return Taken(place, tuple(counted), changes)
+    return Taken(place, tuple(counted), tuple(refused), changes)
 
 
 def _judged(connection: sqlite3.Connection, one: Record, verdict: str, now_ms: int) -> Record:

@@ -129,7 +129,12 @@ def _alone(dataset: DatasetId, said: Sequence[Record]) -> VersionStatus:
     holder = min(originals, key=lambda one: one.seen, default=None)
     retractions = [one for one in said if one.event.type is EventType.RETRACTED]
     epoch = max((one.event.epoch for one in said if one.event.type is EventType.REINSTATED), default=0)
-    retraction = max(retractions, key=lambda one: (one.event.epoch, -one.seen), default=None)
+    # Of several that say the same the earliest, by what they say: every node shows one date and reason.
+    retraction = min(
+        retractions,
+        key=lambda one: (-one.event.epoch, one.event.occurred_ms, one.origin, one.event.data_node),
+        default=None,
+    )
     state, since_ms, reason = State.UNKNOWN, None, ""
     if retraction is not None and retraction.event.epoch >= epoch:
         state, since_ms, reason = State.RETRACTED, retraction.event.occurred_ms, retraction.event.reason

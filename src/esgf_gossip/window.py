@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 
 from esgf_gossip.config import Config, to_toml
 from esgf_gossip.core.registry import Registry
+from esgf_gossip.dataset_keeper import DatasetKeeper
 from esgf_gossip.document_desk import DocumentDesk
 from esgf_gossip.esgf.maintenance import Maintenance
 from esgf_gossip.net.figures import Figures
@@ -74,6 +75,7 @@ class Window:
         figures: Figures,
         trust: TrustKeeper,
         metadata: DocumentDesk,
+        datasets: DatasetKeeper,
         registry: Registry,
         actions: Actions,
         now_ms: Callable[[], int],
@@ -81,6 +83,7 @@ class Window:
         self.past: Final = past
         self.now_ms: Final = now_ms
         self.metadata: Final = metadata
+        self.datasets: Final = datasets
         self.log_tail: Final = LogTail()
         self._picture = picture
         self._figures = figures

@@ -109,7 +109,12 @@ def a_line(
     payload = encode_digest(digest)
     signed = SignedDigest(payload, signer.sign(payload))
     verified = VerifiedDigest(
-        signed, digest, Order(signer.rank, epoch, sequence), sha256(payload), signer.chain
+        signed,
+        digest,
+        Order(signer.rank, epoch, sequence),
+        sha256(payload),
+        signer.chain,
+        hosts=frozenset({origin}),
     )
     return Line(signed, digest, signer.chain, tuple(dict.fromkeys(bodies.values())), verified)
 

@@ -114,6 +114,7 @@ class VerifiedDigest:
     certificates, leaf first, root left out; ``payload_sha256`` names the digest
     (never the signature, which is malleable). ``groups`` and ``roles`` are those the
     certificate grants: what an entry claims beyond them is not shown, what a log says beyond them does not count.
+    ``hosts`` are the names it certifies, the node's own among them, in lower case: what the origin may speak for.
     """
 
     signed: SignedDigest
@@ -123,6 +124,7 @@ class VerifiedDigest:
     chain: tuple[bytes, ...]
     groups: frozenset[str] = frozenset()
     roles: frozenset[str] = frozenset()
+    hosts: frozenset[str] = frozenset()
 
     @cached_property
     def head(self) -> Head:

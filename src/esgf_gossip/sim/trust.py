@@ -61,7 +61,8 @@ class PlainVerifier:
 
     One may serve all nodes of a simulation: what was verified once is the same
     object for all of them. ``calls`` counts questions, ``checks`` signatures.
-    ``forks`` names the origins that signed two digests of one number; ``roles`` are those of an origin's certificates.
+    ``forks`` names the origins that signed two digests of one number; ``roles`` are those of an origin's certificates,
+    ``hosts`` the names in them beside its own.
     """
 
     revoked: set[bytes] = attrs.field(factory=set)
@@ -69,6 +70,7 @@ class PlainVerifier:
     checks: int = 0
     forks: set[str] = attrs.field(factory=set)
     roles: dict[str, frozenset[str]] = attrs.field(factory=dict)
+    hosts: dict[str, frozenset[str]] = attrs.field(factory=dict)
     _verified: dict[tuple[bytes, bytes, tuple[bytes, ...]], VerifiedDigest] = attrs.field(factory=dict)
     _numbers: dict[tuple[str, Order], bytes] = attrs.field(factory=dict)
 
@@ -106,7 +108,8 @@ class PlainVerifier:
         if self._numbers.setdefault((digest.origin, order), name) != name:
             self.forks.add(digest.origin)
         roles = self.roles.get(digest.origin, frozenset())
-        return VerifiedDigest(signed, digest, order, name, chain, roles=roles)
+        hosts = self.hosts.get(digest.origin, frozenset()) | {digest.origin}
+        return VerifiedDigest(signed, digest, order, name, chain, roles=roles, hosts=hosts)
 
 
 def an_object(key: str, number: int, words: str = "", stamp_s: int = 0) -> bytes:

@@ -113,6 +113,7 @@ class DigestVerifier:
             chain=verdict.chain,
             groups=frozenset(verdict.names.groups),
             roles=frozenset(verdict.names.roles),
+            hosts=frozenset(name.lower() for name in (verdict.names.host, *verdict.names.dns)),
         )
 
     def _is_signed(

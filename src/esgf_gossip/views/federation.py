@@ -7,8 +7,9 @@ neighbours' work. Who builds it: esgf_gossip.views.judgement.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -129,12 +130,50 @@ class DocumentCounts:
 
 
 @attrs.frozen
+class DatasetCounts:
+    """
+    The events of datasets in numbers.
+
+    Args:
+        events: that count, by type.
+        quarantined: that do not count, as far as they are kept.
+        dropped: that were not kept: their origins said too much.
+        unreadable: leaves that say nothing.
+        stale_replicas: copies that this node still serves of versions whose original is retracted.
+        stale_names: some of them, as ``DATASET.vVERSION|DATA_NODE``, the latest first.
+    """
+
+    events: Mapping[str, int] = attrs.field(factory=dict)
+    quarantined: int = 0
+    dropped: int = 0
+    unreadable: int = 0
+    stale_replicas: int = 0
+    stale_names: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """How many count."""
+        return sum(self.events.values())
+
+    def body(self) -> dict[str, Any]:
+        """Return what ``status`` says of them."""
+        return {
+            "events": self.total,
+            "quarantined": self.quarantined,
+            "dropped": self.dropped,
+            "unreadable": self.unreadable,
+            "stale_replicas": self.stale_replicas,
+            "stale_replica_names": list(self.stale_names),
+        }
+
+
+@attrs.frozen
 class OwnState:
     """
     What a daemon says of itself: the body of ``/api/v1/status`` but for the counts.
 
-    ``storage_error``, ``history_error``, ``documents_error``, ``publishing_stopped`` and ``trust_error`` are one line each
-    while something is wrong, else empty; ``trust_alarms`` and ``list_alarms`` are what an administrator must see.
+    ``storage_error``, ``history_error``, ``documents_error``, ``datasets_error``, ``publishing_stopped`` and
+    ``trust_error`` are one line each while something is wrong, else empty; ``trust_alarms`` and ``list_alarms`` are what an administrator must see.
     ``tasks`` is the task queue, None where it is switched off.
     """
 
@@ -156,6 +195,8 @@ class OwnState:
     tasks: TaskCounts | None = None
     documents_error: str = ""
     documents: DocumentCounts = DocumentCounts()
+    datasets_error: str = ""
+    datasets: DatasetCounts = DatasetCounts()
 
 
 @attrs.frozen

@@ -146,23 +146,23 @@ def copies_of(connection: sqlite3.Connection, master_id: str) -> list[Copy]:
     return sorted(map(_copy, rows), key=lambda one: one.dataset)
 
 
-def copies_at(
-    connection: sqlite3.Connection, data_node: str, *, is_retracted: bool, after: int, most: int
-) -> list[Copy]:
-    """Return the next copies at a data node, by number, that are published, or retracted."""
-    wanted = f"turn % 2 = 0 AND ended_as & {int(End.RETRACTED)}" if is_retracted else "turn % 2 = 1"
+def retracted_at(connection: sqlite3.Connection, data_node: str, clock: str) -> list[tuple[DatasetId, int]]:
+    """Return the versions at a data node that are retracted, not deleted, and shown as such by that clock; since when."""
     rows = connection.execute(
-        f"SELECT {_FIELDS} FROM copy WHERE data_node = ? AND number > ? AND {wanted} ORDER BY number LIMIT ?",  # noqa: S608
-        (data_node, after, most),
+        "SELECT master_id, version, ended_ms FROM copy JOIN copy_as_seen ON copy = number"
+        " WHERE data_node = ? AND copy.turn > 0 AND copy.turn % 2 = 0 AND ended_as = ? AND clock = ?"
+        " AND ended_ms >= copy_as_seen.published_ms",
+        (data_node, int(End.RETRACTED), clock),
     )
-    return list(map(_copy, rows))
+    return [(DatasetId(master_id, version), ended_ms) for master_id, version, ended_ms in rows]
 
 
-def count_published(connection: sqlite3.Connection, data_node: str) -> int:
-    """Count the copies at a data node that stand in the index."""
+def count_shown(connection: sqlite3.Connection, data_node: str, clock: str) -> int:
+    """Count the copies at a data node that sources with that clock have shown, deleted ones apart."""
     row = connection.execute(
-        "SELECT count(*) FROM copy WHERE data_node = ? AND turn > 0 AND (turn % 2 = 1 OR ended_as != ?)",
-        (data_node, int(End.DELETED)),
+        "SELECT count(*) FROM copy JOIN copy_as_seen ON copy = number"
+        " WHERE data_node = ? AND clock = ? AND (copy.turn % 2 = 1 OR NOT ended_as & ?)",
+        (data_node, clock, int(End.DELETED)),
     ).fetchone()
     return int(row[0])
 

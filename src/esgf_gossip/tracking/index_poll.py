@@ -119,6 +119,7 @@ class IndexPoll:
         self.fault = ""
         self._call: Any = None
         self._looking: Deferred[Any] | None = None
+        self._waiting: list[Deferred[None]] = []
         self._is_started = False
 
     def start(self) -> None:
@@ -135,14 +136,16 @@ class IndexPoll:
         if looking is not None:
             looking.cancel()
 
-    def look(self) -> None:
-        """Look now; nothing where a look is under way."""
-        if self._looking is not None:
-            return
-        if self._call is not None and self._call.active():
-            self._call.cancel()
-        looking = self._looking = self._look()
-        looking.addCallbacks(self._looked, self._failed)
+    def look(self) -> Deferred[None]:
+        """Look now, or join the look that is under way; fires when it is over, whatever came of it (``fault``)."""
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append(waiting)
+        if self._looking is None:
+            if self._call is not None and self._call.active():
+                self._call.cancel()
+            looking = self._looking = self._look()
+            looking.addCallbacks(self._looked, self._failed)
+        return waiting
 
     def _looked(self, _nothing: object) -> None:
         self.counts.looks += 1
@@ -153,7 +156,7 @@ class IndexPoll:
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):
-            self._looking = None
+            self._over()
             return
         self.counts.failures += 1
         error = failure.value
@@ -166,10 +169,16 @@ class IndexPoll:
         self._next(min(self._every_s, AFTER_FAULT_S))
 
     def _next(self, after_s: float) -> None:
-        self._looking = None
         if self._is_started:
             spread_s = after_s * JITTER * self._random.random()
             self._call = self._clock.callLater(after_s - spread_s, self.look)
+        self._over()
+
+    def _over(self) -> None:
+        self._looking = None
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.callback(None)
 
     # ----------------------------------------------------------------- one look
 

@@ -1,7 +1,7 @@
 """
 What a source saw happen to one copy of a dataset, before it is known whether that is news.
 
-Every source of events (index proxy, STAC, the publisher's journal, tasks) says it in this form; ``semantics`` makes
+Every source of events (index proxy, STAC, the publisher's journal, tasks) says it in this form; ``catalog`` makes
 events of it. Source: docs/tracking.md, "Where events come from".
 """
 
@@ -18,6 +18,8 @@ class Operation(StrEnum):
     """What was done to a record."""
 
     PUBLISH = "publish"
+    # Files of a version whose own record is still to come, or has come: no event, the union is what is known.
+    ADD_FILES = "add-files"
     RETRACT = "retract"
     DELETE = "delete"
     # latest=false alone: no event, for the version to follow may never come.
@@ -51,8 +53,8 @@ class Sighting:
         is_replica: what the source says of it; None: it does not.
         occurred_ms: Unix milliseconds.
         source: see ``events.DatasetEvent``.
-        files: those that came with it; a publisher sends files before the dataset, each in a sighting of its own or
-            all together: what is known of a record is the union.
+        files: those that came with it; a publisher sends files before the dataset, each in a sighting of its own
+            (``ADD_FILES``) or all together: what is known of a record is the union.
         reason: for people; may be empty.
         event_id: the source's own name for it, by which it is told from a repetition; empty: it has none.
     """

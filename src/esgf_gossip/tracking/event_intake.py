@@ -1,0 +1,206 @@
+"""
+Sightings in, events out: on the disk before anybody is told that they were taken, said until the log has them.
+
+What is learned and what is to be said of it are one transaction. Then the events are published, oldest first, and
+crossed off; after a crash, or while publishing fails, they wait. Publishing must bear repetition: between the log's
+disk and ours lies an instant (docs/adr/0021-tracking.md).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection, Sequence
+from random import Random, SystemRandom
+from typing import Any, Final
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from esgf_gossip.tracking import catalog, copies, seen_files
+from esgf_gossip.tracking.database import TrackingDatabase
+from esgf_gossip.tracking.events import DatasetEvent, decode_leaf, encode_event
+from esgf_gossip.tracking.sightings import Sighting
+
+SCRIPT: Final = f"""
+{copies.SCRIPT};
+{seen_files.SCRIPT};
+CREATE TABLE event_to_say (number INTEGER PRIMARY KEY AUTOINCREMENT, leaf BLOB NOT NULL) STRICT
+"""
+
+# Events of one call of ``publish``.
+SAID_AT_ONCE: Final = 200
+# Sightings of one transaction; other steps have their turn between two of them.
+TAKEN_AT_ONCE: Final = 500
+FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 300.0
+
+Publish = Callable[[Sequence[DatasetEvent]], "Deferred[None]"]
+
+
+@attrs.define
+class IntakeCounts:
+    """
+    What the intake has done since it started.
+
+    ``taken``: sightings; ``events``: made of them; ``said``: events published; ``waiting``: events that are not yet.
+    """
+
+    taken: int = 0
+    events: int = 0
+    said: int = 0
+    waiting: int = 0
+
+
+class Intake:
+    """
+    The one way in for sightings of all sources.
+
+    Args:
+        database: with ``SCRIPT`` among its scripts.
+        data_nodes: hosts, lower case, for which this node speaks.
+        publish: writes events into this node's own log, in the reactor's thread; fires when they are there, or are
+            there already.
+        clock: the reactor, or a Clock in tests.
+        now_ms: Unix milliseconds.
+        random: spreads the pauses.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        database: TrackingDatabase,
+        data_nodes: Collection[str],
+        publish: Publish,
+        clock: Any,
+        now_ms: Callable[[], int],
+        random: Random | None = None,
+    ) -> None:
+        self._database: Final = database
+        self._data_nodes: Final = frozenset(data_nodes)
+        self._publish: Final = publish
+        self._clock: Final = clock
+        self._now_ms: Final = now_ms
+        self._random: Final = random or SystemRandom()
+        self.counts: Final = IntakeCounts()
+        # Empty: all is well; else one line for the operator.
+        self.fault = ""
+        self._is_started = self._is_saying = False
+        self._failures = 0
+        self._call: Any = None
+        self._saying: Deferred[Any] | None = None
+
+    def start(self) -> None:
+        """Say what was not said before the last stop, and from now on what comes."""
+        self._is_started = True
+        self._say()
+
+    def stop(self) -> None:
+        """Say nothing more; what waits is said by the next run."""
+        self._is_started = False
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        saying, self._saying = self._saying, None
+        if saying is not None:
+            saying.cancel()
+
+    def see(self, sightings: Sequence[Sighting], *, is_quiet: bool = False) -> Deferred[None]:
+        """
+        Take sightings, in their order; fires when they and their events are on the disk, said or not.
+
+        ``is_quiet``: copies that were not known are learned without an event.
+
+        Fails with a TrackingError; nothing of the part that failed, and of what follows it, was taken then: the
+        source hands them in again.
+        """
+        parts = [sightings[at : at + TAKEN_AT_ONCE] for at in range(0, len(sightings), TAKEN_AT_ONCE)]
+        return self._see_parts(parts, is_quiet=is_quiet)
+
+    def missing(self, sightings: Sequence[Sighting]) -> Deferred[list[Sighting]]:
+        """Fire with those of which the index should be asked before it is told (``catalog.missing``)."""
+        return self._database.run(catalog.missing, sightings)
+
+    def _see_parts(self, parts: list[Sequence[Sighting]], *, is_quiet: bool) -> Deferred[None]:
+        if not parts:
+            done: Deferred[None] = Deferred()
+            done.callback(None)
+            return done
+        first, *rest = parts
+        taking = self._database.run(self._take, first, self._now_ms(), is_quiet=is_quiet)
+
+        def taken(events: int) -> Deferred[None]:
+            self.counts.taken += len(first)
+            self.counts.events += events
+            if events:
+                self.counts.waiting += events
+                self._say()
+            return self._see_parts(rest, is_quiet=is_quiet)
+
+        return taking.addCallback(taken)
+
+    def _take(
+        self, connection: sqlite3.Connection, sightings: Sequence[Sighting], now_ms: int, *, is_quiet: bool
+    ) -> int:
+        leaves = [
+            (encode_event(event),)
+            for sighting in sightings
+            for event in catalog.see(connection, sighting, self._data_nodes, now_ms, is_quiet=is_quiet)
+        ]
+        connection.executemany("INSERT INTO event_to_say (leaf) VALUES (?)", leaves)
+        return len(leaves)
+
+    # ----------------------------------------------------------------- saying
+
+    def _say(self) -> None:
+        if not self._is_started or self._is_saying or (self._call is not None and self._call.active()):
+            return
+        self._is_saying = True
+        saying = self._saying = maybeDeferred(self._database.run, _next)
+        saying.addCallback(self._say_these)
+        saying.addCallbacks(self._said, self._failed)
+
+    def _say_these(self, found: tuple[int, list[tuple[int, bytes]]]) -> Any:
+        self.counts.waiting, rows = found
+        if not rows:
+            return 0
+        events = [one for one in (decode_leaf(leaf) for _, leaf in rows) if isinstance(one, DatasetEvent)]
+        saying = maybeDeferred(self._publish, events)
+        return saying.addCallback(lambda _nothing: self._database.run(_cross_off, rows[-1][0], len(rows)))
+
+    def _said(self, count: int) -> None:
+        self._is_saying = False
+        if self.fault:
+            self.log.info("Events are published again")
+        self.fault, self._failures = "", 0
+        self.counts.said += count
+        self.counts.waiting = max(0, self.counts.waiting - count)
+        if self.counts.waiting:
+            self._say()
+
+    def _failed(self, failure: Failure) -> None:
+        self._is_saying = False
+        if not self._is_started or failure.check(CancelledError):
+            return
+        self._failures += 1
+        text = " ".join(str(failure.value).split())[:200] or type(failure.value).__name__
+        fault = f"events cannot be published: {text}"
+        if fault != self.fault:
+            self.log.error("{fault}; they wait on the disk and are tried again", fault=fault)
+        self.fault = fault
+        longest_s = min(FIRST_PAUSE_S * 2.0 ** min(self._failures - 1, 32), LONGEST_PAUSE_S)
+        self._call = self._clock.callLater(longest_s * self._random.uniform(0.5, 1.0), self._say)
+
+
+def _next(connection: sqlite3.Connection) -> tuple[int, list[tuple[int, bytes]]]:
+    count = connection.execute("SELECT count(*) FROM event_to_say").fetchone()[0]
+    rows = connection.execute(
+        "SELECT number, leaf FROM event_to_say ORDER BY number LIMIT ?", (SAID_AT_ONCE,)
+    )
+    return int(count), rows.fetchall()
+
+
+def _cross_off(connection: sqlite3.Connection, number: int, count: int) -> int:
+    connection.execute("DELETE FROM event_to_say WHERE number <= ?", (number,))
+    return count

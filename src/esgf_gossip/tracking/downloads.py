@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -91,7 +91,7 @@ class Downloads(Protocol):
         """Remember whose files are where; return how many downloads this resolved."""
         ...
 
-    def match(self, changes: Sequence[Change], known_ms: int = 0) -> Iterator[list[Match]]:
+    def match(self, changes: Sequence[Change], known_ms: int = 0) -> Generator[list[Match], None, None]:
         """
         Find who holds what changed, in batches, change by change; close it where it is left early.
 

@@ -7,7 +7,7 @@ Same interface as ``downloads_sqlite``; whole batches go to the server as arrays
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -97,7 +97,7 @@ class PostgresDownloads:
         places = downloads.places_of(files)
         return self._run(_learn, places, None) if places else 0
 
-    def match(self, changes: Sequence[Change], known_ms: int = 0) -> Iterator[list[Match]]:
+    def match(self, changes: Sequence[Change], known_ms: int = 0) -> Generator[list[Match], None, None]:
         """Find who holds what changed, in batches, change by change; see ``Downloads``."""
         # The first question asks whether the server is there; what fails later fails.
         self._run(_state, downloads.POSITION)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -145,7 +145,7 @@ class SqliteDownloads:
         places = downloads.places_of(files)
         return self._run(_learn, places, None) if places else 0
 
-    def match(self, changes: Sequence[Change], known_ms: int = 0) -> Iterator[list[Match]]:
+    def match(self, changes: Sequence[Change], known_ms: int = 0) -> Generator[list[Match], None, None]:
         """Find who holds what changed, in batches, change by change; see ``Downloads``."""
         for change in changes:
             with _explained():

@@ -86,6 +86,8 @@ def read_url(text: str) -> Place | None:
         host = _PORT.sub("", server.rpartition("@")[2]).lower()
         if not _HOST.fullmatch(host):
             return None
+    elif ":" in text.partition("/")[0]:
+        return None
     else:
         path = text
     try:

@@ -40,13 +40,21 @@ class TrackingDatabase:
         scripts: name of a part and the SQL that makes its tables; each is run once, in one transaction. A part that
             changes its tables takes another name for the script that does it.
         thread: that works; ``AtOnce`` in tests.
+        loss: what is lost where it is damaged and moved away.
 
     Raises:
         TrackingError: damaged, or the disk says no.
     """
 
-    def __init__(self, path: Path, scripts: Mapping[str, str], thread: JournalThread | AtOnce) -> None:
+    def __init__(
+        self,
+        path: Path,
+        scripts: Mapping[str, str],
+        thread: JournalThread | AtOnce,
+        loss: str = "who was told of what is forgotten then",
+    ) -> None:
         self.path: Final = path
+        self._loss: Final = loss
         self._thread: Final = thread
         self._connection: sqlite3.Connection | None = None
         try:
@@ -127,7 +135,7 @@ class TrackingDatabase:
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
             return TrackingError(
                 f"{self.path}: damaged ({error}); restore it from a backup, or move it and {self.path.name}-wal away: "
-                "who was told of what is forgotten then"
+                f"{self._loss}"
             )
         detail: Any = getattr(error, "strerror", None) or error
         return TrackingError(f"{self.path}: {detail}; make room, or mend the disk")

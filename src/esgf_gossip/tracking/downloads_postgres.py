@@ -1,0 +1,352 @@
+"""
+Who downloaded what, in a site's PostgreSQL: a schema of the tracker's own, by a role of its own, which needs no more.
+
+Same interface as ``downloads_sqlite``; whole batches go to the server as arrays, and matching is done there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
+
+import attrs
+
+from esgf_gossip.sources.access_log import CONNECT_S, LogReading, PublishedFiles
+from esgf_gossip.sources.connection import connect, explained
+from esgf_gossip.sources.gauge import SourceError
+from esgf_gossip.sources.log_position import LogPosition, decode_position
+from esgf_gossip.tracking import downloads
+from esgf_gossip.tracking.downloads import DownloadCounts, DownloadsError, Sorted, Span, Tally, exported
+from esgf_gossip.tracking.downloads_sql import (
+    ADD_DOWNLOADS,
+    ADD_FILES,
+    ADD_PLACES,
+    ADD_UNRESOLVED,
+    CLAIMS,
+    COUNTS,
+    FORGET,
+    FORGET_PEOPLE,
+    HELD_BY,
+    LOCK,
+    MATCHED,
+    SCHEMA,
+    SCRIPT,
+    UNRESOLVED_AT,
+    UNRESOLVED_OF,
+    VERSIONS_IN,
+)
+from esgf_gossip.tracking.events import EventType
+from esgf_gossip.tracking.identity import DatasetId
+from esgf_gossip.tracking.matches import Change, Match
+from esgf_gossip.tracking.matching import matches_of, plan
+from esgf_gossip.tracking.openids import fold_openid
+from esgf_gossip.tracking.sightings import SeenFile
+from esgf_gossip.tracking.urls import Place
+
+if TYPE_CHECKING:
+    import psycopg
+
+_SETTING: Final = "[tracking] projection"
+_QUESTION_S: Final = 120
+# Rows of a match that are on their way at once.
+_ROWS: Final = 5_000
+_LAYOUT: Final = "1"
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class PostgresDownloads:
+    """
+    The store in a schema.
+
+    Args:
+        address: what libpq connects with, as the tracker's own role.
+        password_file: its first line is the password; None: libpq's own ways.
+    """
+
+    def __init__(self, address: str, password_file: Path | None) -> None:
+        self._address: Final = address
+        self._password_file: Final = password_file
+        self._writer: psycopg.Connection[Any] | None = None
+        # Its transactions last as long as somebody takes to consume what was found.
+        self._matcher: psycopg.Connection[Any] | None = None
+
+    def position(self) -> LogPosition:
+        """Tell how far the log is read."""
+        body = self._run(_state, downloads.POSITION)
+        return LogPosition() if body is None else decode_position(body)
+
+    def advance(self, reading: LogReading) -> None:
+        """Take in what was read of the log, and how far that is, in one transaction."""
+        fetches, tally = downloads.readable(reading)
+        self._run(_advance, fetches, tally, reading.position.encode())
+
+    def published_to(self) -> int:
+        """Tell up to which dataset the publisher's tables are read."""
+        return int(self._run(_state, downloads.PUBLISHED) or 0)
+
+    def take_published(self, published: PublishedFiles) -> None:
+        """Take in what was read of the publisher's tables, and how far that is."""
+        self._run(_learn, downloads.places_published(published), published.highest)
+
+    def learn(self, files: Iterable[tuple[DatasetId, SeenFile]]) -> int:
+        """Remember whose files are where; return how many downloads this resolved."""
+        places = downloads.places_of(files)
+        return self._run(_learn, places, None) if places else 0
+
+    def match(self, changes: Sequence[Change], known_ms: int = 0) -> Generator[list[Match], None, None]:
+        """Find who holds what changed, in batches, change by change; see ``Downloads``."""
+        # The first question asks whether the server is there; what fails later fails.
+        self._run(_state, downloads.POSITION)
+        for change in changes:
+            with _told():
+                if self._matcher is None or self._matcher.closed:
+                    self._matcher = self._connected()
+                with explained(_SETTING), self._matcher.transaction():
+                    wanted = plan(change, _versions(self._matcher, change))
+                    values = [list(wanted.held), max(change.occurred_ms, known_ms), list(wanted.newer)]
+                    with self._matcher.cursor("matched") as cursor:
+                        cursor.itersize = _ROWS
+                        cursor.execute(MATCHED, values)
+                        yield from matches_of(change, wanted, cursor)
+
+    def export(self, openid: str) -> dict[str, Any]:
+        """Return all that is kept of a user, as JSON values."""
+        return self._run(_export, openid)
+
+    def erase(self, openid: str, now_ms: int) -> dict[str, int]:
+        """Forget a user, and what was downloaded until now for ever; return how many downloads that were."""
+        return self._run(_erase, fold_openid(openid), now_ms)
+
+    def forget(self, before_ms: int) -> bool:
+        """Forget some downloads that are older; tell whether there are more."""
+        return self._run(_forget, before_ms)
+
+    def counts(self) -> DownloadCounts:
+        """Count; looks at every row."""
+        return self._run(_counts)
+
+    def close(self) -> None:
+        """Close the connections; twice does no harm."""
+        for connection in (self._writer, self._matcher):
+            if connection is not None:
+                connection.close()
+        self._writer = self._matcher = None
+
+    def _run(self, work: Callable[Concatenate[Any, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with _told():
+            was_used = self._writer is not None
+            try:
+                return self._once(work, *args, **kwargs)
+            except SourceError:
+                # The first word to a server that was restarted meanwhile is lost; what is done twice is the same.
+                if not was_used or (self._writer is not None and not self._writer.closed):
+                    raise
+            return self._once(work, *args, **kwargs)
+
+    def _once(self, work: Callable[Concatenate[Any, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._writer is None or self._writer.closed:
+            # The server went, and the other connection with it.
+            self.close()
+            self._writer = self._connected()
+        with explained(_SETTING), self._writer.transaction():
+            return work(self._writer, *args, **kwargs)
+
+    def _connected(self) -> psycopg.Connection[Any]:
+        connection = connect(
+            self._address, self._password_file, _SETTING, CONNECT_S, "projection_password_file"
+        )
+        try:
+            with explained(_SETTING):
+                connection.autocommit = True
+                connection.execute("SELECT set_config('statement_timeout', %s, false)", [f"{_QUESTION_S}s"])
+                connection.execute("SELECT set_config('search_path', %s, false)", [SCHEMA])
+                with connection.transaction():
+                    _make(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except (SourceError, ImportError) as error:
+        raise DownloadsError(str(error)) from None
+
+
+def _make(connection: psycopg.Connection[Any]) -> None:
+    connection.execute(LOCK)
+    if connection.execute("SELECT to_regnamespace(%s)", [SCHEMA]).fetchone() == (None,):
+        connection.execute(f"CREATE SCHEMA {SCHEMA}")
+    if connection.execute("SELECT to_regclass(%s)", [f"{SCHEMA}.state"]).fetchone() == (None,):
+        connection.execute(SCRIPT)
+        _set_state(connection, "layout", _LAYOUT)
+    elif _state(connection, "layout") != _LAYOUT:
+        raise SourceError(f"{_SETTING}: schema {SCHEMA} was made by another version; upgrade esgf-gossip")
+
+
+def _state(connection: psycopg.Connection[Any], name: str) -> str | None:
+    row = connection.execute("SELECT body FROM state WHERE name = %s", [name]).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _set_state(connection: psycopg.Connection[Any], name: str, body: str) -> None:
+    connection.execute(
+        "INSERT INTO state VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET body = excluded.body",
+        [name, body],
+    )
+
+
+def _advance(
+    connection: psycopg.Connection[Any], fetches: Sequence[downloads.Fetch], tally: Tally, position: str
+) -> None:
+    if fetches:
+        claims = _claims(connection, {fetch.place.key for fetch in fetches})
+        erased = dict(connection.execute("SELECT hash, at_ms FROM erased").fetchall())
+        _write(connection, downloads.sort_out(fetches, claims, erased))
+    # A reading that comes again says the same position: its rows are counted already.
+    if _state(connection, downloads.POSITION) != position:
+        counted = attrs.asdict(tally)
+        connection.execute(
+            "INSERT INTO tally SELECT * FROM unnest(%s::text[], %s::bigint[])"
+            " ON CONFLICT (name) DO UPDATE SET number = tally.number + excluded.number",
+            [list(counted), list(counted.values())],
+        )
+        _set_state(connection, downloads.POSITION, position)
+
+
+def _claims(
+    connection: psycopg.Connection[Any], keys: Collection[bytes]
+) -> dict[bytes, dict[str, DatasetId | None]]:
+    return downloads.merged_claims(
+        (key, host, None if master is None else DatasetId(master, version))
+        for key, host, master, version in connection.execute(CLAIMS, [list(keys)])
+    )
+
+
+def _write(connection: psycopg.Connection[Any], found: Sorted) -> None:
+    # In one order, so that two transactions can never wait for each other.
+    people = sorted(found.people.items())
+    connection.execute(
+        "INSERT INTO person (folded, openid) SELECT * FROM unnest(%s::text[], %s::text[]) ON CONFLICT DO NOTHING",
+        _columns(people, 2),
+    )
+    _name_datasets(connection, {dataset for dataset, _, _ in found.downloads})
+    files = {(dataset.master_id, dataset.version, name) for dataset, _, name in found.downloads}
+    connection.execute(ADD_FILES, _columns(sorted(files), 3))
+    rows = [
+        (dataset.master_id, dataset.version, folded, name, s.host, s.first_ms, s.last_ms, s.whole_ms)
+        for (dataset, folded, name), s in found.downloads.items()
+    ]
+    connection.execute(ADD_DOWNLOADS, _columns(rows, 8))
+    lost = [
+        (place.key, place.host, folded, place.path, s.host, s.first_ms, s.last_ms, s.whole_ms)
+        for (place, folded), s in found.unresolved.items()
+    ]
+    connection.execute(ADD_UNRESOLVED, _columns(lost, 8))
+
+
+def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
+    return [[row[number] for row in rows] for number in range(width)]
+
+
+def _name_datasets(connection: psycopg.Connection[Any], datasets: Collection[DatasetId]) -> None:
+    connection.execute(
+        "INSERT INTO dataset (master, version) SELECT * FROM unnest(%s::text[], %s::text[]) ON CONFLICT DO NOTHING",
+        _columns(sorted((one.master_id, one.version) for one in datasets), 2),
+    )
+
+
+def _learn(
+    connection: psycopg.Connection[Any],
+    places: Mapping[tuple[bytes, str], DatasetId | None],
+    published: int | None,
+) -> int:
+    _name_datasets(connection, {one for one in places.values() if one is not None})
+    known = _claims(connection, {key for key, _ in places})
+    changed = []
+    for (key, host), dataset in places.items():
+        of_key = known.setdefault(key, {})
+        claimed = downloads.united(of_key[host], dataset) if host in of_key else dataset
+        if host in of_key and of_key[host] == claimed:
+            continue
+        of_key[host] = claimed
+        changed.append((key, host, *(("", "") if claimed is None else (claimed.master_id, claimed.version))))
+    connection.execute(ADD_PLACES, _columns(changed, 4))
+    if published is not None:
+        _set_state(connection, downloads.PUBLISHED, str(published))
+    return _resolve(connection, {key: known[key] for key, *_ in changed})
+
+
+def _resolve(
+    connection: psycopg.Connection[Any], claims: Mapping[bytes, Mapping[str, DatasetId | None]]
+) -> int:
+    found = Sorted({}, {}, {})
+    gone = []
+    rows = connection.execute(UNRESOLVED_AT, [list(claims)]).fetchall()
+    for key, place_host, person, path, folded, *span in rows:
+        if downloads.resolve(found, Place(place_host, path), claims[bytes(key)], folded, Span(*span)):
+            gone.append((key, place_host, person))
+    if gone:
+        _write(connection, found)
+        connection.execute(
+            "DELETE FROM unresolved WHERE (key, place_host, person) IN"
+            " (SELECT * FROM unnest(%s::bytea[], %s::text[], %s::bigint[]))",
+            _columns(gone, 3),
+        )
+    return len(gone)
+
+
+def _versions(connection: psycopg.Connection[Any], change: Change) -> dict[int, DatasetId]:
+    if change.kind == EventType.NEW_VERSION and change.successor is not None:
+        rows = connection.execute(
+            "SELECT number, master, version FROM dataset WHERE master = %s", [change.successor.master_id]
+        )
+    else:
+        names = [(one.master_id, one.version) for one in change.datasets]
+        rows = connection.execute(VERSIONS_IN, _columns(names, 2))
+    return {number: DatasetId(master, version) for number, master, version in rows}
+
+
+def _export(connection: psycopg.Connection[Any], openid: str) -> dict[str, Any]:
+    folded = [fold_openid(openid)]
+    return exported(
+        openid,
+        connection.execute(HELD_BY, folded).fetchall(),
+        connection.execute(UNRESOLVED_OF, folded).fetchall(),
+    )
+
+
+def _erase(connection: psycopg.Connection[Any], folded: str, now_ms: int) -> dict[str, int]:
+    number = "(SELECT number FROM person WHERE folded = %s)"
+    held = connection.execute(f"DELETE FROM download WHERE person = {number}", [folded]).rowcount  # noqa: S608
+    unresolved = connection.execute(f"DELETE FROM unresolved WHERE person = {number}", [folded]).rowcount  # noqa: S608
+    connection.execute("DELETE FROM person WHERE folded = %s", [folded])
+    connection.execute(
+        "INSERT INTO erased VALUES (%s, %s) ON CONFLICT (hash) DO UPDATE SET at_ms = excluded.at_ms",
+        [downloads.user_hash(folded), now_ms],
+    )
+    return {"downloads": held, "unresolved": unresolved}
+
+
+def _forget(connection: psycopg.Connection[Any], before_ms: int) -> bool:
+    has_more = False
+    people: set[int] = set()
+    for question in FORGET:
+        gone = connection.execute(question, [before_ms, downloads.FORGET_ROWS]).fetchall()
+        has_more = has_more or len(gone) == downloads.FORGET_ROWS
+        people.update(person for (person,) in gone)
+    connection.execute(FORGET_PEOPLE, [list(people)])
+    return has_more
+
+
+def _counts(connection: psycopg.Connection[Any]) -> DownloadCounts:
+    found = connection.execute(COUNTS).fetchone() or ()
+    tally = dict(connection.execute("SELECT name, number FROM tally").fetchall())
+    return DownloadCounts(*found, **tally)

@@ -1,0 +1,140 @@
+"""The words in which PostgreSQL is asked who downloaded what; tables and questions of ``downloads_postgres``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SCHEMA: Final = "esgf_gossip_tracking"
+# Two daemons that make the schema at once wait for each other.
+LOCK: Final = b"SELECT pg_advisory_xact_lock(8951001)"
+
+# Text is compared byte by byte, so that no locale orders hosts or folds names.
+SCRIPT: Final = b"""
+CREATE TABLE state (name text PRIMARY KEY, body text NOT NULL);
+CREATE TABLE tally (name text PRIMARY KEY, number bigint NOT NULL);
+CREATE TABLE dataset (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, master text COLLATE "C" NOT NULL,
+    version text COLLATE "C" NOT NULL, UNIQUE (master, version)
+);
+CREATE TABLE file (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, dataset bigint NOT NULL, name text COLLATE "C" NOT NULL,
+    UNIQUE (dataset, name)
+);
+CREATE TABLE person (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, folded text COLLATE "C" NOT NULL UNIQUE,
+    openid text NOT NULL
+);
+CREATE TABLE download (
+    dataset bigint NOT NULL, person bigint NOT NULL, file bigint NOT NULL, host text COLLATE "C" NOT NULL,
+    first_ms bigint NOT NULL, last_ms bigint NOT NULL, whole_ms bigint, PRIMARY KEY (dataset, person, file)
+);
+CREATE INDEX download_person ON download (person);
+CREATE INDEX download_age ON download (last_ms);
+CREATE TABLE place (
+    key bytea NOT NULL, host text COLLATE "C" NOT NULL, dataset bigint, PRIMARY KEY (key, host)
+);
+CREATE TABLE unresolved (
+    key bytea NOT NULL, place_host text COLLATE "C" NOT NULL, person bigint NOT NULL, path text COLLATE "C" NOT NULL,
+    host text COLLATE "C" NOT NULL, first_ms bigint NOT NULL, last_ms bigint NOT NULL, whole_ms bigint,
+    PRIMARY KEY (key, place_host, person)
+);
+CREATE INDEX unresolved_person ON unresolved (person);
+CREATE INDEX unresolved_age ON unresolved (last_ms);
+CREATE TABLE erased (hash bytea PRIMARY KEY, at_ms bigint NOT NULL);
+"""
+
+ADD_FILES: Final = b"""
+INSERT INTO file (dataset, name)
+SELECT dataset.number, given.name FROM unnest(%s::text[], %s::text[], %s::text[]) AS given(master, version, name)
+JOIN dataset USING (master, version)
+ON CONFLICT DO NOTHING
+"""
+# In any order of rows the same comes out.
+ADD_DOWNLOADS: Final = b"""
+INSERT INTO download (dataset, person, file, host, first_ms, last_ms, whole_ms)
+SELECT dataset.number, person.number, file.number, given.host, given.first_ms, given.last_ms, given.whole_ms
+FROM unnest(
+    %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[]
+) AS given(master, version, folded, name, host, first_ms, last_ms, whole_ms)
+JOIN dataset USING (master, version) JOIN person USING (folded)
+JOIN file ON file.dataset = dataset.number AND file.name = given.name
+ON CONFLICT (dataset, person, file) DO UPDATE SET
+    first_ms = least(download.first_ms, excluded.first_ms),
+    host = CASE WHEN (excluded.last_ms, excluded.host) > (download.last_ms, download.host)
+        THEN excluded.host ELSE download.host END,
+    last_ms = greatest(download.last_ms, excluded.last_ms),
+    whole_ms = greatest(download.whole_ms, excluded.whole_ms)
+"""
+ADD_UNRESOLVED: Final = b"""
+INSERT INTO unresolved (key, place_host, person, path, host, first_ms, last_ms, whole_ms)
+SELECT given.key, given.place_host, person.number, given.path, given.host, given.first_ms, given.last_ms, given.whole_ms
+FROM unnest(
+    %s::bytea[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[]
+) AS given(key, place_host, folded, path, host, first_ms, last_ms, whole_ms)
+JOIN person USING (folded)
+ON CONFLICT (key, place_host, person) DO UPDATE SET
+    first_ms = least(unresolved.first_ms, excluded.first_ms),
+    host = CASE WHEN (excluded.last_ms, excluded.host) > (unresolved.last_ms, unresolved.host)
+        THEN excluded.host ELSE unresolved.host END,
+    last_ms = greatest(unresolved.last_ms, excluded.last_ms),
+    whole_ms = greatest(unresolved.whole_ms, excluded.whole_ms)
+"""
+ADD_PLACES: Final = b"""
+INSERT INTO place (key, host, dataset)
+SELECT given.key, given.host, dataset.number
+FROM unnest(%s::bytea[], %s::text[], %s::text[], %s::text[]) AS given(key, host, master, version)
+LEFT JOIN dataset USING (master, version)
+ON CONFLICT (key, host) DO UPDATE SET dataset = excluded.dataset
+"""
+CLAIMS: Final = b"""
+SELECT place.key, place.host, dataset.master, dataset.version
+FROM place LEFT JOIN dataset ON dataset.number = place.dataset WHERE place.key = ANY(%s::bytea[])
+"""
+UNRESOLVED_AT: Final = b"""
+SELECT unresolved.key, place_host, unresolved.person, path, folded, first_ms, last_ms, whole_ms, host
+FROM unresolved JOIN person ON person.number = unresolved.person WHERE unresolved.key = ANY(%s::bytea[])
+"""
+VERSIONS_IN: Final = b"""
+SELECT number, master, version FROM unnest(%s::text[], %s::text[]) AS given(master, version)
+JOIN dataset USING (master, version)
+"""
+MATCHED: Final = b"""
+SELECT download.person, person.openid, download.dataset, file.name, download.host, download.last_ms
+FROM download JOIN person ON person.number = download.person JOIN file ON file.number = download.file
+WHERE download.dataset = ANY(%s::bigint[]) AND download.first_ms <= %s
+AND NOT EXISTS (
+    SELECT FROM download AS taken
+    WHERE taken.dataset = ANY(%s::bigint[]) AND taken.person = download.person
+)
+ORDER BY download.person, download.last_ms DESC, file.name
+"""
+HELD_BY: Final = b"""
+SELECT master || '.v' || version, file.name, host, first_ms, last_ms, whole_ms
+FROM person JOIN download ON download.person = person.number JOIN dataset ON dataset.number = download.dataset
+JOIN file ON file.number = download.file WHERE folded = %s ORDER BY 1, 2
+"""
+UNRESOLVED_OF: Final = b"""
+SELECT path, host, first_ms, last_ms, whole_ms
+FROM person JOIN unresolved ON unresolved.person = person.number WHERE folded = %s ORDER BY 1, 2
+"""
+FORGET: Final = (
+    b"""
+DELETE FROM download WHERE (dataset, person, file) IN (
+    SELECT dataset, person, file FROM download WHERE last_ms < %s ORDER BY last_ms LIMIT %s
+) RETURNING person
+""",
+    b"""
+DELETE FROM unresolved WHERE (key, place_host, person) IN (
+    SELECT key, place_host, person FROM unresolved WHERE last_ms < %s ORDER BY last_ms LIMIT %s
+) RETURNING person
+""",
+)
+FORGET_PEOPLE: Final = b"""
+DELETE FROM person WHERE number = ANY(%s::bigint[])
+AND NOT EXISTS (SELECT FROM download WHERE download.person = person.number)
+AND NOT EXISTS (SELECT FROM unresolved WHERE unresolved.person = person.number)
+"""
+COUNTS: Final = b"""
+SELECT (SELECT count(*) FROM download), (SELECT count(*) FROM person), (SELECT count(*) FROM dataset),
+(SELECT count(*) FROM place), (SELECT count(*) FROM unresolved)
+"""

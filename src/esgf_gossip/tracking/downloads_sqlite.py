@@ -1,0 +1,369 @@
+"""
+Who downloaded what, in a SQLite file of its own beside the node's others.
+
+It is big and can be made anew from the site's log, so it is no part of a backup; it names users, so nobody else may
+read it. Same interface as ``downloads_postgres``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+import attrs
+
+from esgf_gossip.sources.access_log import LogReading, PublishedFiles
+from esgf_gossip.sources.log_position import LogPosition, decode_position
+from esgf_gossip.storage.journal_thread import AtOnce
+from esgf_gossip.tracking import downloads
+from esgf_gossip.tracking.database import TrackingDatabase, TrackingError
+from esgf_gossip.tracking.downloads import DownloadCounts, DownloadsError, Sorted, Span, Tally, exported
+from esgf_gossip.tracking.events import EventType
+from esgf_gossip.tracking.identity import DatasetId
+from esgf_gossip.tracking.matches import Change, Match
+from esgf_gossip.tracking.matching import Row, matches_of, plan
+from esgf_gossip.tracking.openids import fold_openid
+from esgf_gossip.tracking.sightings import SeenFile
+from esgf_gossip.tracking.urls import Place
+
+SCRIPT: Final = """
+CREATE TABLE state (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE tally (name TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE dataset (
+    number INTEGER PRIMARY KEY, master TEXT NOT NULL, version TEXT NOT NULL, UNIQUE (master, version)
+) STRICT;
+CREATE TABLE file (
+    number INTEGER PRIMARY KEY, dataset INTEGER NOT NULL, name TEXT NOT NULL, UNIQUE (dataset, name)
+) STRICT;
+CREATE TABLE person (number INTEGER PRIMARY KEY, folded TEXT NOT NULL UNIQUE, openid TEXT NOT NULL) STRICT;
+CREATE TABLE download (
+    dataset INTEGER NOT NULL, person INTEGER NOT NULL, file INTEGER NOT NULL, host TEXT NOT NULL,
+    first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, whole_ms INTEGER, PRIMARY KEY (dataset, person, file)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX download_person ON download (person);
+CREATE INDEX download_age ON download (last_ms);
+CREATE TABLE place (
+    key BLOB NOT NULL, host TEXT NOT NULL, dataset INTEGER, PRIMARY KEY (key, host)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE unresolved (
+    key BLOB NOT NULL, place_host TEXT NOT NULL, person INTEGER NOT NULL, path TEXT NOT NULL, host TEXT NOT NULL,
+    first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, whole_ms INTEGER, PRIMARY KEY (key, place_host, person)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX unresolved_person ON unresolved (person);
+CREATE INDEX unresolved_age ON unresolved (last_ms);
+CREATE TABLE erased (hash BLOB PRIMARY KEY, at_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID
+"""
+_CACHE_KB: Final = 64 * 1024
+
+# In any order of rows the same comes out.
+_JOINED: Final = """
+first_ms = min(first_ms, excluded.first_ms),
+host = CASE WHEN (excluded.last_ms, excluded.host) > (last_ms, host) THEN excluded.host ELSE host END,
+last_ms = max(last_ms, excluded.last_ms),
+whole_ms = max(coalesce(whole_ms, excluded.whole_ms), coalesce(excluded.whole_ms, whole_ms))
+"""
+_ADD_DOWNLOAD: Final = f"""
+INSERT INTO download (dataset, person, file, host, first_ms, last_ms, whole_ms)
+SELECT dataset.number, person.number, file.number, ?, ?, ?, ? FROM dataset, person, file
+WHERE dataset.master = ? AND dataset.version = ? AND person.folded = ?
+AND file.dataset = dataset.number AND file.name = ?
+ON CONFLICT DO UPDATE SET {_JOINED}
+"""  # noqa: S608
+_ADD_UNRESOLVED: Final = f"""
+INSERT INTO unresolved (key, place_host, person, path, host, first_ms, last_ms, whole_ms)
+SELECT ?, ?, person.number, ?, ?, ?, ?, ? FROM person WHERE person.folded = ?
+ON CONFLICT DO UPDATE SET {_JOINED}
+"""  # noqa: S608
+_CLAIMS: Final = """
+SELECT place.host, dataset.master, dataset.version FROM place LEFT JOIN dataset ON dataset.number = place.dataset
+WHERE place.key = ?
+"""
+_MATCHED: Final = """
+SELECT download.person, person.openid, download.dataset, file.name, download.host, download.last_ms
+FROM json_each(?) AS held CROSS JOIN download ON download.dataset = held.value
+JOIN person ON person.number = download.person JOIN file ON file.number = download.file
+WHERE download.first_ms <= ?
+AND NOT EXISTS (
+    SELECT 1 FROM json_each(?) AS newer CROSS JOIN download AS taken
+    ON taken.dataset = newer.value AND taken.person = download.person
+)
+ORDER BY download.person, download.last_ms DESC, file.name
+"""
+_COUNTS: Final = """
+SELECT (SELECT count(*) FROM download), (SELECT count(*) FROM person), (SELECT count(*) FROM dataset),
+(SELECT count(*) FROM place), (SELECT count(*) FROM unresolved)
+"""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class SqliteDownloads:
+    """
+    The store in a file.
+
+    Args:
+        path: of the file; made where there is none, with mode 0600.
+
+    Raises:
+        DownloadsError: damaged, or the disk says no.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with _explained():
+            self._database: Final = TrackingDatabase(
+                path, {"downloads": SCRIPT}, AtOnce(), "it is made anew from the site's log of downloads"
+            )
+            self._database.now(_set_cache)
+            self._reader: Final = self._database.reader()
+        self._reader.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
+
+    def position(self) -> LogPosition:
+        """Tell how far the log is read."""
+        body = self._run(_state, downloads.POSITION)
+        return LogPosition() if body is None else decode_position(body)
+
+    def advance(self, reading: LogReading) -> None:
+        """Take in what was read of the log, and how far that is, in one transaction."""
+        fetches, tally = downloads.readable(reading)
+        self._run(_advance, fetches, tally, reading.position.encode())
+
+    def published_to(self) -> int:
+        """Tell up to which dataset the publisher's tables are read."""
+        return int(self._run(_state, downloads.PUBLISHED) or 0)
+
+    def take_published(self, published: PublishedFiles) -> None:
+        """Take in what was read of the publisher's tables, and how far that is."""
+        self._run(_learn, downloads.places_published(published), published.highest)
+
+    def learn(self, files: Iterable[tuple[DatasetId, SeenFile]]) -> int:
+        """Remember whose files are where; return how many downloads this resolved."""
+        places = downloads.places_of(files)
+        return self._run(_learn, places, None) if places else 0
+
+    def match(self, changes: Sequence[Change], known_ms: int = 0) -> Generator[list[Match], None, None]:
+        """Find who holds what changed, in batches, change by change; see ``Downloads``."""
+        for change in changes:
+            with _explained():
+                wanted = plan(change, dict(_versions(self._reader, change)))
+                asked = json.dumps(list(wanted.held)), json.dumps(list(wanted.newer))
+                before_ms = max(change.occurred_ms, known_ms)
+                with contextlib.closing(self._reader.cursor()) as cursor:
+                    rows: Iterable[Row] = cursor.execute(_MATCHED, (asked[0], before_ms, asked[1]))
+                    yield from matches_of(change, wanted, rows)
+
+    def export(self, openid: str) -> dict[str, Any]:
+        """Return all that is kept of a user, as JSON values."""
+        return self._run(_export, openid)
+
+    def erase(self, openid: str, now_ms: int) -> dict[str, int]:
+        """Forget a user, and what was downloaded until now for ever; return how many downloads that were."""
+        return self._run(_erase, fold_openid(openid), now_ms)
+
+    def forget(self, before_ms: int) -> bool:
+        """Forget some downloads that are older; tell whether there are more."""
+        return self._run(_forget, before_ms)
+
+    def counts(self) -> DownloadCounts:
+        """Count; looks at every row."""
+        return self._run(_counts)
+
+    def close(self) -> None:
+        """Close the file; twice does no harm."""
+        self._reader.close()
+        self._database.close()
+
+    def _run(
+        self, work: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        with _explained():
+            return self._database.now(work, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except (TrackingError, sqlite3.Error) as error:
+        raise DownloadsError(" ".join(str(error).split())) from None
+
+
+def _set_cache(connection: sqlite3.Connection) -> None:
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
+
+
+def _state(connection: sqlite3.Connection, name: str) -> str | None:
+    row = connection.execute("SELECT body FROM state WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _set_state(connection: sqlite3.Connection, name: str, body: str) -> None:
+    connection.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (name, body))
+
+
+def _advance(
+    connection: sqlite3.Connection, fetches: Sequence[downloads.Fetch], tally: Tally, position: str
+) -> None:
+    claims = {key: _claims(connection, key) for key in {fetch.place.key for fetch in fetches}}
+    erased = dict(connection.execute("SELECT hash, at_ms FROM erased"))
+    _write(connection, downloads.sort_out(fetches, claims, erased))
+    # A reading that comes again says the same position: its rows are counted already.
+    if _state(connection, downloads.POSITION) != position:
+        connection.executemany(
+            "INSERT INTO tally VALUES (?, ?) ON CONFLICT DO UPDATE SET number = number + excluded.number",
+            attrs.asdict(tally).items(),
+        )
+    _set_state(connection, downloads.POSITION, position)
+
+
+def _claims(connection: sqlite3.Connection, key: bytes) -> dict[str, DatasetId | None]:
+    return {
+        host: None if master is None else DatasetId(master, version)
+        for host, master, version in connection.execute(_CLAIMS, (key,))
+    }
+
+
+def _write(connection: sqlite3.Connection, found: Sorted) -> None:
+    connection.executemany(
+        "INSERT INTO person (folded, openid) VALUES (?, ?) ON CONFLICT DO NOTHING", found.people.items()
+    )
+    _name_datasets(connection, {dataset for dataset, _, _ in found.downloads})
+    connection.executemany(
+        "INSERT INTO file (dataset, name) SELECT number, ? FROM dataset WHERE master = ? AND version = ?"
+        " ON CONFLICT DO NOTHING",
+        {(name, dataset.master_id, dataset.version) for dataset, _, name in found.downloads},
+    )
+    connection.executemany(
+        _ADD_DOWNLOAD,
+        (
+            (s.host, s.first_ms, s.last_ms, s.whole_ms, dataset.master_id, dataset.version, folded, name)
+            for (dataset, folded, name), s in found.downloads.items()
+        ),
+    )
+    connection.executemany(
+        _ADD_UNRESOLVED,
+        (
+            (place.key, place.host, place.path, s.host, s.first_ms, s.last_ms, s.whole_ms, folded)
+            for (place, folded), s in found.unresolved.items()
+        ),
+    )
+
+
+def _name_datasets(connection: sqlite3.Connection, datasets: Collection[DatasetId]) -> None:
+    connection.executemany(
+        "INSERT INTO dataset (master, version) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        ((one.master_id, one.version) for one in datasets),
+    )
+
+
+def _learn(
+    connection: sqlite3.Connection,
+    places: Mapping[tuple[bytes, str], DatasetId | None],
+    published: int | None,
+) -> int:
+    _name_datasets(connection, {one for one in places.values() if one is not None})
+    changed: set[bytes] = set()
+    for (key, host), dataset in places.items():
+        known = _claims(connection, key)
+        claimed = downloads.united(known[host], dataset) if host in known else dataset
+        if host in known and known[host] == claimed:
+            continue
+        changed.add(key)
+        connection.execute(
+            "INSERT OR REPLACE INTO place VALUES (?, ?, (SELECT number FROM dataset WHERE master = ? AND version = ?))",
+            (key, host, *(("", "") if claimed is None else (claimed.master_id, claimed.version))),
+        )
+    if published is not None:
+        _set_state(connection, downloads.PUBLISHED, str(published))
+    return sum(_resolve(connection, key) for key in changed)
+
+
+def _resolve(connection: sqlite3.Connection, key: bytes) -> int:
+    rows = connection.execute(
+        "SELECT place_host, path, person, folded, first_ms, last_ms, whole_ms, host FROM unresolved"
+        " JOIN person ON person.number = unresolved.person WHERE key = ?",
+        (key,),
+    ).fetchall()
+    if not rows:
+        return 0
+    claims = _claims(connection, key)
+    found = Sorted({}, {}, {})
+    gone = []
+    for place_host, path, person, folded, *span in rows:
+        if downloads.resolve(found, Place(place_host, path), claims, folded, Span(*span)):
+            gone.append((key, place_host, person))
+    _write(connection, found)
+    connection.executemany("DELETE FROM unresolved WHERE key = ? AND place_host = ? AND person = ?", gone)
+    return len(gone)
+
+
+def _versions(connection: sqlite3.Connection, change: Change) -> Iterator[tuple[int, DatasetId]]:
+    if change.kind == EventType.NEW_VERSION and change.successor is not None:
+        master = change.successor.master_id
+        for number, version in connection.execute(
+            "SELECT number, version FROM dataset WHERE master = ?", (master,)
+        ):
+            yield number, DatasetId(master, version)
+        return
+    for dataset in change.datasets:
+        for (number,) in connection.execute(
+            "SELECT number FROM dataset WHERE master = ? AND version = ?",
+            (dataset.master_id, dataset.version),
+        ):
+            yield number, dataset
+
+
+def _export(connection: sqlite3.Connection, openid: str) -> dict[str, Any]:
+    folded = fold_openid(openid)
+    held = connection.execute(
+        "SELECT master || '.v' || version, file.name, host, first_ms, last_ms, whole_ms FROM person"
+        " JOIN download ON download.person = person.number JOIN dataset ON dataset.number = download.dataset"
+        " JOIN file ON file.number = download.file WHERE folded = ? ORDER BY 1, 2",
+        (folded,),
+    ).fetchall()
+    unresolved = connection.execute(
+        "SELECT path, host, first_ms, last_ms, whole_ms FROM person"
+        " JOIN unresolved ON unresolved.person = person.number WHERE folded = ? ORDER BY 1, 2",
+        (folded,),
+    ).fetchall()
+    return exported(openid, held, unresolved)
+
+
+def _erase(connection: sqlite3.Connection, folded: str, now_ms: int) -> dict[str, int]:
+    number = "(SELECT number FROM person WHERE folded = ?)"
+    gone = {
+        table: connection.execute(f"DELETE FROM {table} WHERE person = {number}", (folded,)).rowcount  # noqa: S608
+        for table in ("download", "unresolved")
+    }
+    connection.execute("DELETE FROM person WHERE folded = ?", (folded,))
+    connection.execute("INSERT OR REPLACE INTO erased VALUES (?, ?)", (downloads.user_hash(folded), now_ms))
+    return {"downloads": gone["download"], "unresolved": gone["unresolved"]}
+
+
+def _forget(connection: sqlite3.Connection, before_ms: int) -> bool:
+    has_more = False
+    people: set[tuple[int]] = set()
+    for table, key in (("download", "dataset, person, file"), ("unresolved", "key, place_host, person")):
+        gone = connection.execute(
+            f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE last_ms < ? ORDER BY last_ms LIMIT ?)"  # noqa: S608
+            " RETURNING person",
+            (before_ms, downloads.FORGET_ROWS),
+        ).fetchall()
+        has_more = has_more or len(gone) == downloads.FORGET_ROWS
+        people.update(gone)
+    connection.executemany(
+        "DELETE FROM person WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM download WHERE person = ?1)"
+        " AND NOT EXISTS (SELECT 1 FROM unresolved WHERE person = ?1)",
+        people,
+    )
+    return has_more
+
+
+def _counts(connection: sqlite3.Connection) -> DownloadCounts:
+    found = connection.execute(_COUNTS).fetchone()
+    tally = dict(connection.execute("SELECT name, number FROM tally"))
+    return DownloadCounts(*found, **tally)

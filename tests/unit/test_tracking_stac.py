@@ -123,7 +123,7 @@ def test_a_retraction_is_one_in_every_shape_and_spelling(patch, item_id):
         ([a_replica(), {"op": "remove", "path": a_replica()["path"]}], [("delete", REPLICA, True)]),
         ([{"op": "remove", "path": "/assets/reference_file"}], []),
         ([{"op": "add", "path": "/assets/reference_file", "value": an_asset()}], []),
-        ([{"op": "add", "path": "/assets/b.nc", "value": an_asset()}], [("publish", NODE, None)]),
+        ([{"op": "add", "path": "/assets/b.nc", "value": an_asset()}], [("add-files", NODE, None)]),
     ],
 )
 def test_other_patches_say_what_they_say(patch, wanted):

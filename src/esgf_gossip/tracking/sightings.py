@@ -18,6 +18,8 @@ class Operation(StrEnum):
     """What was done to a record."""
 
     PUBLISH = "publish"
+    # Files of a version whose own record is still to come, or has come: no event, the union is what is known.
+    ADD_FILES = "add-files"
     RETRACT = "retract"
     DELETE = "delete"
     # latest=false alone: no event, for the version to follow may never come.

@@ -177,9 +177,10 @@ def _copies(dataset: DatasetId, copies: Copies, *, is_patch: bool = False) -> li
     originals = sorted(copies.originals.items(), key=lambda one: (-len(one[1]), one[0]))
     found = []
     for place, (node, files) in enumerate(originals):
-        # Most files decide which is the original; a patch that adds some files does not say whose they are.
+        # Most files decide which is the original; a patch that adds some files publishes nothing.
+        operation = Operation.ADD_FILES if is_patch else Operation.PUBLISH
         is_replica = None if place or is_patch else False
-        found.append(_sighting(Operation.PUBLISH, dataset, node, is_replica=is_replica, files=files))
+        found.append(_sighting(operation, dataset, node, is_replica=is_replica, files=files))
     for node, files in sorted(copies.replicas.items()):
         if node not in copies.originals:
             found.append(_sighting(Operation.PUBLISH, dataset, node, is_replica=True, files=files))

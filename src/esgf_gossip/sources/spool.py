@@ -73,10 +73,14 @@ class Spool:
     Args:
         path: of it.
         owners: numbers of the users whose files are taken; the own and root's always are.
+        remedy: what to do where another's file is to be taken.
     """
 
-    def __init__(self, path: Path, owners: Collection[int] = ()) -> None:
+    def __init__(
+        self, path: Path, owners: Collection[int] = (), remedy: str = "name the user as users under [tasks]"
+    ) -> None:
         self.path: Final = path
+        self._remedy: Final = remedy
         self._owners: Final = frozenset({0, os.geteuid(), *owners})
         self._lock: int | None = None
 
@@ -164,7 +168,7 @@ class Spool:
                 _refuse_kind(found.st_mode)
                 if not self.is_accepted(found.st_uid):
                     raise SpoolError(
-                        f"belongs to user {found.st_uid}, whose tasks are not taken; name the user as users under [tasks]"
+                        f"belongs to user {found.st_uid}, whose files are not taken; {self._remedy}"
                     )
                 return file.read(most_bytes + 1)
         except OSError as error:

@@ -49,7 +49,8 @@ class Sighting:
     Args:
         operation: what was done.
         dataset: the version.
-        data_node: the host that serves the copy, lower case.
+        data_node: the host that serves the copy, lower case; empty where the source does not say (a patch of a STAC
+            item names the item alone): that of the original on record is meant.
         is_replica: what the source says of it; None: it does not.
         occurred_ms: Unix milliseconds.
         source: see ``events.DatasetEvent``.

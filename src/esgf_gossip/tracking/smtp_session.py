@@ -54,7 +54,7 @@ class SmtpServer:
         port: of the server.
         security: ``none``, ``starttls`` (required, never given up) or ``tls``.
         identity: host name we greet with.
-        tls: what makes the client's side of TLS, ``trust.server_tls.ServerTls``; None with ``none``.
+        tls: what makes the client's side of TLS, by the name of the host and failing closed; None with ``none``.
         login: None: none needed.
     """
 

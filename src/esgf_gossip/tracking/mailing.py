@@ -171,6 +171,7 @@ class Mailing:
                 ),
                 open_session,
                 self._digests.still_wanted,
+                self.wake,
                 in_thread,
                 clock,
                 now_ms,

@@ -116,16 +116,16 @@ def recover(connection: sqlite3.Connection, now_ms: int) -> int:
 
 def next_due(
     connection: sqlite3.Connection, full: Collection[bytes], *, is_reconciled: bool
-) -> tuple[int, bytes, int] | None:
-    """Return number, person and time of the next mail whose domain may be mailed to; None: none waits."""
+) -> tuple[int, int] | None:
+    """Return number and time of the next mail whose domain may be mailed to; None: none waits."""
     marks = ",".join("?" * len(full))
     ambiguous = "AND ambiguous_ms IS NULL" if is_reconciled else ""
     row = connection.execute(
-        f"SELECT number, person, due_ms FROM mail WHERE state = 'queued' AND domain NOT IN ({marks}) {ambiguous}"  # noqa: S608
+        f"SELECT number, due_ms FROM mail WHERE state = 'queued' AND domain NOT IN ({marks}) {ambiguous}"  # noqa: S608
         " ORDER BY due_ms LIMIT 1",
         tuple(full),
     ).fetchone()
-    return None if row is None else (row[0], row[1], row[2])
+    return None if row is None else (row[0], row[1])
 
 
 def claim(connection: sqlite3.Connection, values: SealedValues, number: int, now_ms: int) -> Mail:

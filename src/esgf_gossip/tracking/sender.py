@@ -64,11 +64,15 @@ class SenderSettings:
 
 @attrs.frozen
 class _Work:
-    """What the outbox has for us: a mail, or how long to wait for one (None: until woken)."""
+    """
+    What the outbox has for us: a mail, or how long to wait for one (None: until woken).
+
+    ``is_taken_back``: mails were not wanted any more, and some of their notices may be.
+    """
 
     mail: Mail | None
     wait_s: float | None = None
-    state: str = ""
+    is_taken_back: bool = False
 
 
 class Sender:
@@ -82,6 +86,7 @@ class Sender:
         open_session: connects; fires with a session that can send.
         still_wanted: in the tracker's thread, (connection, number of a mail, now): False where nothing in the mail is
             wanted any more, so that it was cancelled or taken back.
+        taken_back: called when a mail was taken back, so that another is made.
         in_thread: runs a function that reads a file outside of the reactor.
         clock: of the reactor.
         now_ms: Unix milliseconds.
@@ -95,6 +100,7 @@ class Sender:
         settings: SenderSettings,
         open_session: Callable[[], Deferred[SmtpSession]],
         still_wanted: Callable[[sqlite3.Connection, int, int], bool],
+        taken_back: Callable[[], None],
         in_thread: Callable[..., Deferred[Any]],
         clock: IReactorTime,
         now_ms: Callable[[], int],
@@ -105,6 +111,7 @@ class Sender:
         self._settings: Final = settings
         self._open_session: Final = open_session
         self._still_wanted: Final = still_wanted
+        self._taken_back: Final = taken_back
         self._in_thread: Final = in_thread
         self._clock: Final = clock
         self._now_ms: Final = now_ms
@@ -124,7 +131,7 @@ class Sender:
     @property
     def fault(self) -> str:
         """What keeps mails from going out, for the operator; empty: nothing."""
-        return self._other_fault or self._server_fault or self._log_fault
+        return "; ".join(text for text in (self._other_fault, self._server_fault, self._log_fault) if text)
 
     def start(self) -> None:
         """Begin; nothing goes out in the first second, for the last one before may have been full."""
@@ -165,7 +172,7 @@ class Sender:
                     is_recovered = True
                 yield self._reconcile()
                 work: _Work = yield self._database.run(
-                    self._turn, done, self._now_ms(), self._clock.seconds(), self._is_able()
+                    self._turn, done, self._now_ms(), self._clock.seconds(), is_able=self._is_able()
                 )
                 done, self._other_fault = None, ""
             except (TrackingError, CancelledError) as error:
@@ -175,6 +182,8 @@ class Sender:
                 self._other_fault = str(error) or "the database of the tracker is closed"
                 yield self._pause.wait(DISK_PAUSE_S)
                 continue
+            if work.is_taken_back:
+                self._taken_back()
             if work.mail is None:
                 yield self._rest(work.wait_s)
                 continue
@@ -245,29 +254,40 @@ class Sender:
         done: tuple[Mail, Outcome] | None,
         now_ms: int,
         now_s: float,
+        *,
         is_able: bool,
     ) -> _Work:
         """Note the last outcome and claim the next mail, in one transaction of the tracker's thread."""
-        assert self._rates is not None
         if done is not None:
             outbox.settle(connection, *done, now_ms, self._random)
-        wait_s = self._rates.wait_s(now_s)
+        found = self._next(connection, now_ms, now_s, is_able=is_able)
+        taken_back = 0
+        while isinstance(found, int):
+            if self._still_wanted(connection, found, now_ms):
+                mail = outbox.claim(connection, self._values, found, now_ms)
+                return _Work(mail, is_taken_back=taken_back > 0)
+            taken_back += 1
+            # Very many that nobody wants any more: others get the tracker's thread between.
+            is_enough = taken_back >= _LOOKS
+            found = 0.001 if is_enough else self._next(connection, now_ms, now_s, is_able=is_able)
+        return _Work(None, found, is_taken_back=taken_back > 0)
+
+    def _next(
+        self, connection: sqlite3.Connection, now_ms: int, now_s: float, *, is_able: bool
+    ) -> int | float | None:
+        """Return the number of the mail that may go out now, or for how many seconds none may; None: none waits."""
+        assert self._rates is not None
         full: Mapping[bytes, float] = self._rates.full_domains(now_s)
-        for _ in range(_LOOKS):
-            found = outbox.next_due(connection, tuple(full), is_reconciled=self._settings.mta_log is not None)
-            if found is None:
-                return _Work(None, min(full.values()) if full else None)
-            number, _person, due_ms = found
-            if due_ms > now_ms:
-                return _Work(None, min([(due_ms - now_ms) / 1000, *full.values()]))
-            if wait_s > 0:
-                return _Work(None, wait_s)
-            if not is_able:
-                return _Work(None, 0.0)
-            if self._still_wanted(connection, number, now_ms):
-                return _Work(outbox.claim(connection, self._values, number, now_ms))
-        # Very many that nobody wants any more: the disk is given a rest between.
-        return _Work(None, 0.001)
+        found = outbox.next_due(connection, tuple(full), is_reconciled=self._settings.mta_log is not None)
+        if found is None:
+            return min(full.values(), default=None)
+        number, due_ms = found
+        if due_ms > now_ms:
+            return min([(due_ms - now_ms) / 1000, *full.values()])
+        wait_s = self._rates.wait_s(now_s)
+        if wait_s > 0:
+            return wait_s
+        return number if is_able else 0.0
 
     @inlineCallbacks
     def _reconcile(self) -> Generator[Any, Any, None]:

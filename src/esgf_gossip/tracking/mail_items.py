@@ -30,7 +30,7 @@ GROUPS_MOST: Final = 60
 REST: Final = "other datasets"
 # Where in a name the experiment stands; elsewhere datasets are grouped by project alone.
 _EXPERIMENT: Final[Mapping[str, int]] = {"cmip6": 4, "cmip6plus": 4, "cmip5": 4, "cmip3": 4, "cordex": 5}
-_LINK: Final = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+(?:[/?#][!-~]*)?")
+_LINK: Final = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+(?:[/?#][A-Za-z0-9._~:/?#@!$&()*+,;=%\[\]-]*)?")
 _ORDER: Final = (EventType.RETRACTED, ERRATUM, EventType.NEW_VERSION, EventType.REINSTATED)
 WORDS: Final[Mapping[str, str]] = {
     EventType.RETRACTED: "retracted",

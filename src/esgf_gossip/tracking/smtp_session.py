@@ -160,15 +160,23 @@ class SmtpSession(ESMTPClient):
         if not self.is_open and self._outcome is None and not self.ready.called:
             self.is_open = True
             self._unbound()
-            self._is_resting = True
+            self._rest()
             self.ready.callback(self)
-            return
-        self._is_resting = self._mail is None
-        if self._is_resting:
-            # Whatever a server says unasked ends it: the next reply would be taken for another.
-            self._expected, self._okresponse, self._failresponse = [], self._unasked, self._unasked
+        elif self._mail is None:
+            self._rest()
         else:
+            self._is_resting = False
             super().smtpState_from(code, resp)
+
+    def smtpState_helo(self, code: int, resp: bytes) -> None:
+        """Greet as of old; Twisted would do so for ever where that is refused too."""
+        super().smtpState_helo(code, resp)
+        self._failresponse = self.smtpConnectionFailed
+
+    def _rest(self) -> None:
+        self._is_resting = True
+        # Whatever a server says unasked ends it: the next reply would be taken for another.
+        self._expected, self._okresponse, self._failresponse = [], self._unasked, self._unasked
 
     def _unasked(self, code: int, resp: bytes) -> None:
         del resp

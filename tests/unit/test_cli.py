@@ -28,6 +28,7 @@ COMMANDS = [
         "restore",
         "spotcheck",
         "task",
+        "notify",
         "stop",
         "restart",
         "leave",

@@ -42,6 +42,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "restore": ("backup", "restore", "Put a node back as it was in a backup."),
     "spotcheck": ("spotcheck", "spotcheck", "Say which reader breaks on a registration.xml."),
     "task": ("tasks", "task", "Hand in tasks for the daemon, and see how they stand."),
+    "notify": ("notify", "notify", "See, hold and release mails to users, and what was done."),
     "stop": ("control_commands", "stop", "Stop the daemon in good order."),
     "restart": ("background", "restart", "Stop the daemon and start it in the background."),
     "leave": ("control_commands", "leave", "Leave the federation and stop."),

@@ -31,6 +31,7 @@ from esgf_gossip.views.node_json import (
 from esgf_gossip.web.control_answers import Answers, CommandError, read_window
 from esgf_gossip.web.events import Event
 from esgf_gossip.web.metadata_answers import MetadataAnswers
+from esgf_gossip.web.notify_answers import NotifyAnswers
 from esgf_gossip.web.outlet import Outlet
 from esgf_gossip.web.seen import Seen
 
@@ -103,6 +104,7 @@ class ControlProtocol(LineOnlyReceiver):
         self._answers: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
             **Answers(commands).by_command,
             **MetadataAnswers(commands.metadata).by_command,
+            **NotifyAnswers(lambda: getattr(commands, "notifications", None)).by_command,
             "reload": lambda _fields: self._commands.reload(),
             "maintenance": self._maintain,
             "backup": lambda _fields: self._commands.backup(),

@@ -1,0 +1,209 @@
+"""What a mail says, and that hostile words stay words; its signature by a verifier of another house."""
+
+import base64
+import re
+import subprocess
+from email import message_from_bytes, policy
+from html.parser import HTMLParser
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from esgf_gossip.tracking.events import file_key
+from esgf_gossip.tracking.mail_items import Item, inert, make_content, safe_link
+from esgf_gossip.tracking.mail_signing import SigningError, make_signer
+from esgf_gossip.tracking.mail_text import MAIL_BYTES, MailText, subject_of
+from esgf_gossip.tracking.matches import FetchedFile
+from esgf_gossip.trust.sealed_values import SealedValues
+from helpers.mailing import NODE, NOW_MS, URL, a_change, a_match, datasets
+from helpers.programs import needs
+
+PERSON = b"p" * 16
+
+
+@pytest.fixture
+def text(tmp_path):
+    """Give what renders mails."""
+    return MailText(SealedValues(tmp_path / "key"), NODE, "news@example.org", URL)
+
+
+def rendered(text, *items):
+    """Render a mail; return its bytes and the mail as it is read."""
+    message = text.render(items, "jane@site.org", PERSON, 7, "<1@x>", NOW_MS)
+    return message, message_from_bytes(message, policy=policy.default)
+
+
+def bodies(message):
+    """Return both parts."""
+    return [message.get_body((kind,)).get_content() for kind in ("plain", "html")]
+
+
+def test_it_says_which_of_your_files_and_what_now(text):
+    """Files with date and node, unchanged ones marked, the successor, reason and errata with links, how to get out."""
+    change = a_change(
+        kind="new-version",
+        successor=datasets(1)[0],
+        reason="wrong units",
+        unchanged=frozenset([file_key("same.nc")]),
+    )
+    match = a_match(change, files=["new.nc", "same.nc"], fetched_ms=1_700_000_000_000)
+    issue = ("Sign of fluxes", "high", "https://errata.example.org/1")
+    _, message = rendered(text, Item(change, match, (issue,)))
+    for body in bodies(message):
+        assert "replaced by a new version on 2026-" in body
+        assert "Take now: " in body
+        assert str(change.successor) in body
+        assert "fetched 2023-11-14 from dn1.example.org" in body
+        assert re.search(r"same\.nc(<br>|\s+)fetched [^\n]*unchanged", body, re.IGNORECASE)
+        assert not re.search(r"new\.nc(<br>|\s+)fetched [^\n]*unchanged", body, re.IGNORECASE)
+        assert "wrong units" in body
+        assert "Sign of fluxes (severity: high)" in body
+        assert "https://errata.example.org/1" in body
+        assert NODE in body
+        assert f"{URL}/preferences/" in body
+        assert f"{URL}/unsubscribe/" in body
+        assert "because you fetched these files" in body
+
+
+EVIL = "$1 \\1 {{ 7*7 }} %s <script>alert(1)</script>\r\nBcc: evil@x.org\r\n\r\n.\r\n\u202egnp.exe\u2066\u200b\x00\x1b[2J 山é"
+
+
+class _Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.seen, self.links = set(), []
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.add(tag)
+        self.links += [value for name, value in attributes if name == "href"]
+
+
+@pytest.mark.parametrize(
+    "link", ["javascript:alert(1)", 'https://x.org/"onclick="x', "https://x.org/\r\nx", EVIL]
+)
+def test_hostile_words_stay_words(text, link):
+    """In headers and both bodies: no line, no tag, no direction mark of theirs; letters of all scripts stay."""
+    change = a_change(kind="erratum", title=EVIL, reason=EVIL, severity=EVIL, link=link)
+    file = FetchedFile(change.datasets[0], EVIL, EVIL, NOW_MS)
+    match = a_match(change, files=[])
+    _, message = rendered(
+        text,
+        Item(
+            change,
+            attrs.evolve(match, files=(file,)),
+            ((EVIL, EVIL, link),),
+        ),
+    )
+    assert message["Bcc"] is None
+    assert message.get_all("Subject")[0].startswith("Erratum: CMIP6")
+    assert "山é" in inert(EVIL)
+    plain, html = bodies(message)
+    for body in (plain, html, message["Subject"]):
+        assert not set("\u202e\u2066\u200b\x00\x1b") & set(body)
+        assert "evil@x.org\n" not in body
+    assert "{{ 7*7 }}" in plain
+    assert "山é" in plain
+    tags = _Tags()
+    tags.feed(html)
+    assert tags.seen <= {"html", "head", "meta", "title", "body", "p", "h2", "ul", "li", "b", "br", "a", "hr"}
+    assert all(one.startswith(URL) for one in tags.links)
+
+
+@pytest.mark.parametrize(
+    ("link", "is_good"),
+    [
+        ("https://errata.es-doc.org/static/view.html?uid=1", True),
+        ("http://[::1]:80/", True),
+        ("ftp://x", False),
+        ("", False),
+    ],
+)
+def test_only_links_of_the_web_are_links(link, is_good):
+    """Everything else is left out."""
+    assert bool(safe_link(link)) is is_good
+
+
+@given(st.text(max_size=2000))
+def test_any_text_becomes_one_bounded_line(words):
+    """Without anything that a reader's program could obey."""
+    line = inert(words)
+    assert len(line) <= 300
+    assert line.isprintable()
+
+
+@settings(max_examples=15)
+@given(count=st.integers(1, 400), files=st.integers(0, 20), kind=st.sampled_from(["retracted", "erratum"]))
+def test_no_mail_is_larger_than_its_bound(tmp_path_factory, count, files, kind):
+    """Whatever it is about, with the longest names there are; and nothing is left out without being counted."""
+    text = MailText(SealedValues(tmp_path_factory.mktemp("k") / "key"), NODE, "news@example.org", URL)
+    name = "x" * 200 + ".nc"
+    items = []
+    for number in range(count):
+        change = a_change(
+            f"CMIP6.a.b.c.e{number % 90}{'y' * 180}.n{number}.v1",
+            kind,
+            reason="ü" * 300,
+            title="é" * 300,
+        )
+        items.append(
+            Item(change, a_match(change, files=[name] * min(files, 1) + [f"{n}{name}" for n in range(files)]))
+        )
+    message, read = rendered(text, *items)
+    assert len(message) <= MAIL_BYTES
+    assert max(len(line) for line in message.split(b"\r\n")) <= 998
+    assert b"\n" not in message.replace(b"\r\n", b"")
+    for entries, most in ((100, 20), (5, 1), (0, 0)):
+        content = make_content(items, entries, most)
+        shown = sum(len(group.entries) + group.more for group in content.groups) + content.more
+        assert shown == content.dataset_count == count
+    assert read["Subject"] == subject_of(items)
+
+
+_VERIFY = """
+use Mail::DKIM::Verifier; use Mail::DKIM::PublicKey; use Mail::DKIM::DNS;
+package RR; sub type { 'TXT' } sub txtdata { return ($main::TXT) }
+package main;
+our $TXT = shift @ARGV;
+{ no warnings; *Mail::DKIM::DNS::query_async = sub { my ($h,$t,%p) = @_;
+  print "asked: $h\\n"; my $r = $p{Callbacks}{Success}->(bless {}, 'RR'); sub { $r } }; }
+my $v = Mail::DKIM::Verifier->new(); local $/; $v->PRINT(<STDIN>); $v->CLOSE();
+print $v->result, "\\n", join(":", $v->signature->headerlist), "\\n";
+"""
+
+
+@needs("perl", "-MMail::DKIM", "-e1", package="libmail-dkim-perl")
+def test_the_signature_holds_for_a_verifier_of_another_house(tmp_path):
+    """Mail::DKIM finds it good, the unsubscribe fields among what is signed; one changed byte breaks it."""
+    key = tmp_path / "dkim.key"
+    subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
+    public = subprocess.run(
+        ["openssl", "rsa", "-in", key, "-pubout", "-outform", "DER"], check=True, capture_output=True
+    ).stdout
+    record = f"v=DKIM1; k=rsa; p={base64.b64encode(public).decode()}"
+    signer = make_signer(key, "sel1", "example.org")
+    text = MailText(SealedValues(tmp_path / "key"), NODE, "news@example.org", URL, signer)
+    change = a_change(reason="é" * 50)
+    message, _ = rendered(text, Item(change, a_match(change)))
+
+    def verified(content):
+        done = subprocess.run(["perl", "-e", _VERIFY, record], input=content, capture_output=True, check=True)
+        return done.stdout.decode().splitlines()
+
+    asked, result, signed = verified(message)
+    assert (asked, result) == ("asked: sel1._domainkey.example.org", "pass")
+    assert {"list-unsubscribe", "list-unsubscribe-post", "from", "subject"} <= set(signed.lower().split(":"))
+    assert verified(message.replace(b"One-Click", b"One-Clock"))[1] == "fail"
+    assert verified(message.replace(b"unsubscribe/", b"unsubscribe/x"))[1] == "fail"
+
+
+@pytest.mark.parametrize("content", [b"no key", b""])
+def test_a_wrong_key_is_one_line(tmp_path, content):
+    """At the start, not at the first mail."""
+    key = tmp_path / "dkim.key"
+    with pytest.raises(SigningError, match="No such file"):
+        make_signer(key, "s", "example.org")
+    key.write_bytes(content)
+    with pytest.raises(SigningError, match="no RSA key"):
+        make_signer(key, "s", "example.org")

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esgf_gossip.sources.access_files import LINE_BYTES, LogPlace, parse_line, read_access_log
+from esgf_gossip.sources.access_files import LINE_BYTES, AccessFiles, LogPlace, parse_line, read_access_log
 from esgf_gossip.sources.gauge import SourceError
+from esgf_gossip.sources.log_position import LogPosition
 from esgf_gossip.sources.user_file import UserFile
 
 OPENID = "https://idp.example/esgf-idp/openid/ada"
@@ -109,3 +110,27 @@ def test_a_wrong_file_of_users_is_told_without_its_content(tmp_path, content, mo
     with pytest.raises(SourceError, match=expected) as caught:
         UserFile(path, str).address_of("a")
     assert "secret" not in str(caught.value)
+
+
+def test_a_store_gets_every_line_once_more_rather_than_never(tmp_path):
+    """Lines come again until the store has them; without new ones nothing comes; a new store gets all anew."""
+    log, places = tmp_path / "access.log", tmp_path / "places.json"
+    log.write_bytes((a_line(user="-") + b"\n") * 3)
+    source = AccessFiles([log], "dn.example", places)
+    nothing = source.read(LogPosition(), 0, is_rechecking=True)
+    assert (nothing.rows, nothing.position.highest) == ((), 0)
+    with log.open("ab") as more:
+        more.write((a_line() + b"\n") * 2)
+    first = source.read(nothing.position, 0, is_rechecking=False)
+    assert [row.id for row in first.rows] == [1, 2]
+    assert (
+        AccessFiles([log], "dn.example", places).read(LogPosition(), 0, is_rechecking=False).rows
+        == first.rows
+    )
+    assert source.read(first.position, 0, is_rechecking=False).rows == ()
+    again = AccessFiles([log], "dn.example", places)
+    assert again.read(first.position, 0, is_rechecking=True).rows == ()
+    assert [row.id for row in again.read(LogPosition(), 0, is_rechecking=True).rows] == [1, 2]
+    places.write_text("{")
+    with pytest.raises(SourceError, match="read from their beginning"):
+        AccessFiles([log], "dn.example", places).read(LogPosition(), 0, is_rechecking=True)

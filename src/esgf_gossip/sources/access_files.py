@@ -8,20 +8,25 @@ Source: docs/tracking.md, "Who downloaded what".
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
+from esgf_gossip.files import read_file, replace_file
+from esgf_gossip.sources.access_log import LogReading, LogRow, PublishedFiles
 from esgf_gossip.sources.gauge import SourceError
+from esgf_gossip.sources.log_position import LogPosition
 
 # A line beyond is passed over; nginx itself refuses requests of more than 8 KiB by default.
 LINE_BYTES: Final = 32 * 1024
 CHUNK_BYTES: Final = 4 * 1024 * 1024
+PLACES_BYTES: Final = 1024 * 1024
 # Where a rotated file may lie: logrotate adds one of these to the name.
 ROTATED: Final = (".1", ".0", "-1")
 
@@ -61,6 +66,94 @@ class LogRead:
     place: LogPlace
     passed_over: int
     is_more: bool
+
+
+class AccessFiles:
+    """
+    The logs of a site as one source of downloads. Blocks: not for the reactor's thread.
+
+    How far each log is read is kept in a file of its own, after the store has what was read: after a crash some lines
+    come twice, which changes nothing there.
+
+    Args:
+        paths: of the logs.
+        host: the data node whose logs they are.
+        places: the file.
+    """
+
+    def __init__(self, paths: Sequence[Path], host: str, places: Path) -> None:
+        self._paths: Final = paths
+        self._host: Final = host
+        self._file: Final = places
+        self._places: dict[str, LogPlace] | None = None
+        # The number of the last line that the store had when the places were kept.
+        self._kept = 0
+        # What was read up to this number is not known to be in the store yet.
+        self._pending: tuple[int, dict[str, LogPlace]] | None = None
+
+    def read(self, position: LogPosition, now_ms: int, *, is_rechecking: bool) -> LogReading:
+        """
+        Read on: some lines of each log.
+
+        Raises:
+            SourceError: one of them, or the file of places, cannot be read.
+        """
+        del now_ms, is_rechecking  # a line is written when the transfer has ended
+        places = self._known(position)
+        rows: list[LogRow] = []
+        moved = dict(places)
+        has_more = False
+        for path in self._paths:
+            read = read_access_log(path, places.get(str(path), LogPlace()), self._host)
+            moved[str(path)] = read.place
+            has_more = has_more or read.is_more
+            rows += [
+                LogRow(
+                    position.highest + len(rows) + number, one.openid, one.url, one.fetched_ms, one.is_whole
+                )
+                for number, one in enumerate(read.downloads, 1)
+            ]
+        after = attrs.evolve(position, highest=position.highest + len(rows))
+        self._pending = (after.highest, moved)
+        return LogReading(tuple(rows), after, has_more)
+
+    def published(self, after: int) -> PublishedFiles:
+        """Return nothing: no tables of a publisher belong to a log."""
+        return PublishedFiles((), after, has_more=False)
+
+    def _known(self, position: LogPosition) -> Mapping[str, LogPlace]:
+        if self._places is None:
+            self._places = self._load()
+        if self._pending is not None:
+            number, places = self._pending
+            if position.highest >= number and places != self._places:
+                self._save(places, position.highest)
+            self._pending = None
+        # A store that has less than it had was made anew: it gets everything that is still there.
+        return self._places if position.highest >= self._kept else {}
+
+    def _load(self) -> dict[str, LogPlace]:
+        try:
+            body: dict[str, Any] = json.loads(read_file(self._file, PLACES_BYTES))
+            self._kept = int(body["lines"])
+            return {path: LogPlace(*map(int, place)) for path, place in body["places"].items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+            raise SourceError(
+                f"{self._file}: {error}; remove it, and the logs are read from their beginning"
+            ) from None
+
+    def _save(self, places: dict[str, LogPlace], lines: int) -> None:
+        body = {
+            "lines": lines,
+            "places": {path: attrs.astuple(place) for path, place in places.items()},
+        }
+        try:
+            replace_file(self._file, json.dumps(body).encode(), 0o600)
+        except OSError as error:
+            raise SourceError(f"{self._file}: {error.strerror}; make room, or mend the disk") from None
+        self._places, self._kept = places, lines
 
 
 def read_access_log(path: Path, place: LogPlace, host: str) -> LogRead:

@@ -1,0 +1,132 @@
+"""
+The ways in for dataset events of one node: assembled from ``[tracking]``, started and stopped together.
+
+Each source is on when what it needs is named, and all hand their sightings to one intake. A source that fails says
+so in a line of its own, and none stops another. Source: docs/tracking.md, "Where events come from".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.web.resource import Resource
+
+from esgf_gossip.addresses import format_address
+from esgf_gossip.config_tracking import TrackingTable
+from esgf_gossip.sources.event_spool import EventSpool
+from esgf_gossip.sources.index_client import IndexClient
+from esgf_gossip.tracking import event_intake, index_poll
+from esgf_gossip.tracking.database import TrackingDatabase, TrackingError
+from esgf_gossip.tracking.event_intake import Intake
+from esgf_gossip.tracking.events import DatasetEvent
+from esgf_gossip.tracking.index_poll import IndexPoll
+from esgf_gossip.tracking.index_questions import IndexQuestions
+from esgf_gossip.tracking.stac_feed import EventReader
+from esgf_gossip.trust.web_tls import ServicePolicy
+from esgf_gossip.web import event_post, index_proxy
+from esgf_gossip.web.bearer_tokens import BearerTokens
+from esgf_gossip.web.event_post import EventPost
+from esgf_gossip.web.index_proxy import IndexProxy
+
+SCRIPTS: Final[Mapping[str, str]] = {"intake": event_intake.SCRIPT, "index-poll": index_poll.SCRIPT}
+
+Publish = Callable[[Sequence[DatasetEvent]], "Deferred[None]"]
+
+
+class Inlet(Protocol):
+    """One source at work."""
+
+    fault: str
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self) -> Any:
+        """End."""
+
+
+class Inlets:
+    """
+    All sources of one node.
+
+    ``pages`` are those that ``tracking.listen`` has to serve, by path.
+
+    Args:
+        table: ``[tracking]``.
+        host: of this node.
+        database: with ``SCRIPTS`` among its scripts.
+        publish: writes events into this node's log.
+        state: the folder for what is set aside.
+        reactor: of everything.
+        now_ms: Unix milliseconds.
+    """
+
+    def __init__(
+        self,
+        table: TrackingTable,
+        host: str,
+        database: TrackingDatabase,
+        publish: Publish,
+        state: Any,
+        reactor: Any,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.pages: Final[dict[str, Resource]] = {}
+        self.intake: Final = Intake(database, table.data_nodes, publish, reactor, now_ms)
+        self._inlets: Final[dict[str, Inlet]] = {"intake": self.intake}
+        if table.index is not None:
+            self._add_index(table, database, reactor, now_ms)
+        if table.tokens_file is not None:
+            reader = EventReader("stac", now_ms, reactor)
+            post = EventPost(BearerTokens(table.tokens_file), reader.read, self.intake.see)
+            self.pages[event_post.PATH] = post
+        if table.spool is not None:
+            reader = EventReader("stac", now_ms, reactor)
+            self._inlets["spool"] = EventSpool(
+                table.spool, reader.read, self.intake.see, reactor, time.time_ns, (TrackingError,)
+            )
+        if table.kafka:
+            from esgf_gossip.sources.kafka import KafkaSource  # noqa: PLC0415 - the optional extra
+
+            self._inlets["kafka"] = KafkaSource(
+                [format_address(broker) for broker in table.kafka],
+                table.kafka_topics,
+                f"esgf-gossip.{host}",
+                EventReader("kafka", now_ms, reactor).read_one,
+                self.intake.see,
+                state / "kafka-dead-letters.jsonl",
+                reactor,
+            )
+
+    def _add_index(
+        self, table: TrackingTable, database: TrackingDatabase, reactor: Any, now_ms: Callable[[], int]
+    ) -> None:
+        assert table.index is not None
+        policy = ServicePolicy(table.index_certificates) if table.index.startswith("https:") else None
+        client = IndexClient(reactor, table.index, policy)
+        questions = IndexQuestions(client.ask, reactor, now_ms)
+        self.pages[index_proxy.PATH] = IndexProxy(
+            client, self.intake, questions, table.publishers, reactor, now_ms
+        )
+        if table.index_poll_minutes:
+            every_s = table.index_poll_minutes * 60
+            self._inlets["index"] = IndexPoll(
+                questions, self.intake, database, table.data_nodes, every_s, reactor, now_ms
+            )
+
+    def start(self) -> None:
+        """Begin with all of them."""
+        for inlet in self._inlets.values():
+            inlet.start()
+
+    def stop(self) -> list[Any]:
+        """End all of them; return what has to be waited for."""
+        return [inlet.stop() for inlet in reversed(self._inlets.values())]
+
+    def faults(self) -> dict[str, str]:
+        """Return what an operator must mend, by source."""
+        found = {name: inlet.fault for name, inlet in {**self._inlets, **self.pages}.items()}
+        return {name: fault for name, fault in found.items() if fault}

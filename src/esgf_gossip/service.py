@@ -204,6 +204,7 @@ class GossipService(Service):
             self._reactor,
             self.now_ms,
             JournalThread(self._reactor, "questions"),
+            next(iter(config.tracking.data_nodes), ""),
         )
         self.window = Window(
             self.picture,

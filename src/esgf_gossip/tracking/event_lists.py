@@ -59,8 +59,7 @@ def events(connection: sqlite3.Connection, wish: EventWish) -> list[Record]:
             return []
         after = max(row[0] - 1, after or 0)
     if wish.text:
-        (newest,) = connection.execute("SELECT newest FROM numbered").fetchone()
-        after = max(newest - SEARCHED_EVENTS, after or 0)
+        after = max(newest_number(connection) - SEARCHED_EVENTS, after or 0)
         terms.append("(instr(lower(master_id || '.v' || version), ?) OR instr(data_node, ?))")
         values += [wish.text.lower()] * 2
     for name, value in (("project", wish.project), ("type", wish.type)):
@@ -73,6 +72,12 @@ def events(connection: sqlite3.Connection, wish: EventWish) -> list[Record]:
     order = "DESC" if wish.is_newest_first else "ASC"
     rest = f"WHERE {' AND '.join(terms)} ORDER BY number {order} LIMIT ?"
     return records(connection, rest, (*values, min(wish.limit, EVENTS_MOST)))
+
+
+def newest_number(connection: sqlite3.Connection) -> int:
+    """Return the number of the event that came to count last; 0: none did."""
+    (newest,) = connection.execute("SELECT newest FROM numbered").fetchone()
+    return int(newest)
 
 
 def quarantined(connection: sqlite3.Connection, limit: int = EVENTS_MOST) -> list[Record]:

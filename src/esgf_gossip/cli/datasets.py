@@ -70,14 +70,15 @@ def saying_options(command: Callable[..., Any]) -> Callable[..., Any]:
     data_node = click.option(
         "--data-node",
         type=HostOption(),
-        default="",
         metavar="HOST",
         help="Who serves the copy. Default: what is named after the bar, else the first of [tracking] data_nodes.",
     )
     return dataset_argument(data_node(config_option(json_option(common_options(command)))))
 
 
-def _say(kind: EventType, named: tuple[str, str], data_node: str, config_path: Path, **words: Any) -> Any:
+def _say(
+    kind: EventType, named: tuple[str, str], data_node: str | None, config_path: Path, **words: Any
+) -> Any:
     dataset, its_data_node = named
     daemon = ControlClient(load(config_path).control_socket)
     return daemon.ask(
@@ -110,7 +111,7 @@ def dataset() -> None:
 
 @dataset.command("publish", epilog="Example: esgf-gossip dataset publish CMIP6.CMIP.X.Y.v20190308")
 @saying_options
-def publish(named: tuple[str, str], data_node: str, config_path: Path, *, json_output: bool) -> None:
+def publish(named: tuple[str, str], data_node: str | None, config_path: Path, *, json_output: bool) -> None:
     """Say that the original of a version is published here."""
     _tell_said(_say(EventType.PUBLISHED, named, data_node, config_path), json_output=json_output)
 
@@ -127,7 +128,12 @@ def publish(named: tuple[str, str], data_node: str, config_path: Path, *, json_o
 )
 @saying_options
 def new_version(
-    named: tuple[str, str], data_node: str, supersedes: Sequence[str], config_path: Path, *, json_output: bool
+    named: tuple[str, str],
+    data_node: str | None,
+    supersedes: Sequence[str],
+    config_path: Path,
+    *,
+    json_output: bool,
 ) -> None:
     """Say that a version is published here and replaces earlier ones. Who downloaded one of those is told."""
     answer = _say(EventType.NEW_VERSION, named, data_node, config_path, supersedes=list(supersedes))
@@ -142,7 +148,7 @@ def new_version(
 )
 @saying_options
 def retract(
-    named: tuple[str, str], data_node: str, reason: str, config_path: Path, *, json_output: bool
+    named: tuple[str, str], data_node: str | None, reason: str, config_path: Path, *, json_output: bool
 ) -> None:
     """
     Say that a version is retracted. Who downloaded it is told, with the reason.
@@ -157,7 +163,7 @@ def retract(
 @click.option("--reason", default="", metavar="TEXT", help="Why; one line.")
 @saying_options
 def reinstate(
-    named: tuple[str, str], data_node: str, reason: str, config_path: Path, *, json_output: bool
+    named: tuple[str, str], data_node: str | None, reason: str, config_path: Path, *, json_output: bool
 ) -> None:
     """Say that a retracted version is good again. Who downloaded it is told."""
     answer = _say(EventType.REINSTATED, named, data_node, config_path, reason=reason)
@@ -166,14 +172,16 @@ def reinstate(
 
 @dataset.command("unpublish", epilog="Example: esgf-gossip dataset unpublish CMIP6.CMIP.X.Y.v20190308")
 @saying_options
-def unpublish(named: tuple[str, str], data_node: str, config_path: Path, *, json_output: bool) -> None:
+def unpublish(named: tuple[str, str], data_node: str | None, config_path: Path, *, json_output: bool) -> None:
     """Say that the original is served no more, without any fault of it. Nobody is told."""
     _tell_said(_say(EventType.UNPUBLISHED, named, data_node, config_path), json_output=json_output)
 
 
 @dataset.command("replicated", epilog="Example: esgf-gossip dataset replicated CMIP6.CMIP.X.Y.v20190308")
 @saying_options
-def replicated(named: tuple[str, str], data_node: str, config_path: Path, *, json_output: bool) -> None:
+def replicated(
+    named: tuple[str, str], data_node: str | None, config_path: Path, *, json_output: bool
+) -> None:
     """Say that this node serves a copy of another's version. It is warned when the original is retracted."""
     _tell_said(_say(EventType.REPLICATED, named, data_node, config_path), json_output=json_output)
 
@@ -182,7 +190,9 @@ def replicated(named: tuple[str, str], data_node: str, config_path: Path, *, jso
     "replica-removed", epilog="Example: esgf-gossip dataset replica-removed CMIP6.CMIP.X.Y.v20190308"
 )
 @saying_options
-def replica_removed(named: tuple[str, str], data_node: str, config_path: Path, *, json_output: bool) -> None:
+def replica_removed(
+    named: tuple[str, str], data_node: str | None, config_path: Path, *, json_output: bool
+) -> None:
     """Say that this node serves its copy no more."""
     _tell_said(_say(EventType.REPLICA_REMOVED, named, data_node, config_path), json_output=json_output)
 
@@ -192,9 +202,7 @@ def replica_removed(named: tuple[str, str], data_node: str, config_path: Path, *
 )
 @click.option("--project", default="", metavar="P", help="Only of this project.")
 @click.option("--type", "kind", type=click.Choice(TYPES), default=None, help="Only of this type.")
-@click.option(
-    "--since", type=INSTANT, default="", metavar="TIME", help="Only what came to count from then on."
-)
+@click.option("--since", type=INSTANT, metavar="TIME", help="Only what came to count from then on.")
 @click.option("--quarantined", is_flag=True, help="Show in their place what does not count, and why.")
 @click.option(
     "--limit", type=click.IntRange(1, EVENTS_MOST), default=LISTED, show_default=True, help="At most so many."
@@ -205,7 +213,7 @@ def replica_removed(named: tuple[str, str], data_node: str, config_path: Path, *
 def list_events(
     project: str,
     kind: str | None,
-    since: str,
+    since: str | None,
     limit: int,
     config_path: Path,
     *,
@@ -217,7 +225,7 @@ def list_events(
     if quarantined:
         _tell_quarantined(daemon.ask("dataset-quarantine"), json_output=json_output)
         return
-    wish = {"project": project, "type": kind or "", "since": since, "limit": str(limit)}
+    wish = {"project": project, "type": kind or "", "since": since or "", "limit": str(limit)}
     answer = daemon.ask("dataset-events", **{name: text for name, text in wish.items() if text})
     if json_output:
         print_json(answer)

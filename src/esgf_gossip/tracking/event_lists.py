@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import attrs
 
+from esgf_gossip.tracking.events import EventType
 from esgf_gossip.tracking.identity import DatasetId
 from esgf_gossip.tracking.ledger import Taken, judge_anew
 from esgf_gossip.tracking.records import Record, records
@@ -111,7 +112,8 @@ def alerts(connection: sqlite3.Connection, most: int = ALERTS_NAMED) -> list[tup
 
 def counts(connection: sqlite3.Connection) -> DatasetCounts:
     """Return the ledger in numbers."""
-    by_type = dict(connection.execute("SELECT type, counted FROM tally"))
+    by_type = {kind.value: 0 for kind in EventType}
+    by_type.update(connection.execute("SELECT type, counted FROM tally"))
     (waiting,) = connection.execute("SELECT count(*) FROM event WHERE counts = 0").fetchone()
     dropped, unreadable = connection.execute(
         "SELECT coalesce(sum(dropped), 0), coalesce(sum(unreadable), 0) FROM place"

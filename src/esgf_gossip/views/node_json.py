@@ -71,7 +71,8 @@ def status_body(view: FederationView) -> dict[str, Any]:
         body["trust"] = {"error": own.trust_error, "alarms": list(own.trust_alarms)}
     if own.list_alarms:
         body["lists"] = {"alarms": list(own.list_alarms)}
-    body["datasets"] = own.datasets.body()
+    if own.datasets.needs_attention:
+        body["datasets"] = own.datasets.body()
     if own.tasks is not None:
         body["tasks"] = own.tasks.body()
     return body

@@ -146,6 +146,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "publishing_stopped",
             "trust",
             "lists",
+            "datasets",
             "tasks",
         ),
     ),

@@ -151,6 +151,10 @@ def test_as_many_as_may_be_asked_fit(client):
 
 def test_a_check_is_a_post_and_nothing_else_takes_a_body(client):
     """GET of the check is 405 and says what is allowed; other paths have no body."""
+    answer = parsed(
+        client.send(f"GET {CHECK} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 2\r\n\r\n[]".encode())
+    )
+    assert answer.status == 405
     answer = client.ask(CHECK)
     assert (answer.status, answer.fields["allow"]) == (405, "POST")
     assert ask(client, b"x", path=f"{CHECK}?x=1").status == 400

@@ -123,7 +123,8 @@ class NodeRequest(Request):
                     Problem(421, "this node is not asked by that Host name; see http.hosts in node.toml")
                 )
 
-        if self._body_bytes and self.method in (b"GET", b"HEAD"):
+        # Where a body is used with another method, that is the method to be told of.
+        if self._body_bytes and self.method in (b"GET", b"HEAD") and self.path not in BODIES:
             raise Refused(NO_BODIES)
 
     def _take_absolute_form(self) -> bytes:

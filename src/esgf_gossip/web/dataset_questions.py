@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -25,7 +26,9 @@ CHECKED_MOST: Final = 1000
 CHECK_BYTES: Final = 256 * 1024
 TYPES: Final = tuple(kind.value for kind in EventType)
 
-_PROJECT_CHARACTERS: Final = 255
+# As the names of datasets begin.
+PROJECT: Final = "^[A-Za-z0-9][A-Za-z0-9_:+()-]{0,254}$"
+
 _NUMBER_CHARACTERS: Final = 16
 
 
@@ -40,7 +43,7 @@ def event_wish(fields: Mapping[str, Any], now_ms: int) -> EventWish:
     kind, project = str(fields.get("type", "")), str(fields.get("project", ""))
     if kind and kind not in TYPES:
         raise QuestionError(f"type is one of {', '.join(TYPES)}")
-    if len(project) > _PROJECT_CHARACTERS or not project.isprintable():
+    if project and not re.fullmatch(PROJECT, project):
         raise QuestionError("project is the first part of the name of a dataset, such as CMIP6")
     wish = EventWish(
         project=project, type=kind, limit=number(fields, "limit", 1, EVENTS_MOST) or EVENTS_USUAL
@@ -84,6 +87,8 @@ def asked_texts(body: bytes, content_type: str) -> list[str]:
     Raises:
         QuestionError: it is neither, or there are too many.
     """
+    if not body:
+        raise QuestionError('the body is empty; send a list of names, such as ["DATASET.vVERSION"]')
     try:
         text = body.decode()
     except UnicodeDecodeError:

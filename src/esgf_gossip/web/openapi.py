@@ -13,7 +13,7 @@ from typing import Any, Final
 from esgf_gossip.esgf.resources import CORES_MOST
 from esgf_gossip.tracking.event_lists import EVENTS_MOST
 from esgf_gossip.views.history_json import KINDS
-from esgf_gossip.web.dataset_questions import CHECKED_MOST, TYPES
+from esgf_gossip.web.dataset_questions import CHECKED_MOST, PROJECT, TYPES
 from esgf_gossip.web.openapi_schemas import COUNT, INSTANT, SCHEMAS, TEXT, Schema, list_of, named
 from esgf_gossip.web.past_pages import REGISTRATION_XML
 from esgf_gossip.web.questions import (
@@ -115,7 +115,7 @@ _EVENTS_QUERY: Final[list[Schema]] = [
         "only events with a higher number, or that came to count from this time on: next_since of the answer before",
     ),
     _query("limit", {"type": "integer", "minimum": 1, "maximum": EVENTS_MOST}, "at most so many"),
-    _query("project", {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,255}$"}, "only of this project"),
+    _query("project", {"type": "string", "pattern": PROJECT}, "only of this project"),
     _query("type", {"enum": list(TYPES)}, "only of this type"),
 ]
 _NAMES: Final[Schema] = {"type": "array", "items": TEXT, "maxItems": CHECKED_MOST}
@@ -243,7 +243,7 @@ def _check() -> Schema:
     described = _path("Whether these versions are still good", content, refusals=[400, 413, 415, 503])["get"]
     body = {
         "required": True,
-        "content": {"application/json": {"schema": asked}, "text/plain": {"schema": TEXT}},
+        "content": {"application/json": {"schema": asked}, "text/plain": {"schema": _SOME_TEXT}},
     }
     return {**described, "requestBody": body}
 

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock, fail, inlineCallbacks
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -18,6 +19,7 @@ from twisted.python.failure import Failure
 from esgf_gossip.core.effects import Notice
 from esgf_gossip.core.node import Node
 from esgf_gossip.core.publication import PublicationError
+from esgf_gossip.dataset_errors import CONFLICT, FAULTY, FORBIDDEN, MISSING, DatasetError
 from esgf_gossip.dataset_reader import DatasetReader
 from esgf_gossip.document_reader import Read
 from esgf_gossip.net.sparing import Sparing
@@ -38,21 +40,8 @@ APPEND_LEAVES: Final = 512
 # Questions that wait for the thread that reads; more are turned away.
 WAITING_QUESTIONS: Final = 32
 
-MISSING: Final = 404
-CONFLICT: Final = 409
-FORBIDDEN: Final = 403
-FAULTY: Final = 503
-
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class DatasetError(Exception):
-    """Refuse something about dataset events: what, and what to do, in one line. ``status``: what HTTP says of it."""
-
-    def __init__(self, text: str, status: int) -> None:
-        super().__init__(text)
-        self.status: Final = status
 
 
 class Stage(Protocol):
@@ -79,6 +68,7 @@ class DatasetKeeper:
         clock: the reactor, or a Clock in tests.
         now_ms: Unix milliseconds.
         questions: the thread in which questions are answered, beside the one that writes.
+        data_node: what is meant where people name none; empty: this node's own name.
     """
 
     log = Logger()
@@ -93,9 +83,11 @@ class DatasetKeeper:
         clock: Any,
         now_ms: Callable[[], int],
         questions: JournalThread | AtOnce,
+        data_node: str = "",
     ) -> None:
         self.on_changes: Callable[[], None] = lambda: None
         self._host: Final = node.name
+        self._data_node: Final = data_node or node.name
         self._append = append
         self._stage = stage
         self._now_ms = now_ms
@@ -170,6 +162,7 @@ class DatasetKeeper:
         Fails with:
             DatasetError: refused; nothing was written.
         """
+        word = attrs.evolve(word, data_node=word.data_node or self._data_node)
         try:
             self._check_hosts([word.data_node])
         except DatasetError as error:

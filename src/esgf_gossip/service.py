@@ -204,6 +204,7 @@ class GossipService(Service):
             self._reactor,
             self.now_ms,
             JournalThread(self._reactor, "questions"),
+            next(iter(config.tracking.data_nodes), ""),
         )
         self.window = Window(
             self.picture,
@@ -334,16 +335,9 @@ class GossipService(Service):
         self._is_open = False
         self._state_copy.stop()
         # A start that failed half way has not made all of them.
-        if hasattr(self, "tasks"):
-            self.tasks.stop()
-        if hasattr(self, "picture"):
-            self.picture.stop()
-        if hasattr(self, "archive"):
-            self.archive.stop()
-        if hasattr(self, "metadata"):
-            self.metadata.stop()
-        if hasattr(self, "datasets"):
-            self.datasets.stop()
+        for name in ("tasks", "picture", "archive", "metadata", "datasets"):
+            if hasattr(self, name):
+                getattr(self, name).stop()
         if isinstance(getattr(self, "tracking", None), TrackingDatabase):
             self.tracking.close()
         if hasattr(self, "window"):

@@ -19,10 +19,12 @@ from twisted.protocols.basic import LineReceiver
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from esgf_gossip.tracking.event_lists import counts
 from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.web.site import make_site
 from helpers import crowd
 from helpers.archivists import some_documents
+from helpers.registrars import some_events
 from helpers.web import StubDaemon, StubPast
 
 
@@ -56,6 +58,10 @@ class CrowdDaemon(StubDaemon):
         self.past = CrowdPast(self)
         if what not in ("0", "1"):
             self.metadata = some_documents(crowd.ATTACKS)
+            some_events(self.datasets.connection, self.nodes[0].host, crowd.NOW_MS, crowd.ATTACKS)
+            self.picture = attrs.evolve(
+                self.picture, own=attrs.evolve(self.picture.own, datasets=counts(self.datasets.connection))
+            )
         with tempfile.TemporaryDirectory() as folder:
             crowd.keep_lists(self.documents, self.picture, Path(folder))
 

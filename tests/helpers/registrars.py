@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from esgf_gossip.preparing import SCRIPTS
 from esgf_gossip.sim.network import VirtualNetwork, a_network
 from esgf_gossip.storage.database import StorageError
 from esgf_gossip.storage.journal_thread import AtOnce
+from esgf_gossip.tracking import ledger
 from esgf_gossip.tracking.changes import changes_after
 from esgf_gossip.tracking.database import FILE_NAME, TrackingDatabase
 from esgf_gossip.tracking.event_lists import EventWish, events, quarantined
-from esgf_gossip.tracking.events import DatasetEvent, EventType
+from esgf_gossip.tracking.events import DatasetEvent, EventType, encode_event
 from esgf_gossip.tracking.hand import Word
 from esgf_gossip.tracking.identity import DatasetId, parse_dataset
 from esgf_gossip.tracking.versions import status_of
@@ -172,3 +174,27 @@ class Registries:
         """Tell whether all count the same, in whatever order, and have the same in quarantine."""
         pictures = [(sorted(one.counted()), sorted(one.quarantine())) for one in self.by_name.values()]
         return all(one == pictures[0] for one in pictures)
+
+
+def some_events(connection: Any, own: str, now_ms: int, said: Iterable[str]) -> None:
+    """Fill a ledger: versions, replacements, retractions for each text as the reason, a stale replica here, forgeries."""
+    names = [f"CMIP6.CMIP.MODEL-{number}.historical.r1i1p1f1.Amon.tas.gn" for number in range(30)]
+    originals = [an_event("published", f"{name}.v20190308", occurred_ms=now_ms) for name in names]
+    newer = [
+        an_event("new-version", f"{name}.v20200101", supersedes=("20190308",), occurred_ms=now_ms)
+        for name in names[::3]
+    ]
+    retracted = [
+        an_event(
+            "retracted",
+            f"{name}.v20190308",
+            occurred_ms=now_ms,
+            reason=text[:200].encode("utf-8", "replace").decode(),
+        )
+        for name, text in zip(names, said, strict=False)
+    ]
+    replicas = [an_event("replicated", f"{name}.v20190308", own, occurred_ms=now_ms) for name in names[:12]]
+    forged = [an_event("retracted", f"{name}.v20200101", A, occurred_ms=now_ms) for name in names[:4]]
+    for origin, all_of_it in ((A, [*originals, *newer, *retracted]), (own, replicas), (B, forged)):
+        place = ledger.begin(connection, origin, 1, 0, [origin])
+        ledger.take(connection, place, 1, [encode_event(one) for one in all_of_it], own, now_ms)

@@ -7,6 +7,7 @@ For the tests of shell and unit; nothing here is under test.
 from __future__ import annotations
 
 import json
+import sqlite3
 from typing import Any
 
 import attrs
@@ -17,6 +18,7 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from esgf_gossip.core.reachability import Reachability
 from esgf_gossip.documents.library import Library
 from esgf_gossip.esgf.registration import Registration
+from esgf_gossip.preparing import SCRIPTS
 from esgf_gossip.storage.history_reader import Wish
 from esgf_gossip.views.explanation import explain
 from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView, OwnState
@@ -38,6 +40,8 @@ PATHS = (
     "/api/v1/services",
     "/api/v1/documents",
     "/api/v1/documents/refused",
+    "/api/v1/datasets/events",
+    "/api/v1/datasets/quarantine",
     "/api/v1/history",
     "/openapi.json",
     "/metrics",
@@ -133,6 +137,19 @@ class NoMetadata:
         self.library = Library()
 
 
+class NoDatasets:
+    """Stands in for the keeper of dataset events: an empty ledger in memory; ``fault`` is what questions fail with."""
+
+    def __init__(self) -> None:
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        for script in SCRIPTS.values():
+            self.connection.executescript(script)
+        self.fault: Exception | None = None
+
+    def ask(self, work: Any, *args: Any) -> Deferred[Any]:
+        return succeed(work(self.connection, *args)) if self.fault is None else fail(self.fault)
+
+
 class StubDaemon:
     """Stands in for the daemon behind the site and behind the control socket."""
 
@@ -147,6 +164,7 @@ class StubDaemon:
         self.events = EventHub()
         self.ready = True
         self.metadata: Any = NoMetadata()
+        self.datasets: Any = NoDatasets()
 
     def view(self) -> FederationView:
         return self.picture

@@ -21,6 +21,7 @@ COMMANDS = [
     *("demo", "init", "check", "run", "start", "status", "nodes", "services", "show", "explain", "history"),
     *(
         "doc",
+        "dataset",
         "watch",
         "reload",
         "maintenance",

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from esgf_gossip.esgf.health import Health, ServiceHealth
 from esgf_gossip.esgf.metrics import COUNT_MAX, Metrics
 from esgf_gossip.esgf.resources import Resources
-from esgf_gossip.views.federation import FederationView, NodeStatus, OwnState
+from esgf_gossip.views.federation import DatasetCounts, FederationView, NodeStatus, OwnState
 from esgf_gossip.views.prometheus import CONTENT_TYPE, prometheus_page
 from esgf_gossip.views.task_counts import TaskCounts
 from esgf_gossip.web.api import PROMETHEUS
@@ -53,6 +53,7 @@ FULL = a_federation(
     list_alarms=("kept",),
     trust_error="bad",
     tasks=TaskCounts(5, 4, 3, 2, 60, "full", ("2 failed",)),
+    datasets=DatasetCounts({"retracted": 9}, 8, 7, 6, 5),
 )
 
 

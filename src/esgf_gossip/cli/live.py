@@ -143,6 +143,9 @@ def words_of(name: str, data: Mapping[str, Any]) -> str:
             "is in conflict" if data.get("conflict") else "was deleted" if data.get("deleted") else "changed"
         )
         return f"document {text_of(data.get('document'))} {state}{f' by {authors}' if authors else ''}"
+    if name == "dataset-event":
+        kind = text_of(data.get("type")).replace("-", " ")
+        return f"dataset {text_of(data.get('dataset'))}: {kind} on {text_of(data.get('data_node'))}"
     return f"{name}: {text_of(data)}"
 
 

@@ -35,6 +35,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "explain": ("node_commands", "explain", "Show why a node has its status, and who said so."),
     "history": ("history", "history", "Show what changed and when, or the federation as it was."),
     "doc": ("documents", "doc", "Read and write metadata documents that nodes share."),
+    "dataset": ("datasets", "dataset", "Say and see what happened to datasets."),
     "watch": ("watch", "watch", "Follow what happens, live."),
     "reload": ("control_commands", "reload", "Read properties, trust and configuration again."),
     "maintenance": ("maintenance", "maintenance", "Announce planned downtime, or show what is announced."),

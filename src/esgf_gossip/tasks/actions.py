@@ -14,16 +14,22 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
+from esgf_gossip.dataset_errors import DatasetError
 from esgf_gossip.document_desk import FAULTY, MISSING, DocumentError
 from esgf_gossip.documents.names import parse_name
 from esgf_gossip.esgf.health import REASON_CHARACTERS
 from esgf_gossip.esgf.maintenance import Maintenance, MaintenanceError
 from esgf_gossip.tasks.task import text
+from esgf_gossip.tracking.events import REASON_CHARACTERS as DATASET_REASON_CHARACTERS
+from esgf_gossip.tracking.events import VERSIONS, EventType
+from esgf_gossip.tracking.identity import make_dataset, parse_dataset, parse_record
 from esgf_gossip.views.node_json import stamp_ms
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
+    from twisted.python.failure import Failure
 
+    from esgf_gossip.dataset_keeper import DatasetKeeper
     from esgf_gossip.document_keeper import DocumentKeeper
     from esgf_gossip.storage.task_journal import Transaction
 
@@ -57,6 +63,10 @@ class Daemon(Protocol):
     @property
     def metadata(self) -> DocumentKeeper:
         """The metadata documents."""
+
+    @property
+    def datasets(self) -> DatasetKeeper:
+        """The events of datasets."""
 
     def rebuild_lists(self) -> Sequence[str]:
         """Write all output files anew; return which could not be written, and why."""
@@ -99,6 +109,12 @@ def _document(_arguments: Any, field: attrs.Attribute[Any], value: Any) -> None:
     parse_name(value)
 
 
+def _reason(_arguments: Any, field: attrs.Attribute[Any], value: Any) -> None:
+    """Check a line that may be empty."""
+    if value != "":
+        text(DATASET_REASON_CHARACTERS)(_arguments, field, value)
+
+
 def _content(_arguments: Any, field: attrs.Attribute[Any], value: Any) -> None:
     """Check a text that may be of many lines."""
     if not isinstance(value, str):
@@ -124,6 +140,45 @@ class Gone:
     """What ``delete-document`` takes."""
 
     document: str = attrs.field(validator=_document)
+
+
+def _dataset(_arguments: Any, field: attrs.Attribute[Any], value: Any) -> None:
+    """Check the name of a dataset version, or of one copy of it."""
+    text(NAME_CHARACTERS)(_arguments, field, value)
+    parse_record(value) if "|" in value else parse_dataset(value)
+
+
+def _versions(arguments: Any, field: attrs.Attribute[Any], value: Any) -> None:
+    """Check a list of versions."""
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise TypeError(f"'{field.name}' is no list of versions; write such as [\"20190308\"]")
+    if len(value) > VERSIONS:
+        raise ValueError(f"'{field.name}' has more than {VERSIONS} versions")
+    for one in value:
+        make_dataset(parse_dataset(arguments.dataset).master_id, one)
+
+
+@attrs.frozen
+class Said:
+    """What ``publish-dataset`` and ``reinstate-dataset`` take; the usual data node where the name has none."""
+
+    dataset: str = attrs.field(validator=_dataset)
+
+
+@attrs.frozen
+class Newer:
+    """What ``new-version-dataset`` takes."""
+
+    dataset: str = attrs.field(validator=_dataset)
+    supersedes: list[str] = attrs.field(factory=list, validator=_versions)
+
+
+@attrs.frozen
+class Retracted:
+    """What ``retract-dataset`` takes."""
+
+    dataset: str = attrs.field(validator=_dataset)
+    reason: str = attrs.field(default="", validator=_reason)
 
 
 Write = Callable[["Transaction"], None]
@@ -191,6 +246,41 @@ def _write_document(daemon: Daemon, name: str, body: bytes | None, *, merge: boo
         raise kind(str(error)) from None
 
 
+def _say(kind: EventType) -> Callable[[Daemon, Any], Deferred[Write | None]]:
+    """Return what says something of a dataset; done again it says nothing, for it is so already."""
+
+    def run(daemon: Daemon, arguments: Any) -> Deferred[Write | None]:
+        # Brings the tracker with it: for the daemon that does a task, not for the command that hands one in.
+        from esgf_gossip.tracking.hand import Word  # noqa: PLC0415
+
+        dataset = parse_dataset(arguments.dataset)
+        word = Word(
+            kind,
+            dataset,
+            arguments.dataset.partition("|")[2].lower(),
+            daemon.now_ms(),
+            getattr(arguments, "reason", ""),
+            tuple(
+                sorted(
+                    (one.removeprefix("v") for one in getattr(arguments, "supersedes", ())),
+                    key=int,
+                    reverse=True,
+                )
+            ),
+            "task",
+        )
+        return daemon.datasets.say(word).addCallbacks(lambda _written: None, _unsaid)
+
+    return run
+
+
+def _unsaid(failure: Failure) -> None:
+    failure.trap(DatasetError)
+    raise (TryAgainError if failure.value.status == FAULTY else TaskRefusedError)(
+        str(failure.value)
+    ) from None
+
+
 def _note(_daemon: Daemon, arguments: Note) -> Write:
     return lambda transaction: transaction.add_note(arguments.text)
 
@@ -209,6 +299,20 @@ ACTIONS: Final[Mapping[str, Action]] = {
         _put_document,
     ),
     "delete-document": Action("delete a metadata document", Gone, _delete_document),
+    "publish-dataset": Action(
+        "say that a dataset version is published here", Said, _say(EventType.PUBLISHED)
+    ),
+    "new-version-dataset": Action(
+        "say that a dataset version replaces those in 'supersedes', or all before it",
+        Newer,
+        _say(EventType.NEW_VERSION),
+    ),
+    "retract-dataset": Action(
+        "say that a dataset version is retracted, for 'reason'", Retracted, _say(EventType.RETRACTED)
+    ),
+    "reinstate-dataset": Action(
+        "say that a retracted dataset version is good again", Said, _say(EventType.REINSTATED)
+    ),
     "note": Action("keep the line 'text' beside the record of what was done", Note, _note),
 }
 ARGUMENTS: Final[Mapping[str, type]] = {name: action.arguments for name, action in ACTIONS.items()}

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import attrs
 
+from esgf_gossip.tracking.events import EventType
 from esgf_gossip.tracking.identity import DatasetId
 from esgf_gossip.tracking.ledger import Taken, judge_anew
 from esgf_gossip.tracking.records import Record, records
@@ -59,8 +60,7 @@ def events(connection: sqlite3.Connection, wish: EventWish) -> list[Record]:
             return []
         after = max(row[0] - 1, after or 0)
     if wish.text:
-        (newest,) = connection.execute("SELECT newest FROM numbered").fetchone()
-        after = max(newest - SEARCHED_EVENTS, after or 0)
+        after = max(newest_number(connection) - SEARCHED_EVENTS, after or 0)
         terms.append("(instr(lower(master_id || '.v' || version), ?) OR instr(data_node, ?))")
         values += [wish.text.lower()] * 2
     for name, value in (("project", wish.project), ("type", wish.type)):
@@ -73,6 +73,12 @@ def events(connection: sqlite3.Connection, wish: EventWish) -> list[Record]:
     order = "DESC" if wish.is_newest_first else "ASC"
     rest = f"WHERE {' AND '.join(terms)} ORDER BY number {order} LIMIT ?"
     return records(connection, rest, (*values, min(wish.limit, EVENTS_MOST)))
+
+
+def newest_number(connection: sqlite3.Connection) -> int:
+    """Return the number of the event that came to count last; 0: none did."""
+    (newest,) = connection.execute("SELECT newest FROM numbered").fetchone()
+    return int(newest)
 
 
 def quarantined(connection: sqlite3.Connection, limit: int = EVENTS_MOST) -> list[Record]:
@@ -106,7 +112,8 @@ def alerts(connection: sqlite3.Connection, most: int = ALERTS_NAMED) -> list[tup
 
 def counts(connection: sqlite3.Connection) -> DatasetCounts:
     """Return the ledger in numbers."""
-    by_type = dict(connection.execute("SELECT type, counted FROM tally"))
+    by_type = {kind.value: 0 for kind in EventType}
+    by_type.update(connection.execute("SELECT type, counted FROM tally"))
     (waiting,) = connection.execute("SELECT count(*) FROM event WHERE counts = 0").fetchone()
     dropped, unreadable = connection.execute(
         "SELECT coalesce(sum(dropped), 0), coalesce(sum(unreadable), 0) FROM place"

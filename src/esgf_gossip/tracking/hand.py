@@ -47,7 +47,7 @@ class Word:
     Args:
         type: what happened.
         dataset: the version.
-        data_node: that serves the copy.
+        data_node: that serves the copy; empty: the node's usual one, which its keeper knows.
         occurred_ms: Unix milliseconds.
         reason: for people; may be empty.
         supersedes: of a new version: those replaced; empty: those on record here.

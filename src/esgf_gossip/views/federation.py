@@ -155,6 +155,11 @@ class DatasetCounts:
         """How many count."""
         return sum(self.events.values())
 
+    @property
+    def needs_attention(self) -> bool:
+        """Tell whether an administrator should look at them."""
+        return bool(self.quarantined or self.dropped or self.unreadable or self.stale_replicas)
+
     def body(self) -> dict[str, Any]:
         """Return what ``status`` says of them."""
         return {

@@ -63,12 +63,16 @@ def status_body(view: FederationView) -> dict[str, Any]:
         body["history_error"] = own.history_error
     if own.documents_error:
         body["documents_error"] = own.documents_error
+    if own.datasets_error:
+        body["datasets_error"] = own.datasets_error
     if own.publishing_stopped:
         body["publishing_stopped"] = own.publishing_stopped
     if own.trust_error or own.trust_alarms:
         body["trust"] = {"error": own.trust_error, "alarms": list(own.trust_alarms)}
     if own.list_alarms:
         body["lists"] = {"alarms": list(own.list_alarms)}
+    if own.datasets.needs_attention:
+        body["datasets"] = own.datasets.body()
     if own.tasks is not None:
         body["tasks"] = own.tasks.body()
     return body

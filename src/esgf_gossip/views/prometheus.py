@@ -14,7 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from esgf_gossip.esgf.health import Health
-from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView
+from esgf_gossip.views.federation import DatasetCounts, FederationView, NodeStatus, NodeView
 from esgf_gossip.views.task_counts import TaskCounts
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -97,18 +97,49 @@ def _of_daemon(view: FederationView) -> Iterator[Metric]:
         "Leaves in logs of documents that do not count.",
         own.documents.refused,
     )
+    yield from _of_datasets(own.datasets)
     faults = GaugeMetricFamily(
         "esgf_gossip_fault", "1 while a part of the daemon is at fault.", labels=["part"]
     )
     faults.add_metric(["storage"], bool(own.storage_error))
     faults.add_metric(["history"], bool(own.history_error))
     faults.add_metric(["documents"], bool(own.documents_error))
+    faults.add_metric(["datasets"], bool(own.datasets_error))
     faults.add_metric(["publishing"], bool(own.publishing_stopped))
     faults.add_metric(["trust"], bool(own.trust_error))
     if own.tasks is not None:
         faults.add_metric(["tasks"], bool(own.tasks.error))
         yield from _of_tasks(own.tasks)
     yield faults
+
+
+def _of_datasets(datasets: DatasetCounts) -> Iterator[Metric]:
+    events = GaugeMetricFamily(
+        "esgf_gossip_dataset_events", "Events of datasets that count, by type.", labels=["type"]
+    )
+    for kind in datasets.events:
+        events.add_metric([kind], datasets.events[kind])
+    yield events
+    yield _one(
+        "esgf_gossip_dataset_events_quarantined",
+        "Events of datasets that do not count, as far as they are kept.",
+        datasets.quarantined,
+    )
+    yield _one(
+        "esgf_gossip_dataset_events_dropped",
+        "Events of datasets that were not kept: their origins said too much.",
+        datasets.dropped,
+    )
+    yield _one(
+        "esgf_gossip_dataset_leaves_unreadable",
+        "Leaves in logs of datasets that say nothing.",
+        datasets.unreadable,
+    )
+    yield _one(
+        "esgf_gossip_stale_replicas",
+        "Copies this node still serves of versions whose original is retracted.",
+        datasets.stale_replicas,
+    )
 
 
 def _of_tasks(tasks: TaskCounts) -> Iterator[Metric]:

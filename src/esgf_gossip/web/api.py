@@ -21,6 +21,7 @@ from esgf_gossip.views.federation import FederationView
 from esgf_gossip.views.node_json import Wanted, json_bytes, node_body, nodes_body, services_body, status_body
 from esgf_gossip.web.dashboard.html_page import Dashboard, MissingPage, Shown
 from esgf_gossip.web.dashboard.pages import pages
+from esgf_gossip.web.dataset_pages import DatasetsFolder
 from esgf_gossip.web.event_stream import EventStreamPage
 from esgf_gossip.web.kept import KeptDocument
 from esgf_gossip.web.legacy import JavaPage, NodeManagerPage
@@ -258,6 +259,7 @@ class RootPage(Page):
         v1.putChild(b"nodes", NodesPage(facade))
         v1.putChild(b"services", ServicesPage(facade))
         v1.putChild(b"documents", DocumentsPage(facade.metadata))
+        v1.putChild(b"datasets", DatasetsFolder(facade.datasets, facade.now_ms))
         v1.putChild(b"events", self.events)
         v1.putChild(b"history", HistoryPage(facade.past, facade.now_ms))
         v1.putChild(b"differences", DifferencesPage(facade.past, facade.now_ms))

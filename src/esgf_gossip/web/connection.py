@@ -16,6 +16,7 @@ from twisted.web.http import HTTPChannel, datetimeToString, unquote
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from esgf_gossip.web.dataset_questions import CHECK_BYTES
 from esgf_gossip.web.problems import CONTENT_TYPE, Problem, Refused
 from esgf_gossip.web.resources import send_problem
 
@@ -23,9 +24,11 @@ from esgf_gossip.web.resources import send_problem
 LINE_BYTES: Final = 8 * 1024
 HEAD_BYTES: Final = 16 * 1024
 FIELDS: Final = 64
-# No body is used. A small one is read away, so that its sender lives to read the answer: closing a
+# No other body is used. A small one is read away, so that its sender lives to read the answer: closing a
 # connection with bytes unread resets it, and the answer is lost.
 BODY_BYTES: Final = 64 * 1024
+# What is asked in a body, and how large that may be.
+BODIES: Final = {b"/api/v1/datasets/check": CHECK_BYTES}
 NO_BODIES: Final = Problem(413, "requests have no body here: nothing changes state")
 # From the first byte of a connection, or the end of an answer, to the end of the next request.
 IDLE_S: Final = 60.0
@@ -38,6 +41,12 @@ SAFETY: Final = (
 )
 
 
+def _too_large(most_bytes: int) -> Problem:
+    if not most_bytes:
+        return NO_BODIES
+    return Problem(413, f"the body of this request has at most {most_bytes} bytes; ask in several")
+
+
 class NodeRequest(Request):
     """One request: is it for this node and well-formed, then the page's word."""
 
@@ -46,14 +55,17 @@ class NodeRequest(Request):
     _body_bytes = 0
 
     def gotLength(self, _length: int | None) -> None:
-        """Keep no body; Twisted would put it into a temporary file."""
+        """Keep a body in memory; Twisted would put it into a temporary file."""
         self.content = BytesIO()
 
     def handleContentChunk(self, data: bytes) -> None:
-        """Count a part of the body and forget it."""
+        """Take a part of the body: kept where it is used, else counted and forgotten."""
         self._body_bytes += len(data)
-        if self._body_bytes > BODY_BYTES:
-            self.channel.refuse(NO_BODIES)
+        most_bytes = self.channel.body_bytes
+        if self._body_bytes > (most_bytes or BODY_BYTES):
+            self.channel.refuse(_too_large(most_bytes))
+        elif most_bytes:
+            self.content.write(data)
 
     def process(self) -> None:
         """Judge target and Host, find the page, send its answer."""
@@ -111,7 +123,8 @@ class NodeRequest(Request):
                     Problem(421, "this node is not asked by that Host name; see http.hosts in node.toml")
                 )
 
-        if self._body_bytes and self.method in (b"GET", b"HEAD"):
+        # Where a body is used with another method, that is the method to be told of.
+        if self._body_bytes and self.method in (b"GET", b"HEAD") and self.path not in BODIES:
             raise Refused(NO_BODIES)
 
     def _take_absolute_form(self) -> bytes:
@@ -136,6 +149,8 @@ class NodeChannel(HTTPChannel):
     totalHeadersSize = HEAD_BYTES
     maxHeaders = FIELDS
 
+    # Of the request that is being read, where its body is used; else 0.
+    body_bytes = 0
     _is_refused = False
 
     def connectionMade(self) -> None:
@@ -164,8 +179,9 @@ class NodeChannel(HTTPChannel):
 
     def allHeadersReceived(self) -> None:
         """Refuse a large body before it is read."""
-        if self.length is not None and self.length > BODY_BYTES:
-            self.refuse(NO_BODIES)
+        self.body_bytes = BODIES.get(self._path.partition(b"?")[0], 0) if self._command == b"POST" else 0
+        if self.length is not None and self.length > (self.body_bytes or BODY_BYTES):
+            self.refuse(_too_large(self.body_bytes))
             return
         super().allHeadersReceived()
 

@@ -29,6 +29,7 @@ from esgf_gossip.views.node_json import (
     window_body,
 )
 from esgf_gossip.web.control_answers import Answers, CommandError, read_window
+from esgf_gossip.web.dataset_answers import DatasetAnswers
 from esgf_gossip.web.events import Event
 from esgf_gossip.web.metadata_answers import MetadataAnswers
 from esgf_gossip.web.notify_answers import NotifyAnswers
@@ -105,6 +106,7 @@ class ControlProtocol(LineOnlyReceiver):
             **Answers(commands).by_command,
             **MetadataAnswers(commands.metadata).by_command,
             **NotifyAnswers(lambda: getattr(commands, "notifications", None)).by_command,
+            **DatasetAnswers(commands.datasets, commands.now_ms).by_command,
             "reload": lambda _fields: self._commands.reload(),
             "maintenance": self._maintain,
             "backup": lambda _fields: self._commands.backup(),

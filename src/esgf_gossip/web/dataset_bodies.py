@@ -60,9 +60,16 @@ def status_body(status: VersionStatus) -> dict[str, Any]:
     }
 
 
+def checked_body(text: str, status: VersionStatus) -> dict[str, Any]:
+    """Return how the version stands that a text names."""
+    return {"asked": text, "error": "", **status_body(status)}
+
+
 def unknown_body(text: str, error: str) -> dict[str, Any]:
     """Return the answer for a text that names no version."""
     return {
+        "asked": text,
+        "error": error,
         "dataset": None,
         "status": State.UNKNOWN.value,
         "since": None,
@@ -70,8 +77,6 @@ def unknown_body(text: str, error: str) -> dict[str, Any]:
         "reason": "",
         "original": None,
         "replicas": [],
-        "asked": text,
-        "error": error,
     }
 
 

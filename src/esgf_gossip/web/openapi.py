@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from esgf_gossip.esgf.resources import CORES_MOST
+from esgf_gossip.tracking.event_lists import EVENTS_MOST
 from esgf_gossip.views.history_json import KINDS
+from esgf_gossip.web.dataset_questions import CHECKED_MOST, PROJECT, TYPES
 from esgf_gossip.web.openapi_schemas import COUNT, INSTANT, SCHEMAS, TEXT, Schema, list_of, named
 from esgf_gossip.web.past_pages import REGISTRATION_XML
 from esgf_gossip.web.questions import (
@@ -106,6 +108,17 @@ _DOCUMENTS_QUERY: Final[list[Schema]] = [
     _query("application", _SOME_TEXT, "only documents of this application"),
     *_PAGES,
 ]
+_EVENTS_QUERY: Final[list[Schema]] = [
+    _query(
+        "since",
+        {"anyOf": [{**COUNT, "maximum": ID_MAX}, INSTANT]},
+        "only events with a higher number, or that came to count from this time on: next_since of the answer before",
+    ),
+    _query("limit", {"type": "integer", "minimum": 1, "maximum": EVENTS_MOST}, "at most so many"),
+    _query("project", {"type": "string", "pattern": PROJECT}, "only of this project"),
+    _query("type", {"enum": list(TYPES)}, "only of this type"),
+]
+_NAMES: Final[Schema] = {"type": "array", "items": TEXT, "maxItems": CHECKED_MOST}
 _LAST_EVENT_ID: Final[Schema] = {
     "name": "Last-Event-ID",
     "in": "header",
@@ -191,6 +204,16 @@ def openapi_body(documents: Iterable[str], version: str) -> dict[str, Any]:
             [*_DOCUMENT, _query("version", _VERSION, "the beginning of a version's id"), _IF_NONE_MATCH],
             [304, 400, 404, 409, 503],
         ),
+        "/api/v1/datasets/events": _json(
+            "What happened to datasets, as far as it counts",
+            named("DatasetEvents"),
+            _EVENTS_QUERY,
+            [400, 503],
+        ),
+        "/api/v1/datasets/quarantine": _json(
+            "What does not count, and why", list_of(named("DatasetEvent")), refusals=[400, 503]
+        ),
+        "/api/v1/datasets/check": {"post": _check()},
         "/api/v1/events": _path(
             "What happens, as it happens", _document("text/event-stream"), [_LAST_EVENT_ID], [503]
         ),
@@ -209,6 +232,20 @@ def openapi_body(documents: Iterable[str], version: str) -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": SCHEMAS},
     }
+
+
+def _check() -> Schema:
+    """Describe the one question whose words are in its body."""
+    asked = {
+        "anyOf": [_NAMES, {"type": "object", "required": ["datasets"], "properties": {"datasets": _NAMES}}]
+    }
+    content = _document("application/json", named("DatasetStatuses"))
+    described = _path("Whether these versions are still good", content, refusals=[400, 413, 415, 503])["get"]
+    body = {
+        "required": True,
+        "content": {"application/json": {"schema": asked}, "text/plain": {"schema": _SOME_TEXT}},
+    }
+    return {**described, "requestBody": body}
 
 
 def _json(

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from esgf_gossip.core.verdicts import Vote
+from esgf_gossip.tracking.events import EventType
+from esgf_gossip.tracking.versions import State
 from esgf_gossip.views.federation import NodeStatus
 from esgf_gossip.views.history_json import KINDS
 from esgf_gossip.views.node_json import COUNTED
@@ -84,6 +86,9 @@ DOCUMENT: Final[dict[str, Schema]] = {
     "heads_total": COUNT,
 }
 
+# A copy of a dataset version: who serves it, and the node that says so.
+COPY: Final[dict[str, Schema]] = {"data_node": TEXT, "node": TEXT}
+
 CHANGE: Final[dict[str, Schema]] = {
     "id": COUNT,
     "at": INSTANT,
@@ -113,9 +118,18 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "storage_error": TEXT,
             "history_error": TEXT,
             "documents_error": TEXT,
+            "datasets_error": TEXT,
             "publishing_stopped": TEXT,
             "trust": an_object({"error": TEXT, "alarms": list_of(TEXT)}),
             "lists": an_object({"alarms": list_of(TEXT)}),
+            "datasets": an_object(
+                {
+                    **dict.fromkeys(
+                        ("events", "quarantined", "dropped", "unreadable", "stale_replicas"), COUNT
+                    ),
+                    "stale_replica_names": list_of(TEXT),
+                }
+            ),
             "tasks": an_object(
                 {
                     **dict.fromkeys(("waiting", "running", "done", "failed", "oldest_age_s"), COUNT),
@@ -128,9 +142,11 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "storage_error",
             "history_error",
             "documents_error",
+            "datasets_error",
             "publishing_stopped",
             "trust",
             "lists",
+            "datasets",
             "tasks",
         ),
     ),
@@ -204,6 +220,37 @@ SCHEMAS: Final[dict[str, Schema]] = {
         {"document": TEXT, "versions_total": COUNT, "versions": list_of(named("Version"))}
     ),
     "RefusedLeaf": an_object({"author": TEXT, "leaf": COUNT, "document": TEXT, "reason": TEXT}),
+    "DatasetEvent": an_object(
+        {
+            "number": or_null(COUNT),
+            "type": {"enum": [kind.value for kind in EventType]},
+            **dict.fromkeys(("dataset", "master_id", "version", "project", "data_node", "origin"), TEXT),
+            "leaf": COUNT,
+            "epoch": COUNT,
+            "at": INSTANT,
+            "received_at": INSTANT,
+            "supersedes": list_of(TEXT),
+            "unchanged_files": COUNT,
+            **dict.fromkeys(("reason", "source", "change_key"), TEXT),
+            "counts": {"type": "boolean"},
+            "quarantine": TEXT,
+        }
+    ),
+    "DatasetEvents": an_object({"events": list_of(named("DatasetEvent")), "next_since": COUNT}),
+    "DatasetStatus": an_object(
+        {
+            "asked": TEXT,
+            "error": TEXT,
+            "dataset": or_null(TEXT),
+            "status": {"enum": [state.value for state in State]},
+            "since": or_null(INSTANT),
+            "successor": or_null(TEXT),
+            "reason": TEXT,
+            "original": or_null(an_object(COPY)),
+            "replicas": list_of(an_object(COPY)),
+        }
+    ),
+    "DatasetStatuses": an_object({"datasets": list_of(named("DatasetStatus"))}),
     "Change": an_object(CHANGE, optional=("epoch", "sequence", "issued_at")),
     "History": an_object(
         {

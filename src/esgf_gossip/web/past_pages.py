@@ -85,7 +85,7 @@ def answer_later(request: Request, answer: Deferred[Any], body_of: Callable[[Any
     Send what an answer brings, once it does; nothing to a client that has gone meanwhile.
 
     The work behind the answer goes on to its end either way: who hangs up must not make room for more of it.
-    A time that is too early becomes 404, another PastError 503, anything else 500.
+    A time that is too early becomes 404, another PastError 503, a Refused what it says, anything else 500.
 
     Args:
         request: to be answered.
@@ -122,6 +122,8 @@ def past_problem(error: PastError) -> Problem:
 def _problem_of(failure: Failure) -> Problem:
     if isinstance(failure.value, PastError):
         return past_problem(failure.value)
+    if isinstance(failure.value, Refused):
+        return failure.value.problem
     _log.failure("A question about the past failed", failure)
     return Problem(500, "internal error; the daemon's log says more")
 

@@ -30,18 +30,22 @@ class Page(Resource):
     One path that is read, never written.
 
     A page overrides ``answer``; to refuse it raises ``Refused``. A segment below
-    that is no child is 404.
+    that is no child is 404. ``allowed``: its methods; a POST is a question too, whose words are in its body.
     """
+
+    allowed = ALLOWED
 
     def answer(self, request: Request) -> Any:
         """Return the body, or NOT_DONE_YET; status and headers go on the request."""
         raise NotImplementedError
 
     def render(self, request: Request) -> Any:
-        """Answer GET and HEAD; everything else changes nothing and is 405."""
+        """Answer GET and HEAD, or what else is a question here; everything else changes nothing and is 405."""
         try:
-            if request.method not in (b"GET", b"HEAD"):
-                raise Refused(Problem(405, f"only {ALLOWED} here: nothing changes state", {"Allow": ALLOWED}))
+            if request.method.decode("latin-1") not in self.allowed.split(", "):
+                raise Refused(
+                    Problem(405, f"only {self.allowed} here: nothing changes state", {"Allow": self.allowed})
+                )
             return self.answer(request)
         except Refused as refusal:
             return send_problem(request, refusal.problem)

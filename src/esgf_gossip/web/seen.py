@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from esgf_gossip.dataset_keeper import DatasetKeeper
 from esgf_gossip.document_desk import DocumentDesk
 from esgf_gossip.views.federation import FederationView
 from esgf_gossip.web.events import EventHub
@@ -16,6 +17,7 @@ class Seen(Protocol):
 
     documents: KeptDocuments
     metadata: DocumentDesk
+    datasets: DatasetKeeper
     events: EventHub
     past: Past
     shard_form: str

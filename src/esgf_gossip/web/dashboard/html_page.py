@@ -92,6 +92,7 @@ class Dashboard:
             "The disk": own.storage_error,
             "The history": own.history_error,
             "Metadata": own.documents_error,
+            "Datasets": own.datasets_error,
             "This node publishes no more": own.publishing_stopped,
             "Trust": own.trust_error,
             "Tasks": "" if own.tasks is None else own.tasks.error,
@@ -105,6 +106,10 @@ class Dashboard:
             *(f"{what}: {text}" for what, text in told.items() if text),
             *(f"Trust: {text}" for text in own.trust_alarms),
             *own.list_alarms,
+            *(
+                f"Datasets: the original of {name} is retracted, your copy is still served"
+                for name in own.datasets.stale_names
+            ),
             *(f"Tasks: {text}" for text in (() if own.tasks is None else own.tasks.alarms)),
             *forked,
         ]

@@ -21,6 +21,7 @@ from esgf_gossip.views.federation import FederationView
 from esgf_gossip.views.history_json import KINDS
 from esgf_gossip.web.archive import PastError
 from esgf_gossip.web.dashboard import contexts, federation, world_map
+from esgf_gossip.web.dashboard.datasets import DatasetsPage
 from esgf_gossip.web.dashboard.html_page import Dashboard, HtmlPage
 from esgf_gossip.web.dashboard.static_files import StaticFolder
 from esgf_gossip.web.host_names import host_of, is_loopback
@@ -194,18 +195,6 @@ class ChangesPage(HtmlPage):
         return self.later(request, self._shown.past.changes(wish), page)
 
 
-class PlainPage(HtmlPage):
-    """A page that shows the view alone."""
-
-    def __init__(self, dashboard: Dashboard, name: str) -> None:
-        super().__init__(dashboard)
-        self._name = name
-
-    def asked(self, request: Request, fields: Mapping[str, str]) -> Any:  # noqa: ARG002 - as all pages
-        """Send the page."""
-        return send_document(request, self._dashboard.render(self._name, self._shown.view()))
-
-
 class MetadataPage(HtmlPage):
     """``/metadata``: the documents that projects share, those in conflict first; below it one page per document."""
 
@@ -284,7 +273,7 @@ def pages(dashboard: Dashboard) -> dict[str, Page]:
         "trust": TrustPage(dashboard),
         "changes": ChangesPage(dashboard),
         "metadata": MetadataPage(dashboard),
-        "datasets": PlainPage(dashboard, "datasets"),
+        "datasets": DatasetsPage(dashboard),
         "this-node": OwnPage(dashboard),
         "static": StaticFolder(),
     }

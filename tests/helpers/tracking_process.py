@@ -63,7 +63,7 @@ class TrackingProcess:
             raise AssertionError("the process has ended")
         return json.loads(line)
 
-    def order(self, what: str, **arguments: Any) -> dict[str, Any]:
+    def order(self, what: str, /, **arguments: Any) -> dict[str, Any]:
         """Give an order; return the answer."""
         self._process.stdin.write(json.dumps({"order": what, **arguments}) + "\n")
         self._process.stdin.flush()
@@ -218,7 +218,8 @@ def main(folder: Path, options: Sequence[str]) -> None:
             getattr(self, f"order_{order.pop('order')}")(**order)
 
         def answer(self, **found: Any) -> None:
-            print(json.dumps(found), flush=True)
+            # Not by print: the pipe does not block any more.
+            self.sendLine(json.dumps(found).encode())
 
         def order_received(self) -> None:
             self.answer(

@@ -35,7 +35,7 @@ class TrackingProcess:
 
     Args:
         folder: of its files; kept, so that another can go on there.
-        options: ``lenient``: the index reads XML that is none.
+        options: ``lenient``: the index reads XML that is none; ``index=URL``: another one is asked, by plain HTTP.
     """
 
     def __init__(self, folder: Path, *options: str) -> None:
@@ -184,6 +184,7 @@ def main(folder: Path, options: Sequence[str]) -> None:
     database = TrackingDatabase(folder / "tracking.db", scripts, JournalThread(reactor, "tracking"))
     intake = Intake(database, DATA_NODES, publish, reactor, now_ms)
     intake.start()
+    index_url = next((one.partition("=")[2] for one in options if one.startswith("index=")), index_url)
     client = IndexClient(reactor, index_url, ServicePolicy(certificate))
     questions = IndexQuestions(client.ask, reactor, now_ms)
     poll = IndexPoll(questions, intake, database, DATA_NODES, 3600, reactor, now_ms)

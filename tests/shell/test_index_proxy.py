@@ -2,16 +2,19 @@
 
 import http.client
 import json
+import socket
 import ssl
+import threading
 from contextlib import closing
 
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.web.http_headers import Headers
 
-from esgf_gossip.sources.index_client import IndexUnreachable
-from esgf_gossip.web import tracking_site
-from esgf_gossip.web.index_proxy import BODY_BYTES, PATH, IndexProxy
+from esgf_gossip.sources.index_client import Answer, IndexUnreachable
+from esgf_gossip.web import index_proxy, tracking_site
+from esgf_gossip.web.index_proxy import BODY_BYTES, DISK_S, PATH, IndexProxy
 from esgf_gossip.web.tracking_site import make_tracking_site
 from helpers.daemons import eventually
 from helpers.tracking_process import TrackingProcess
@@ -217,6 +220,38 @@ def test_a_client_checks_the_proxy_by_its_certificate(process):
         ).connect()
 
 
+def test_an_index_that_ends_a_kept_connection_is_asked_again(tmp_path):
+    """Servers end connections just when the next request is on its way: the publisher must not notice."""
+    bodies = []
+
+    def serve(listening):
+        for wanted in (2, 1):
+            connection, _ = listening.accept()
+            with closing(connection), connection.makefile("rb") as stream:
+                for number in range(wanted):
+                    length = 0
+                    for line in iter(stream.readline, b"\r\n"):
+                        if line.lower().startswith(b"content-length:"):
+                            length = int(line.partition(b":")[2])
+                    bodies.append(stream.read(length))
+                    if number == 0:
+                        answer = b'<response status="success"/>'
+                        connection.sendall(
+                            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer
+                        )
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        index = threading.Thread(target=serve, args=(listening,), daemon=True)
+        index.start()
+        with TrackingProcess(tmp_path, f"index=http://127.0.0.1:{listening.getsockname()[1]}") as process:
+            for part in (1, 2):
+                record = a_record(part, "File")
+                answer = process.send(as_sent(process.address, "POST", "/esg-search/ws/publish", record))
+                assert status_of(answer) == 200
+        index.join(60)
+    assert bodies == [a_record(1, "File"), a_record(2, "File"), a_record(2, "File")]
+
+
 # --------------------------------------------------------------------- in memory
 
 
@@ -279,6 +314,42 @@ def test_an_index_that_is_late_may_have_done_it(memory):
     answer = Client(site).send(a_post(1, b"x"))
     assert answer.startswith(b"HTTP/1.1 504 ")
     assert "may have done it" in json.loads(answer.partition(b"\r\n\r\n")[2])["detail"]
+
+
+def test_calls_at_a_time_are_bounded(memory, monkeypatch):
+    """What is beyond is to come again; the place comes back with the answer."""
+    index, _, site = memory
+    monkeypatch.setattr(index_proxy, "CALLS", 1)
+    answers = []
+    index.answer = lambda: answers.append(Deferred()) or answers[-1]
+    first, second = Client(site), Client(site)
+    assert first.send(a_post(1, b"x")) == b""
+    assert second.send(a_post(1, b"x")).startswith(b"HTTP/1.1 503 ")
+    answers[0].errback(IndexUnreachable("it is away"))
+    assert second.send(a_post(1, b"x")) == b""
+
+
+def test_a_disk_that_hangs_holds_a_publisher_up_for_a_moment_only(memory):
+    """The index has done it; what was handed in is taken when the disk is back."""
+    index, proxy, site = memory
+    proxy._taker.see = lambda sightings, *, is_quiet=False: Deferred()
+    done = Answer(200, Headers(), b'<response status="success"/>')
+    index.answer = lambda: succeed(done)
+    client = Client(site)
+    record = a_record(1, "File")
+    assert client.send(a_post(len(record), record)) == b""
+    site.reactor.advance(DISK_S)
+    assert client.received.startswith(b"HTTP/1.1 200 ")
+    assert proxy.fault == "what the index did is not on this node's disk: the disk takes too long"
+
+
+def test_a_redirection_leads_back_through_the_proxy(memory):
+    """Not past it."""
+    index, _, site = memory
+    fields = Headers({"Location": ["https://index.example.org/esg-search/search/?x"]})
+    index.answer = lambda: succeed(Answer(301, fields, b""))
+    answer = Client(site).send(request("/esg-search/search?x"))
+    assert b"\r\nLocation: /esg-search/search/?x\r\n" in answer
 
 
 def test_a_publisher_that_hangs_up_does_no_harm(memory, log):

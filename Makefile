@@ -16,7 +16,7 @@ CAMPAIGN ?= build/campaign
 
 OLD ?= HEAD~1
 
-.PHONY: mixed partition man task-campaign demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
+.PHONY: mixed partition man task-campaign publisher-campaign demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
 
 help:
 	@echo "make demo [ARGS='--nodes 13 --seconds 20']   run a real federation on this machine"

@@ -75,8 +75,8 @@ def judge(copy: Copy, seen: AsSeen, source: str, at_ms: int, now_ms: int, *, is_
         seen.turn = turn
         return Turn.NEW
     if is_same:
-        # What a look through the index agrees with it has caught up with.
-        if source == INDEX or (can_skip and _is_later(copy, source, at_ms, now_ms)):
+        # What a look agrees with, made after that was noticed, its index has caught up with.
+        if (can_skip or source == INDEX) and _is_later(copy, source, at_ms, now_ms):
             turn = copy.turn
         seen.turn = max(seen.turn, turn)
         return Turn.CURRENT if seen.turn == copy.turn else Turn.OLD

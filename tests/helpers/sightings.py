@@ -40,17 +40,19 @@ def a_file(name: str = "zg_Amon.nc", checksum: str = "", node: str = NODE, numbe
 
 
 class Catalog:
-    """A catalog in memory, whose clock goes on a second with each sighting."""
+    """A catalog in memory, whose clock goes on with the sightings."""
 
     def __init__(self, data_nodes: Sequence[str] = (NODE,)) -> None:
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
         self.connection.executescript(f"{copies.SCRIPT};{seen_files.SCRIPT}")
         self.data_nodes = data_nodes
         self.said: list[DatasetEvent] = []
+        self._now_ms = 0
 
     def see(self, sighting: Sighting, now: int | None = None, *, is_quiet: bool = False) -> list[str]:
         """Take a sighting, ``now`` seconds after noon (at once where not given); return the types of its events."""
-        now_ms = sighting.occurred_ms if now is None else NOON_MS + now * 1000
+        now_ms = max(self._now_ms, sighting.occurred_ms) if now is None else NOON_MS + now * 1000
+        self._now_ms = now_ms
         events = see(self.connection, sighting, self.data_nodes, now_ms, is_quiet=is_quiet)
         self.said += events
         return [event.type.value for event in events]

@@ -35,7 +35,7 @@ class TrackingProcess:
 
     Args:
         folder: of its files; kept, so that another can go on there.
-        options: ``lenient``: the index reads XML that is none.
+        options: ``lenient``: the index reads XML that is none; ``index=URL``: another one is asked, by plain HTTP.
     """
 
     def __init__(self, folder: Path, *options: str) -> None:
@@ -63,7 +63,7 @@ class TrackingProcess:
             raise AssertionError("the process has ended")
         return json.loads(line)
 
-    def order(self, what: str, **arguments: Any) -> dict[str, Any]:
+    def order(self, what: str, /, **arguments: Any) -> dict[str, Any]:
         """Give an order; return the answer."""
         self._process.stdin.write(json.dumps({"order": what, **arguments}) + "\n")
         self._process.stdin.flush()
@@ -184,6 +184,7 @@ def main(folder: Path, options: Sequence[str]) -> None:
     database = TrackingDatabase(folder / "tracking.db", scripts, JournalThread(reactor, "tracking"))
     intake = Intake(database, DATA_NODES, publish, reactor, now_ms)
     intake.start()
+    index_url = next((one.partition("=")[2] for one in options if one.startswith("index=")), index_url)
     client = IndexClient(reactor, index_url, ServicePolicy(certificate))
     questions = IndexQuestions(client.ask, reactor, now_ms)
     poll = IndexPoll(questions, intake, database, DATA_NODES, 3600, reactor, now_ms)
@@ -218,7 +219,8 @@ def main(folder: Path, options: Sequence[str]) -> None:
             getattr(self, f"order_{order.pop('order')}")(**order)
 
         def answer(self, **found: Any) -> None:
-            print(json.dumps(found), flush=True)
+            # Not by print: the pipe does not block any more.
+            self.sendLine(json.dumps(found).encode())
 
         def order_received(self) -> None:
             self.answer(

@@ -2,6 +2,7 @@
 
 import pytest
 
+from esgf_gossip.tracking.catalog import is_empty, recall
 from esgf_gossip.tracking.copies import copies_of
 from esgf_gossip.tracking.events import file_key
 from esgf_gossip.tracking.seen_files import FILES_MOST, files_of, new_files_after
@@ -262,3 +263,43 @@ def test_files_alone_are_no_version():
     assert [one.is_known for one in copies_of(catalog.connection, version(1).master_id)] == [False, True]
     assert catalog.see(a_sighting("publish", 1, 2)) == ["published", "new-version"]
     assert NODE in catalog.data_nodes
+
+
+def test_a_clock_that_ran_ahead_holds_nothing_up():
+    """What was dated in the future is dated anew; a retraction that happens now is one."""
+    catalog = Catalog()
+    catalog.see(a_sighting("publish", 1, 1000 * HOURS), now=1000 * HOURS)
+    assert catalog.see(a_sighting("retract", 1, 5), now=5) == ["retracted"]
+    catalog.see(a_sighting("publish", 1, 2000 * HOURS), now=2000 * HOURS)
+    assert catalog.see(a_sighting("retract", 1, 0, "index"), now=900) == ["retracted"]
+    assert catalog.see(a_sighting("publish", 1, 901), now=901) == ["reinstated"]
+
+
+def test_a_catalog_that_was_lost_is_recalled_from_the_own_log():
+    """Nothing is said again, and a second retraction is not taken for the first."""
+    story = [
+        a_sighting("publish", 1, 0),
+        a_sighting("publish", 2, 1),
+        a_sighting("retract", 2, 2),
+        a_sighting("publish", 2, 3),
+        a_sighting("publish", 3, 4, is_replica=True),
+        a_sighting("retract", 1, 5),
+    ]
+    before, after = Catalog(), Catalog()
+    before.see_all(story)
+    assert is_empty(after.connection)
+    for event in before.said:
+        recall(after.connection, event)
+    assert not is_empty(after.connection)
+    for sighting in [*story, a_sighting("publish", 1, 5, "kafka")]:
+        assert after.see(sighting, now=5) == []
+    again = [a_sighting("retract", 2, 6), a_sighting("delete", 3, 7), a_sighting("publish", 1, 8)]
+    assert (
+        after.see_all(again)
+        == before.see_all(again)[-3:]
+        == [
+            "retracted 2 1",
+            "replica-removed 3 0",
+            "reinstated 1 1",
+        ]
+    )

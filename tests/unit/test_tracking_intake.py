@@ -3,7 +3,7 @@
 import sqlite3
 
 import pytest
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from esgf_gossip.storage.journal_thread import AtOnce
@@ -148,3 +148,19 @@ def test_many_sightings_go_in_parts_and_hostile_texts_do_not_stop_the_queue(benc
     assert bench.log.story == ["published 7", "retracted 7"]
     assert len(bench.log.held[1].reason) == 200
     assert bench.log.held[1].reason.isprintable()
+
+
+def test_who_waits_no_more_changes_nothing(bench):
+    """A publisher's patience ends before the disk is done; its sighting is taken and said."""
+    done = []
+    run, bench.database.run = (
+        bench.database.run,
+        lambda work, *arguments, **named: done.append((Deferred(), work, arguments, named)) or done[-1][0],
+    )
+    seen = bench.intake.see([a_sighting("publish", 1)])
+    seen.addErrback(lambda failure: failure.trap(CancelledError))
+    seen.cancel()
+    bench.database.run = run
+    answer, work, arguments, named = done[0]
+    run(work, *arguments, **named).chainDeferred(answer)
+    assert bench.log.story == ["published 1"]

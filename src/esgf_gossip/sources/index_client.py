@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.defer import TimeoutError as TookTooLongError
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, DNSLookupError
@@ -70,6 +70,9 @@ class IndexClient:
         base_url: ``https://host``, ``https://host:port`` or with a path before ``/esg-search``.
         policy: by which its certificate is checked; None: of a base that is plain HTTP.
         endpoint_to: makes what connects to a host and port; by default whatever it is.
+
+    Raises:
+        ValueError: HTTPS without a policy.
     """
 
     def __init__(
@@ -79,6 +82,8 @@ class IndexClient:
         policy: IPolicyForHTTPS | None = None,
         endpoint_to: Callable[[str, int], Any] | None = None,
     ) -> None:
+        if policy is None and not base_url.startswith("http://"):
+            raise ValueError(f"{base_url} needs a policy of certificates")
         self.base_url: Final = base_url.rstrip("/")
         self._reactor: Final = reactor
         self._policy: Final = policy
@@ -100,8 +105,8 @@ class IndexClient:
         endpoint = self._endpoint_to(uri.host.decode("ascii").strip("[]"), uri.port)
         if uri.scheme == b"http":
             return endpoint
-        if self._policy is None:
-            raise ValueError("https needs a policy of certificates")
+        if self._policy is None:  # pragma: no cover - the constructor has looked
+            raise ValueError("no policy of certificates")
         return wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), endpoint)
 
     def ask(
@@ -133,8 +138,12 @@ class IndexClient:
 
         def send(agent: Agent) -> Deferred[Any]:
             producer = _Body(body) if body or method == b"POST" else None
-            return agent.request(
-                method, url, Headers({name: list(many) for name, many in fields.items()}), producer
+            return maybeDeferred(
+                agent.request,
+                method,
+                url,
+                Headers({name: list(many) for name, many in fields.items()}),
+                producer,
             )
 
         def once_more(failure: Failure) -> Any:

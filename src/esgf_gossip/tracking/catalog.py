@@ -28,6 +28,8 @@ import attrs
 from esgf_gossip.core.limits import TIME_MS_MAX
 from esgf_gossip.core.packing import free_text
 from esgf_gossip.tracking.copies import (
+    NEVER_MS,
+    AsSeen,
     Copy,
     End,
     Said,
@@ -51,6 +53,20 @@ from esgf_gossip.tracking.sightings import Operation, Sighting
 from esgf_gossip.tracking.turns import HAND, Turn, clock_of, judge
 
 _ENDS: Final = {Operation.RETRACT: End.RETRACTED, Operation.DELETE: End.DELETED}
+_END_OF: Final = {
+    EventType.RETRACTED: End.RETRACTED,
+    EventType.UNPUBLISHED: End.DELETED,
+    EventType.REPLICA_REMOVED: End.DELETED,
+}
+_TOLD_BY: Final = {
+    EventType.PUBLISHED: Said.PUBLISHED,
+    EventType.NEW_VERSION: Said.PUBLISHED | Said.NEW_VERSION,
+    EventType.REINSTATED: Said.PUBLISHED,
+    EventType.RETRACTED: Said.RETRACTED | Said.ENDED,
+    EventType.UNPUBLISHED: Said.ENDED,
+    EventType.REPLICATED: Said.PUBLISHED,
+    EventType.REPLICA_REMOVED: Said.ENDED,
+}
 _OF_THE_RECORD: Final = Said.PUBLISHED | Said.NEW_VERSION
 
 
@@ -96,6 +112,39 @@ def see(
     return events
 
 
+def is_empty(connection: sqlite3.Connection) -> bool:
+    """Tell whether nothing is known of any copy: the file is new, or was lost."""
+    return connection.execute("SELECT 1 FROM copy LIMIT 1").fetchone() is None
+
+
+def recall(connection: sqlite3.Connection, event: DatasetEvent) -> None:
+    """
+    Learn from an event of this node's own log, where the catalog was lost and the log came back; in its order.
+
+    Without it a second retraction would be taken for the first, whose key receivers know already.
+    """
+    copy = get_copy(connection, event.dataset, event.data_node) or Copy(0, event.dataset, event.data_node)
+    is_end = event.type in _END_OF
+    turn = 2 * event.epoch + 1 + is_end
+    is_behind = turn < copy.turn
+    copy.is_replica = event.type in (EventType.REPLICATED, EventType.REPLICA_REMOVED)
+    if not is_behind:
+        if turn > copy.turn and not is_end:
+            copy.told &= _OF_THE_RECORD
+        copy.turn, copy.epoch = turn, event.epoch
+        copy.turned_ms = copy.noticed_ms = event.occurred_ms
+        copy.turned_by = clock_of(event.source)
+        if is_end:
+            copy.ended_as |= _END_OF[event.type]
+        else:
+            copy.published_ms = event.occurred_ms
+    copy.told |= _TOLD_BY[event.type]
+    put_copy(connection, copy)
+    if not is_behind:
+        seen = AsSeen(turn, copy.published_ms, event.occurred_ms if is_end else NEVER_MS)
+        put_as_seen(connection, copy, copy.turned_by, seen)
+
+
 def missing(connection: sqlite3.Connection, sightings: Sequence[Sighting]) -> list[Sighting]:
     """
     Return those of which the index should be asked before it is told: afterwards it has forgotten.
@@ -136,7 +185,7 @@ def _take_turn(
     clock = clock_of(sighting.source)
     end = _ENDS.get(sighting.operation, End.NOT)
     seen = get_as_seen(connection, copy, clock)
-    turn = judge(copy, seen, sighting.source, sighting.occurred_ms, is_end=end is not End.NOT)
+    turn = judge(copy, seen, sighting.source, sighting.occurred_ms, now_ms, is_end=end is not End.NOT)
     put_as_seen(connection, copy, clock, seen)
     if turn is Turn.NEW:
         copy.is_quiet = is_quiet and copy.turn == 0

@@ -74,7 +74,7 @@ class AsSeen:
     @property
     def is_ended(self) -> bool:
         """Tell whether the last they have shown is an end."""
-        return self.ended_ms > NEVER_MS and self.ended_ms >= self.published_ms
+        return self.turn > 0 and self.turn % 2 == 0
 
 
 @attrs.define
@@ -151,7 +151,7 @@ def retracted_at(connection: sqlite3.Connection, data_node: str, clock: str) -> 
     rows = connection.execute(
         "SELECT master_id, version, ended_ms FROM copy JOIN copy_as_seen ON copy = number"
         " WHERE data_node = ? AND copy.turn > 0 AND copy.turn % 2 = 0 AND ended_as = ? AND clock = ?"
-        " AND ended_ms >= copy_as_seen.published_ms",
+        " AND copy_as_seen.turn % 2 = 0",
         (data_node, int(End.RETRACTED), clock),
     )
     return [(DatasetId(master_id, version), ended_ms) for master_id, version, ended_ms in rows]

@@ -113,10 +113,19 @@ class Intake:
         ``is_quiet``: copies that were not known are learned without an event.
 
         Fails with a TrackingError; nothing of the part that failed, and of what follows it, was taken then: the
-        source hands them in again.
+        source hands them in again. Who cancels it waits no more; what was handed in is taken all the same.
         """
         parts = [sightings[at : at + TAKEN_AT_ONCE] for at in range(0, len(sightings), TAKEN_AT_ONCE)]
-        return self._see_parts(parts, is_quiet=is_quiet)
+        waiting: Deferred[None] = Deferred()
+
+        def told(result: Any) -> None:
+            if not waiting.called:
+                waiting.callback(result)
+            elif isinstance(result, Failure):
+                self.log.error("Sightings were not taken: {reason}", reason=str(result.value))
+
+        self._see_parts(parts, is_quiet=is_quiet).addBoth(told)
+        return waiting
 
     def missing(self, sightings: Sequence[Sighting]) -> Deferred[list[Sighting]]:
         """Fire with those of which the index should be asked before it is told (``catalog.missing``)."""

@@ -40,7 +40,7 @@ def clock_of(source: str) -> str:
     return _CLOCKS.get(source, source)
 
 
-def judge(copy: Copy, seen: AsSeen, source: str, at_ms: int, *, is_end: bool) -> Turn:
+def judge(copy: Copy, seen: AsSeen, source: str, at_ms: int, now_ms: int, *, is_end: bool) -> Turn:
     """
     Tell what a sighting is for a copy, and note in ``seen`` that its source has shown it.
 
@@ -49,8 +49,13 @@ def judge(copy: Copy, seen: AsSeen, source: str, at_ms: int, *, is_end: bool) ->
         seen: what the sources with the same clock have shown of it.
         source: of the sighting.
         at_ms: when it happened, by that clock.
+        now_ms: by this node's clock.
         is_end: retracted or deleted; else: published.
     """
+    if clock_of(source) in OWN_CLOCKS:
+        # Our own clock was ahead once: what it dated then must not hold up what happens now.
+        seen.published_ms = _not_ahead(seen.published_ms, now_ms, at_ms)
+        seen.ended_ms = _not_ahead(seen.ended_ms, now_ms, at_ms)
     # Within one clock there is no doubt. Of two things in one instant the end is believed.
     if at_ms < seen.published_ms if is_end else at_ms <= seen.ended_ms:
         return Turn.OLD
@@ -70,21 +75,26 @@ def judge(copy: Copy, seen: AsSeen, source: str, at_ms: int, *, is_end: bool) ->
         seen.turn = turn
         return Turn.NEW
     if is_same:
-        if can_skip and _is_later(copy, source, at_ms):
+        # What a look agrees with, made after that was noticed, its index has caught up with.
+        if (can_skip or source == INDEX) and _is_later(copy, source, at_ms, now_ms):
             turn = copy.turn
         seen.turn = max(seen.turn, turn)
         return Turn.CURRENT if seen.turn == copy.turn else Turn.OLD
-    if can_skip and _is_later(copy, source, at_ms):
+    if can_skip and _is_later(copy, source, at_ms, now_ms):
         seen.turn = copy.turn + 1
         return Turn.NEW
     seen.turn = turn
     return Turn.OLD
 
 
-def _is_later(copy: Copy, source: str, at_ms: int) -> bool:
+def _is_later(copy: Copy, source: str, at_ms: int, now_ms: int) -> bool:
     """Tell whether it happened after the last known turn, whatever the clocks."""
     clock = clock_of(source)
-    if clock in OWN_CLOCKS and at_ms > copy.noticed_ms:
+    if clock in OWN_CLOCKS and at_ms > _not_ahead(copy.noticed_ms, now_ms, at_ms):
         return True
     is_one_clock = clock == copy.turned_by or {clock, copy.turned_by} <= OWN_CLOCKS
     return at_ms > copy.turned_ms + (0 if is_one_clock else SKEW_MS)
+
+
+def _not_ahead(stamp_ms: int, now_ms: int, at_ms: int) -> int:
+    return stamp_ms if stamp_ms <= now_ms else at_ms - 1

@@ -34,8 +34,19 @@ _OPTIONS: Final = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHE
 _HTTP: Final = b"http/1.1"
 
 
-class ServiceRefused(Exception):  # noqa: N818 - an outcome of a handshake, not a fault of ours
-    """Report that a service is not who it should be; it ends the handshake."""
+class ServiceRefused(SSL.Error):
+    """
+    Report that a service is not who it should be; it ends the handshake.
+
+    An SSL.Error, because only those end one in Twisted without a traceback.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__([("trust", "", reason)])
+        self._reason: Final = reason
+
+    def __str__(self) -> str:
+        return self._reason
 
 
 @implementer(IOpenSSLServerConnectionCreator)

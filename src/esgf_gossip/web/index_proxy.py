@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import TimeoutError as TookTooLongError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import Request
@@ -30,11 +31,16 @@ from esgf_gossip.web.resources import send_problem
 
 # A publisher sends a file's record at a time; harvesters of old sent whole catalogs.
 BODY_BYTES: Final = 32 * 1024 * 1024
-ANSWER_BYTES: Final = 64 * 1024 * 1024
+# Publishers ask for a few records; a call of ``ws`` is answered by a line.
+SEARCH_BYTES: Final = 16 * 1024 * 1024
+ANSWER_BYTES: Final = 1024 * 1024
+# Calls at a time; with the bounds above they stay below a gigabyte.
+CALLS: Final = 64
 # A retraction of a large dataset deletes thousands of records before it is answered.
 INDEX_S: Final = 300.0
 # How long a publisher waits for our disk.
 DISK_S: Final = 30.0
+RETRY_AFTER_S: Final = 5
 # The key of ``make_tracking_site``'s pages.
 PATH: Final = "esg-search"
 
@@ -134,6 +140,7 @@ class IndexProxy(Resource):
         self._networks: Final = [ipaddress.ip_network(one) for one in publishers]
         self._clock: Final = clock
         self._now_ms: Final = now_ms
+        self._under_way = 0
         self.counts: Final = ProxyCounts()
         # Empty: all is well; else one line for the operator.
         self.fault = ""
@@ -155,16 +162,24 @@ class IndexProxy(Resource):
     def render(self, request: Request) -> Any:
         """Hand on a call."""
         problem = self.refuses(str(getattr(request.getClientAddress(), "host", ""))) or _misplaced(request)
+        if problem is None and self._under_way >= CALLS:
+            problem = Problem(503, "too many calls at a time; try again", {"Retry-After": str(RETRY_AFTER_S)})
         if problem is not None:
             return send_problem(request, problem)
         gone: list[Failure] = []
         request.notifyFinish().addErrback(gone.append)
+        self._under_way += 1
         handing = self._handed_on(request)
+        handing.addBoth(self._ended)
         handing.addErrback(self._failed)
         # A publisher that hung up has had its call done all the same.
         handing.addCallback(lambda body: None if gone else request.send(_body(request, body)))
         handing.addErrback(lambda failure: self.log.failure("No answer to a publisher", failure))
         return NOT_DONE_YET
+
+    def _ended(self, result: Any) -> Any:
+        self._under_way -= 1
+        return result
 
     @inlineCallbacks
     def _handed_on(self, request: Request) -> Any:
@@ -175,7 +190,12 @@ class IndexProxy(Resource):
         yield self._ask_before(call)
         self.counts.calls += 1
         answer = yield self._index.ask(
-            request.method, request.uri, _handed_fields(request), body, INDEX_S, ANSWER_BYTES
+            request.method,
+            request.uri,
+            _handed_fields(request),
+            body,
+            INDEX_S,
+            ANSWER_BYTES if name else SEARCH_BYTES,
         )
         if name and is_success(answer.status, answer.body):
             self.counts.succeeded += 1
@@ -259,4 +279,6 @@ def _body(request: Request, answer: bytes | Problem) -> bytes:
 
 
 def _line(error: BaseException) -> str:
+    if isinstance(error, TookTooLongError):
+        return "the disk takes too long"
     return " ".join(str(error).split())[:200] or type(error).__name__

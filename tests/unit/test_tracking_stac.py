@@ -17,6 +17,7 @@ from esgf_gossip.tracking.sightings import Operation, SeenFile
 from esgf_gossip.tracking.stac import read_message
 from esgf_gossip.tracking.stac_feed import DOCUMENT_BYTES, MESSAGES, EventReader
 from esgf_gossip.tracking.stac_items import NODES, StacError, checksum_of
+from esgf_gossip.tracking.whereabouts import with_nodes
 from helpers.stac import (
     ADDRESS,
     DIGEST,
@@ -408,3 +409,19 @@ def test_one_message_is_one_value(monkeypatch):
     monkeypatch.setattr(stac_feed, "MESSAGE_BYTES", 10)
     with pytest.raises(StacError, match="longer than"):
         reader.read_one(POST)
+
+
+def test_a_patch_means_the_original_on_record():
+    """Published before, in the same batch or long ago; where nobody knows it, it is said so."""
+    batch = [*read(a_post()), *read(a_patch(RETRACT)), *read(a_patch(SUPERSEDE, ITEM_OF_CMIP7))]
+    named, unknown = with_nodes(batch, lambda _: None)
+    assert [(one.operation, one.data_node) for one in named] == [
+        (Operation.PUBLISH, NODE),
+        (Operation.RETRACT, NODE),
+    ]
+    assert [str(one.dataset) for one in unknown] == [ITEM_OF_CMIP7]
+    named, unknown = with_nodes(batch[1:], {parse_dataset(ITEM): "a.example.org"}.get)
+    assert [(one.operation, one.data_node) for one in named] == [(Operation.RETRACT, "a.example.org")]
+    assert len(unknown) == 1
+    replica = read(a_patch([a_replica()]))
+    assert with_nodes([*replica, *batch[1:2]], lambda _: None) == ([*replica], [batch[1]])

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
 from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -149,6 +149,29 @@ class Connections:
                 done([])
 
         attempt.addBoth(ended)
+
+    def ask(
+        self, address: Address, make: Callable[[], Protocol], failed: Callable[[str], None]
+    ) -> Callable[[], None]:
+        """
+        Connect by esgf-feedback/1 with a protocol of the caller's; ``failed`` gets the reason where nobody is reached.
+
+        Returns what gives up while it is not reached.
+        """
+        wrapped = Factory.forProtocol(make)
+        wrapped.noisy = False
+        factory: Any = TLSMemoryBIOFactory(self._creator.for_feedback, True, wrapped, self._reactor)
+        factory.noisy = False
+        attempt: Deferred[Any] = self._endpoint(address).connect(factory)
+        self._dials.add(attempt)
+
+        def ended(result: Any) -> None:
+            self._dials.discard(attempt)
+            if isinstance(result, Failure):
+                failed(_reason(result))
+
+        attempt.addBoth(ended)
+        return attempt.cancel
 
     def _endpoint(self, address: Address) -> Any:
         host, port = address

@@ -26,7 +26,7 @@ from esgf_gossip.core.model import Address, Link, Moment
 from esgf_gossip.core.node import Node
 from esgf_gossip.net.budget import PeerBudgets
 from esgf_gossip.net.clock import wall_clock_ms
-from esgf_gossip.net.link import LinkConnection
+from esgf_gossip.net.link import Ear, LinkConnection
 from esgf_gossip.net.sparing import Sparing
 from esgf_gossip.net.traffic import Traffic
 from esgf_gossip.net.trust_door import Host, Visitor
@@ -68,6 +68,8 @@ class Driver:
         self.on_fatal: Callable[[str], None] | None = None
         # Told of each address that was reached and brought no link: trust may be why.
         self.on_refusal: Callable[[Address], None] = lambda _address: None
+        # Who hears members that bring matches of users: net.feedback, where tracking is on.
+        self.on_feedback: Callable[[LinkConnection, PeerIdentity], Ear | None] = lambda *_: None
         self._database = database
         self._clock = clock
         self._on_notice = on_notice
@@ -321,6 +323,10 @@ class Driver:
         if self._stopped or not self._host.admit(connection.remote_host):
             return None
         return self._host.receive(connection.transport.write, connection.close)
+
+    def feedback(self, connection: LinkConnection, identity: PeerIdentity) -> Ear | None:
+        """Let a member bring matches of this node's users, where somebody takes them."""
+        return None if self._stopped else self.on_feedback(connection, identity)
 
     def link_refused(self, connection: LinkConnection, reason: str) -> None:
         """Report a connection that never came up."""

@@ -27,12 +27,28 @@ from esgf_gossip.core.outbox import Outbox
 from esgf_gossip.net.budget import PeerBudget
 from esgf_gossip.net.intake import Intake
 from esgf_gossip.net.traffic import Traffic
-from esgf_gossip.net.trust_door import Visitor
 from esgf_gossip.trust.errors import TrustError
-from esgf_gossip.trust.tls import PeerIdentity, is_visit, peer_identity, refusal_reason
+from esgf_gossip.trust.tls import (
+    ALPN_FEEDBACK,
+    PeerIdentity,
+    is_feedback,
+    is_visit,
+    peer_identity,
+    refusal_reason,
+)
 
 # loseConnection waits for a peer that may never read (twisted#7926).
 CLOSE_S: Final = 5.0
+# One question by esgf-feedback/1, from the handshake to the answer: its matches are written to the disk between.
+FEEDBACK_S: Final = 30.0
+
+
+class Ear(TypingProtocol):
+    """Who hears the bytes of a peer that came for something else than gossip."""
+
+    def take(self, data: bytes) -> None:
+        """Take bytes, whatever they are."""
+        ...
 
 
 class LinkOwner(TypingProtocol):
@@ -58,8 +74,12 @@ class LinkOwner(TypingProtocol):
         """Hear that a connection ended before it was up."""
         ...
 
-    def visited(self, connection: LinkConnection) -> Visitor | None:
+    def visited(self, connection: LinkConnection) -> Ear | None:
         """Return who hears a peer that came for trust objects alone, None where it comes too often."""
+        ...
+
+    def feedback(self, connection: LinkConnection, identity: PeerIdentity) -> Ear | None:
+        """Return who hears a member that brings matches, None where it is not wanted."""
         ...
 
 
@@ -81,7 +101,7 @@ class LinkConnection(Protocol):
         self._clock = clock
         self._intake = Intake(clock, self._deliver, self._tell_garbled, self._tell_end)
         self._identity: PeerIdentity | None = None
-        self._visitor: Visitor | None = None
+        self._visitor: Ear | None = None
         self._refusal = ""
         self._closing = ""
         self._is_over = False
@@ -154,12 +174,21 @@ class LinkConnection(Protocol):
                 self._abort("too many visits for trust")
             return
         try:
+            if self.dialled is None and is_feedback(self.transport):
+                self._hear_feedback(peer_identity(self.transport, ALPN_FEEDBACK))
+                return
             self._identity = peer_identity(self.transport)
         except TrustError as error:
             self._abort(str(error))
             return
         if self.dialled is None:
             self._up()
+
+    def _hear_feedback(self, identity: PeerIdentity) -> None:
+        self._set_deadline(FEEDBACK_S, "no question in time")
+        self._visitor = self._owner.feedback(self, identity)
+        if self._visitor is None:
+            self._abort("no feedback is taken here, or too much of it at once")
 
     def _up(self) -> None:
         if self._identity is None or self._refusal:

@@ -31,12 +31,15 @@ from esgf_gossip.trust.refusal import TlsRefusal, refusal_reason
 from esgf_gossip.trust.revocation import milliseconds
 
 __all__ = [
+    "ALPN_FEEDBACK",
     "ALPN_GOSSIP",
     "ALPN_TRUST",
     "ConnectionCreator",
+    "FeedbackCreator",
     "PeerIdentity",
     "TlsRefusal",
     "VisitCreator",
+    "is_feedback",
     "is_visit",
     "peer_identity",
     "refusal_reason",
@@ -44,6 +47,9 @@ __all__ = [
 
 ALPN_GOSSIP: Final = b"esgf-gossip/1"
 ALPN_TRUST: Final = b"esgf-trust/1"
+ALPN_FEEDBACK: Final = b"esgf-feedback/1"
+# What members speak among themselves, each with its certificate.
+_OF_MEMBERS: Final = (ALPN_GOSSIP, ALPN_FEEDBACK)
 
 # Leaf, issuing CA, one level of room, root.
 _DEPTH: Final = 3
@@ -80,12 +86,19 @@ class ConnectionCreator:
         client = _context(material, self._now_ms)
         server.set_alpn_select_callback(_select_protocol)
         client.set_alpn_protos([ALPN_GOSSIP])
-        self._material, self._server, self._client = material, server, client
+        asking = _context(material, self._now_ms)
+        asking.set_alpn_protos([ALPN_FEEDBACK])
+        self._material, self._server, self._client, self._asking = material, server, client, asking
 
     @property
     def for_visits(self) -> VisitCreator:
         """What makes the client side of a visit by esgf-trust/1."""
         return VisitCreator()
+
+    @property
+    def for_feedback(self) -> FeedbackCreator:
+        """What makes the client side of a connection by esgf-feedback/1, by the trust in force now."""
+        return FeedbackCreator(self._asking)
 
     def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
         """Make the server side of one connection; Twisted calls it."""
@@ -114,6 +127,19 @@ class ConnectionCreator:
 
 
 @implementer(IOpenSSLClientConnectionCreator)
+class FeedbackCreator:
+    """Makes the client side of connections by esgf-feedback/1: judged on both sides as gossip is."""
+
+    def __init__(self, context: SSL.Context) -> None:
+        self._context = context
+
+    def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+        """Make the client side of one connection; Twisted calls it."""
+        del protocol
+        return SSL.Connection(self._context, None)
+
+
+@implementer(IOpenSSLClientConnectionCreator)
 class VisitCreator:
     """
     Makes the client side of a visit by esgf-trust/1: shows no certificate, and asks for none that would be good.
@@ -137,7 +163,12 @@ def is_visit(transport: Any) -> bool:
     return bool(transport.negotiatedProtocol == ALPN_TRUST)
 
 
-def peer_identity(transport: Any) -> PeerIdentity:
+def is_feedback(transport: Any) -> bool:
+    """Tell, in ``handshakeCompleted``, whether the peer came to bring matches of this node's users."""
+    return bool(transport.negotiatedProtocol == ALPN_FEEDBACK)
+
+
+def peer_identity(transport: Any, protocol: bytes = ALPN_GOSSIP) -> PeerIdentity:
     """
     Read who is at the other end, in ``handshakeCompleted`` and not before.
 
@@ -145,8 +176,8 @@ def peer_identity(transport: Any) -> PeerIdentity:
         TrustError: no certificate, another protocol; both were refused in the
             handshake already, unless the context is not ours.
     """
-    if transport.negotiatedProtocol != ALPN_GOSSIP:
-        raise _protocol_error(transport.negotiatedProtocol)
+    if transport.negotiatedProtocol != protocol:
+        raise _protocol_error(transport.negotiatedProtocol, protocol)
     leaf, *_ = _chain(transport)
     names = profile.leaf_names(leaf)
     return PeerIdentity(
@@ -237,7 +268,7 @@ class _Judge:
             profile.check_issuer(judged)
         else:
             protocol = connection.get_alpn_proto_negotiated()
-            if protocol != ALPN_GOSSIP:
+            if protocol not in _OF_MEMBERS:
                 raise _protocol_error(protocol)
             profile.leaf_names(judged, self._material.names.federation)
             check_issued(self._material.bundle, judged)
@@ -246,6 +277,8 @@ class _Judge:
 def _select_protocol(connection: SSL.Connection, offered: Sequence[bytes]) -> bytes:
     if ALPN_GOSSIP in offered:
         return ALPN_GOSSIP
+    if ALPN_FEEDBACK in offered:
+        return ALPN_FEEDBACK
     if ALPN_TRUST in offered:
         # Before the certificate would be asked for. The gossip protocol is out of reach from here on.
         connection.set_verify(SSL.VERIFY_NONE)
@@ -254,10 +287,10 @@ def _select_protocol(connection: SSL.Connection, offered: Sequence[bytes]) -> by
     raise TlsRefusal(_protocol_error(b", ".join(offered)))
 
 
-def _protocol_error(found: bytes | None) -> TrustError:
+def _protocol_error(found: bytes | None, needed: bytes = ALPN_GOSSIP) -> TrustError:
     shown = "none" if not found else repr(found[:80])[1:]
     return TrustError(
-        "E-ALPN", f"the peer does not speak our protocol (ALPN): {shown}, {ALPN_GOSSIP.decode()} is needed"
+        "E-ALPN", f"the peer does not speak our protocol (ALPN): {shown}, {needed.decode()} is needed"
     )
 
 

@@ -34,17 +34,20 @@ URL_CHARACTERS: Final = 2048
 
 _SETTING: Final = "[tracking] database"
 _LOCK_WAIT_MS: Final = 1000
-# A whole answer: 200, or as many bytes sent as there are; -1 and -1 are not equal sizes. Nobody's URL and what is
-# longer than it may be is not carried; a time that is none (NaN, before 1970, after 2096) becomes NULL.
+# A whole answer: 200, or as many bytes sent as there are; -1 and -1 are not equal sizes.
+_IS_WHOLE: Final = "coalesce(success OR (xfer_size = data_size AND xfer_size >= 0), false)"
+# Nobody's URL and what is longer than it may be is not carried; a time that is none (NaN, before 1970, after 2096)
+# becomes NULL.
 _COLUMNS: Final = f"""
 id, CASE WHEN user_id NOT IN ('', '<no-id>') THEN left(user_id, {USER_CHARACTERS + 1}) END,
 CASE WHEN user_id NOT IN ('', '<no-id>') THEN left(url, {URL_CHARACTERS + 1}) END,
 CASE WHEN date_fetched BETWEEN 0 AND 4e9 THEN (date_fetched * 1000)::bigint END,
-coalesce(success OR (xfer_size = data_size AND xfer_size >= 0), false)
+{_IS_WHOLE}
 """
 _TABLE: Final = "esgf_node_manager.access_logging"
 _NEW: Final = f"SELECT {_COLUMNS} FROM {_TABLE} WHERE id > %s ORDER BY id LIMIT %s"  # noqa: S608
-_OPEN: Final = f"SELECT {_COLUMNS} FROM {_TABLE} WHERE id = ANY(%s::bigint[]) ORDER BY id"  # noqa: S608
+# Only those that have ended since: most never do, and what they say has been heard.
+_ENDED: Final = f"SELECT {_COLUMNS} FROM {_TABLE} WHERE id = ANY(%s::bigint[]) AND {_IS_WHOLE} ORDER BY id"  # noqa: S608
 # For each range a walk along the primary key; without LATERAL the planner reads the whole table.
 _MISSED: Final = f"""
 SELECT row.* FROM unnest(%s::bigint[], %s::bigint[]) AS gap(first, last)
@@ -135,7 +138,7 @@ class AccessLog:
             again: list[LogRow] = []
             is_cut = False
             if is_rechecking and position.open_rows:
-                again += _rows(connection, _OPEN, [[number for number, _ in position.open_rows]])
+                again += _rows(connection, _ENDED, [[number for number, _ in position.open_rows]])
             reread = frozenset(row.id for row in again)
             if is_rechecking and position.gaps:
                 firsts, lasts = [gap.first for gap in position.gaps], [gap.last for gap in position.gaps]

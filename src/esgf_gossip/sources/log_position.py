@@ -16,9 +16,9 @@ import attrs
 
 # Longer than a transfer or a transaction lasts.
 WAIT_MS: Final = 24 * 60 * 60 * 1000
-# The newest of them are kept: 20,000 ranges are asked for in 50 ms.
-GAPS: Final = 20_000
-OPEN_ROWS: Final = 50_000
+# The newest of them are kept, so that asking for them takes a fraction of a second.
+GAPS: Final = 10_000
+OPEN_ROWS: Final = 20_000
 
 
 @attrs.frozen

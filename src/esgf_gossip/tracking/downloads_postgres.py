@@ -7,6 +7,7 @@ Same interface as ``downloads_sqlite``; whole batches go to the server as arrays
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
@@ -20,8 +21,10 @@ from esgf_gossip.sources.log_position import LogPosition, decode_position
 from esgf_gossip.tracking import downloads
 from esgf_gossip.tracking.downloads import DownloadCounts, DownloadsError, Sorted, Span, Tally, exported
 from esgf_gossip.tracking.downloads_sql import (
+    ADD_DATASETS,
     ADD_DOWNLOADS,
     ADD_FILES,
+    ADD_PEOPLE,
     ADD_PLACES,
     ADD_UNRESOLVED,
     CLAIMS,
@@ -31,6 +34,7 @@ from esgf_gossip.tracking.downloads_sql import (
     HELD_BY,
     LOCK,
     MATCHED,
+    MATCHED_WITHOUT,
     SCHEMA,
     SCRIPT,
     UNRESOLVED_AT,
@@ -53,6 +57,7 @@ _QUESTION_S: Final = 120
 # Rows of a match that are on their way at once.
 _ROWS: Final = 5_000
 _LAYOUT: Final = "1"
+_SPAN: Final = ("host", "first_ms", "last_ms", "whole_ms")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,19 +75,26 @@ class PostgresDownloads:
     def __init__(self, address: str, password_file: Path | None) -> None:
         self._address: Final = address
         self._password_file: Final = password_file
+        # As it is in the schema; it may be long.
+        self._position: LogPosition | None = None
         self._writer: psycopg.Connection[Any] | None = None
         # Its transactions last as long as somebody takes to consume what was found.
         self._matcher: psycopg.Connection[Any] | None = None
 
     def position(self) -> LogPosition:
         """Tell how far the log is read."""
-        body = self._run(_state, downloads.POSITION)
-        return LogPosition() if body is None else decode_position(body)
+        if self._position is None:
+            body = self._run(_state, downloads.POSITION)
+            self._position = LogPosition() if body is None else decode_position(body)
+        return self._position
 
     def advance(self, reading: LogReading) -> None:
         """Take in what was read of the log, and how far that is, in one transaction."""
+        if not reading.rows and reading.position == self._position:
+            return
         fetches, tally = downloads.readable(reading)
         self._run(_advance, fetches, tally, reading.position.encode())
+        self._position = reading.position
 
     def published_to(self) -> int:
         """Tell up to which dataset the publisher's tables are read."""
@@ -107,10 +119,14 @@ class PostgresDownloads:
                     self._matcher = self._connected()
                 with explained(_SETTING), self._matcher.transaction():
                     wanted = plan(change, _versions(self._matcher, change))
-                    values = [list(wanted.held), max(change.occurred_ms, known_ms), list(wanted.newer)]
+                    values: list[Any] = [list(wanted.held), max(change.occurred_ms, known_ms)]
+                    question = MATCHED
+                    if wanted.newer:
+                        question = MATCHED_WITHOUT
+                        values.append(list(wanted.newer))
                     with self._matcher.cursor("matched") as cursor:
                         cursor.itersize = _ROWS
-                        cursor.execute(MATCHED, values)
+                        cursor.execute(question, values)
                         yield from matches_of(change, wanted, cursor)
 
     def export(self, openid: str) -> dict[str, Any]:
@@ -149,8 +165,9 @@ class PostgresDownloads:
 
     def _once(self, work: Callable[Concatenate[Any, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._writer is None or self._writer.closed:
-            # The server went, and the other connection with it.
+            # The server went, and the other connection with it. What is there may be older than what was.
             self.close()
+            self._position = None
             self._writer = self._connected()
         with explained(_SETTING), self._writer.transaction():
             return work(self._writer, *args, **kwargs)
@@ -232,24 +249,24 @@ def _claims(
 
 def _write(connection: psycopg.Connection[Any], found: Sorted) -> None:
     # In one order, so that two transactions can never wait for each other.
-    people = sorted(found.people.items())
-    connection.execute(
-        "INSERT INTO person (folded, openid) SELECT * FROM unnest(%s::text[], %s::text[]) ON CONFLICT DO NOTHING",
-        _columns(people, 2),
-    )
+    connection.execute(ADD_PEOPLE, [_given(("folded", "openid"), sorted(found.people.items()))])
     _name_datasets(connection, {dataset for dataset, _, _ in found.downloads})
     files = {(dataset.master_id, dataset.version, name) for dataset, _, name in found.downloads}
-    connection.execute(ADD_FILES, _columns(sorted(files), 3))
-    rows = [
+    connection.execute(ADD_FILES, [_given(("master", "version", "name"), sorted(files))])
+    rows = (
         (dataset.master_id, dataset.version, folded, name, s.host, s.first_ms, s.last_ms, s.whole_ms)
         for (dataset, folded, name), s in found.downloads.items()
-    ]
-    connection.execute(ADD_DOWNLOADS, _columns(rows, 8))
-    lost = [
-        (place.key, place.host, folded, place.path, s.host, s.first_ms, s.last_ms, s.whole_ms)
+    )
+    connection.execute(ADD_DOWNLOADS, [_given(("master", "version", "folded", "name", *_SPAN), rows)])
+    lost = (
+        (place.key.hex(), place.host, folded, place.path, s.host, s.first_ms, s.last_ms, s.whole_ms)
         for (place, folded), s in found.unresolved.items()
-    ]
-    connection.execute(ADD_UNRESOLVED, _columns(lost, 8))
+    )
+    connection.execute(ADD_UNRESOLVED, [_given(("key", "place_host", "folded", "path", *_SPAN), lost)])
+
+
+def _given(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    return json.dumps([dict(zip(names, row, strict=True)) for row in rows])
 
 
 def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
@@ -257,10 +274,8 @@ def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
 
 
 def _name_datasets(connection: psycopg.Connection[Any], datasets: Collection[DatasetId]) -> None:
-    connection.execute(
-        "INSERT INTO dataset (master, version) SELECT * FROM unnest(%s::text[], %s::text[]) ON CONFLICT DO NOTHING",
-        _columns(sorted((one.master_id, one.version) for one in datasets), 2),
-    )
+    names = sorted((one.master_id, one.version) for one in datasets)
+    connection.execute(ADD_DATASETS, [_given(("master", "version"), names)])
 
 
 def _learn(
@@ -270,18 +285,21 @@ def _learn(
 ) -> int:
     _name_datasets(connection, {one for one in places.values() if one is not None})
     known = _claims(connection, {key for key, _ in places})
-    changed = []
+    changed, changed_keys = [], set()
     for (key, host), dataset in places.items():
         of_key = known.setdefault(key, {})
         claimed = downloads.united(of_key[host], dataset) if host in of_key else dataset
         if host in of_key and of_key[host] == claimed:
             continue
         of_key[host] = claimed
-        changed.append((key, host, *(("", "") if claimed is None else (claimed.master_id, claimed.version))))
-    connection.execute(ADD_PLACES, _columns(changed, 4))
+        changed_keys.add(key)
+        changed.append(
+            (key.hex(), host, *(("", "") if claimed is None else (claimed.master_id, claimed.version)))
+        )
+    connection.execute(ADD_PLACES, [_given(("key", "host", "master", "version"), changed)])
     if published is not None:
         _set_state(connection, downloads.PUBLISHED, str(published))
-    return _resolve(connection, {key: known[key] for key, *_ in changed})
+    return _resolve(connection, {key: known[key] for key in changed_keys})
 
 
 def _resolve(

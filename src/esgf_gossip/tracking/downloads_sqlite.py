@@ -114,6 +114,8 @@ class SqliteDownloads:
     """
 
     def __init__(self, path: Path) -> None:
+        # As it is in the file; it may be long.
+        self._position: LogPosition | None = None
         with _explained():
             self._database: Final = TrackingDatabase(
                 path, {"downloads": SCRIPT}, AtOnce(), "it is made anew from the site's log of downloads"
@@ -124,13 +126,18 @@ class SqliteDownloads:
 
     def position(self) -> LogPosition:
         """Tell how far the log is read."""
-        body = self._run(_state, downloads.POSITION)
-        return LogPosition() if body is None else decode_position(body)
+        if self._position is None:
+            body = self._run(_state, downloads.POSITION)
+            self._position = LogPosition() if body is None else decode_position(body)
+        return self._position
 
     def advance(self, reading: LogReading) -> None:
         """Take in what was read of the log, and how far that is, in one transaction."""
+        if not reading.rows and reading.position == self._position:
+            return
         fetches, tally = downloads.readable(reading)
         self._run(_advance, fetches, tally, reading.position.encode())
+        self._position = reading.position
 
     def published_to(self) -> int:
         """Tell up to which dataset the publisher's tables are read."""

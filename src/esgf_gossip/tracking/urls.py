@@ -28,9 +28,9 @@ _GLOBUS: Final = re.compile(r"globus:(?P<host>[0-9A-Fa-f-]{1,64})(?P<path>/.*)",
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]")
 _PORT: Final = re.compile(r":[0-9]{1,5}\Z")
 # One catalog, two services: what follows is the same path, the one that old logs hold alone.
-_SERVICE: Final = re.compile(r"(?:.*/)?thredds/(?:fileServer|dodsC)/", re.IGNORECASE)
+_SERVICES: Final = ("/thredds/fileServer/", "/thredds/dodsC/")
 # Answers of OPeNDAP with data; .das, .dds and .html only describe.
-_DATA_ANSWER: Final = re.compile(r"(?<=\.nc)\.(?:dods|ascii|asc)\Z")
+_DATA_ANSWERS: Final = (".nc.dods", ".nc.ascii", ".nc.asc")
 _FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,250}\.nc4?")
 _FACET: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_+-]{0,98}[A-Za-z0-9])?")
 _VERSION: Final = re.compile(r"v[0-9]{1,8}")
@@ -79,10 +79,10 @@ def read_url(text: str) -> Place | None:
         return None
     text = text.strip().partition("|")[0].partition("#")[0].partition("?")[0]
     host = ""
-    if found := _GLOBUS.fullmatch(text):
-        host, path = found["host"].lower(), found["path"]
-    elif found := _SCHEME.fullmatch(text):
-        server, _, path = found["rest"].partition("/")
+    if known := _GLOBUS.fullmatch(text):
+        host, path = known["host"].lower(), known["path"]
+    elif known := _SCHEME.fullmatch(text):
+        server, _, path = known["rest"].partition("/")
         host = _PORT.sub("", server.rpartition("@")[2]).lower()
         if not _HOST.fullmatch(host):
             return None
@@ -97,16 +97,21 @@ def read_url(text: str) -> Place | None:
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if not parts or ".." in parts or not path.isprintable():
         return None
-    path = _DATA_ANSWER.sub("", _SERVICE.sub("", "/".join(parts)))
-    return Place(host, path) if path else None
+    path = "/" + "/".join(parts)
+    for service in _SERVICES:
+        before, found, below = path.partition(service)
+        path = f"/{below}" if found else before
+    if path.endswith(_DATA_ANSWERS):
+        path = path.rpartition(".")[0]
+    return Place(host, path[1:]) if len(path) > 1 else None
 
 
 def dataset_of(place: Place) -> DatasetId | None:
     """Return the dataset version whose file lies there by the folders of its project; None where that is not sure."""
-    parts = place.path.split("/")
-    name, folders = parts[-1], parts[:-1]
-    if not _FILE.fullmatch(name) or any(_REPUBLISHED.search(part) for part in folders):
+    folder, _, name = place.path.rpartition("/")
+    if not _FILE.fullmatch(name) or _REPUBLISHED.search(folder):
         return None
+    folders = folder.split("/")
     words = name.rsplit(".", 1)[0].split("_")
     for layout in _LAYOUTS:
         found = layout.read(folders, words)

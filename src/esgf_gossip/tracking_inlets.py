@@ -9,29 +9,40 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.web.resource import Resource
+from twisted.internet.threads import deferToThreadPool
 
 from esgf_gossip.addresses import format_address
 from esgf_gossip.config_tracking import TrackingTable
+from esgf_gossip.sources.errata_service import ErrataService
 from esgf_gossip.sources.event_spool import EventSpool
 from esgf_gossip.sources.index_client import IndexClient
-from esgf_gossip.tracking import event_intake, index_poll
+from esgf_gossip.tracking import event_intake, index_poll, publisher_events
 from esgf_gossip.tracking.database import TrackingDatabase, TrackingError
+from esgf_gossip.tracking.errata_poll import ErrataPoll
 from esgf_gossip.tracking.event_intake import Intake
 from esgf_gossip.tracking.events import DatasetEvent
 from esgf_gossip.tracking.index_poll import IndexPoll
 from esgf_gossip.tracking.index_questions import IndexQuestions
+from esgf_gossip.tracking.publisher_events import Site
+from esgf_gossip.tracking.publisher_feed import PublisherFeed
 from esgf_gossip.tracking.stac_feed import EventReader
 from esgf_gossip.trust.web_tls import ServicePolicy
-from esgf_gossip.web import event_post, index_proxy
+from esgf_gossip.web import index_proxy
 from esgf_gossip.web.bearer_tokens import BearerTokens
 from esgf_gossip.web.event_post import EventPost
 from esgf_gossip.web.index_proxy import IndexProxy
 
-SCRIPTS: Final[Mapping[str, str]] = {"intake": event_intake.SCRIPT, "index-poll": index_poll.SCRIPT}
+SCRIPTS: Final[Mapping[str, str]] = {
+    "intake": event_intake.SCRIPT,
+    "index-poll": index_poll.SCRIPT,
+    "journal": publisher_events.SCRIPT,
+}
+EVENTS_PATH: Final = "events"
+_DAY_MS: Final = 24 * 60 * 60 * 1000
 
 Publish = Callable[[Sequence[DatasetEvent]], "Deferred[None]"]
 
@@ -39,7 +50,9 @@ Publish = Callable[[Sequence[DatasetEvent]], "Deferred[None]"]
 class Inlet(Protocol):
     """One source at work."""
 
-    fault: str
+    @property
+    def fault(self) -> str:
+        """What an operator must mend, or empty."""
 
     def start(self) -> None:
         """Begin."""
@@ -62,6 +75,7 @@ class Inlets:
         state: the folder for what is set aside.
         reactor: of everything.
         now_ms: Unix milliseconds.
+        on_change: called after an erratum became a change.
     """
 
     def __init__(
@@ -73,8 +87,9 @@ class Inlets:
         state: Any,
         reactor: Any,
         now_ms: Callable[[], int],
+        on_change: Callable[[], object],
     ) -> None:
-        self.pages: Final[dict[str, Resource]] = {}
+        self.pages: Final[dict[str, Any]] = {}
         self.intake: Final = Intake(database, table.data_nodes, publish, reactor, now_ms)
         self._inlets: Final[dict[str, Inlet]] = {"intake": self.intake}
         if table.index is not None:
@@ -82,11 +97,29 @@ class Inlets:
         if table.tokens_file is not None:
             reader = EventReader("stac", now_ms, reactor)
             post = EventPost(BearerTokens(table.tokens_file), reader.read, self.intake.see)
-            self.pages[event_post.PATH] = post
+            self.pages[EVENTS_PATH] = post
         if table.spool is not None:
             reader = EventReader("stac", now_ms, reactor)
             self._inlets["spool"] = EventSpool(
                 table.spool, reader.read, self.intake.see, reactor, time.time_ns, (TrackingError,)
+            )
+        if table.database is not None:
+            node = table.data_nodes[0]
+            self._inlets["journal"] = PublisherFeed(
+                table.database,
+                table.password_file,
+                Site(node, f"https://{node}/thredds/fileServer/"),
+                database,
+                self.intake.see,
+                partial(deferToThreadPool, reactor, reactor.getThreadPool()),
+                reactor,
+                now_ms,
+            )
+        if table.errata is not None:
+            service = ErrataService(table.errata, reactor, ServicePolicy())
+            max_age_ms = table.max_age_days * _DAY_MS
+            self._inlets["errata"] = ErrataPoll(
+                service, database, lambda _number: on_change(), reactor, now_ms, max_age_ms
             )
         if table.kafka:
             from esgf_gossip.sources.kafka import KafkaSource  # noqa: PLC0415 - the optional extra

@@ -1,0 +1,167 @@
+"""
+Tracking, joined: the ways in, the users, the port of the writers, and what binds them to the daemon.
+
+The log of datasets is followed by every node, and is not part of this; here is what ``[tracking]`` switches on.
+Source: docs/adr/0021-tracking.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.logger import Logger
+
+from esgf_gossip.config import Config
+from esgf_gossip.core.model import Address
+from esgf_gossip.core.node import Node
+from esgf_gossip.dataset_keeper import DatasetKeeper
+from esgf_gossip.net.connections import Connections
+from esgf_gossip.net.driver import Driver
+from esgf_gossip.net.feedback import FeedbackDialler, FeedbackHost
+from esgf_gossip.tracking.database import TrackingDatabase
+from esgf_gossip.tracking.homes import Homes, homes_of, sees_most
+from esgf_gossip.tracking_inlets import Inlets
+from esgf_gossip.tracking_users import Users
+from esgf_gossip.trust.material import TrustMaterial
+from esgf_gossip.trust.web_client import WebClientPolicy
+from esgf_gossip.trust.web_tls import HostCertificate
+from esgf_gossip.views.federation import FederationView
+from esgf_gossip.web.tracking_site import make_tracking_site, with_certificate
+from esgf_gossip.web.unsubscribe import mail_pages
+
+# Whose user is whose is worked out anew so long after something changed.
+HOMES_S: Final = 2.0
+
+
+class Scene(Protocol):
+    """What of the daemon's picture tracking looks at."""
+
+    def view(self) -> FederationView:
+        """Return the federation of now."""
+
+    def on_view_changed(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call back when it changes."""
+
+
+class TrackingService:
+    """
+    The tracking of one node.
+
+    Args:
+        config: of the node.
+        database: with the scripts of ``tracking_inlets`` and ``tracking_users``.
+        datasets: says events, and tells of changes.
+        node: whose registry says where nodes are reached, and which names they are certified for.
+        driver: hears other nodes.
+        connections: reach them.
+        material: the trust in force.
+        picture: the view of now.
+        reactor: of everything.
+        now_ms: Unix milliseconds.
+
+    Raises:
+        TrustError, SigningError, OSError: a certificate, key or password cannot be read.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        config: Config,
+        database: TrackingDatabase,
+        datasets: DatasetKeeper,
+        node: Node,
+        driver: Driver,
+        connections: Connections,
+        material: Callable[[], TrustMaterial],
+        picture: Scene,
+        reactor: Any,
+        now_ms: Callable[[], int],
+    ) -> None:
+        table = config.tracking
+        self._config: Final = config
+        self._datasets: Final = datasets
+        self._node: Final = node
+        self._driver: Final = driver
+        self._picture: Final = picture
+        self._reactor: Final = reactor
+        self._certificate: Final = (
+            HostCertificate(table.certificate, table.key) if table.certificate and table.key else None
+        )
+        self._homes = Homes(config.node.host, {}, {})
+        self._homes_call: Any = None
+        self._forget_view: Callable[[], None] = lambda: None
+        self._port: Any = None
+        state: Path = config.node.state
+        self.users: Final = Users(
+            table,
+            config.node.host,
+            state,
+            database,
+            homes=lambda: self._homes,
+            send=FeedbackDialler(connections, self._contact_of, reactor).send,
+            publish_claims=datasets.publish_claims,
+            may_act=lambda home: sees_most(picture.view(), home),
+            provider_policy=WebClientPolicy(material),
+            issuer=material().leaf.subject.rfc4514_string(),
+            reactor=reactor,
+            now_ms=now_ms,
+        )
+        self._host: Final = FeedbackHost(self.users.take_question, reactor)
+        self.inlets: Final = Inlets(
+            table, config.node.host, database, datasets.publish, state, reactor, now_ms, self.users.wake
+        )
+
+    def _contact_of(self, host: str) -> Address | None:
+        line = self._node.registry.table.line(host)
+        return None if line is None else line.digest.contact
+
+    def start(self) -> None:
+        """
+        Begin.
+
+        Raises:
+            CannotListenError: the port of the writers is taken.
+        """
+        table = self._config.tracking
+        if table.listen is not None:
+            pages = {**self.inlets.pages, **mail_pages(self.users.desk)}
+            site = make_tracking_site(pages, self._config.http.hosts, self._reactor)
+            factory = with_certificate(site, self._certificate)
+            self._port = self._reactor.listenTCP(table.listen[1], factory, interface=table.listen[0])
+        self._work_out_homes()
+        self._forget_view = self._picture.on_view_changed(self._view_changed)
+        if self.users.is_mailing:
+            self._driver.on_feedback = self._host.receive
+        self._datasets.on_changes = self.users.wake
+        self.users.start()
+        self.inlets.start()
+
+    def stop(self) -> Deferred[Any]:
+        """End; fires when nothing is under way."""
+        self._forget_view()
+        if self._homes_call is not None and self._homes_call.active():
+            self._homes_call.cancel()
+        port, self._port = self._port, None
+        waits = [maybeDeferred(port.stopListening)] if port is not None else []
+        waits += [maybeDeferred(lambda one=one: one) for one in (*self.inlets.stop(), *self.users.stop())]
+        return DeferredList(waits, consumeErrors=True)
+
+    def _view_changed(self) -> None:
+        if self._homes_call is None or not self._homes_call.active():
+            self._homes_call = self._reactor.callLater(HOMES_S, self._work_out_homes)
+
+    def _work_out_homes(self) -> None:
+        table = self._node.registry.table
+        view = self._picture.view()
+        certified = {
+            one.host: line.hosts for one in view.members if (line := table.line(one.host)) is not None
+        }
+        self._homes = homes_of(view, certified, self._config.tracking.homes)
+
+    def faults(self) -> Mapping[str, str]:
+        """Return what an operator must mend, by part."""
+        return {**self.inlets.faults(), **self.users.faults()}

@@ -1,0 +1,383 @@
+"""
+From downloads to mails: everything of one node that knows users, assembled from ``[tracking]``.
+
+Downloads are matched here, matches go home, and what has come home becomes mail. Each part is on when what it needs
+is named: a node without users of its own still brings matches home, a home without downloads still takes them.
+Source: docs/adr/0021-tracking.md, docs/adr/0022-home-nodes.md.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from random import SystemRandom
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.threads import deferToThreadPool
+
+from esgf_gossip.config_tracking import TrackingTable
+from esgf_gossip.core.model import Address
+from esgf_gossip.files import read_file
+from esgf_gossip.sources.access_files import AccessFiles
+from esgf_gossip.sources.access_log import AccessLog
+from esgf_gossip.sources.identity_provider import IdentityProviders
+from esgf_gossip.sources.user_addresses import AccountQuestions, ask_accounts, ask_cog
+from esgf_gossip.sources.user_file import UserFile
+from esgf_gossip.tracking import address_book, errata_store, homeward_rows, pipeline
+from esgf_gossip.tracking.address_book import Addresses
+from esgf_gossip.tracking.claims import is_told_elsewhere
+from esgf_gossip.tracking.database import TrackingDatabase
+from esgf_gossip.tracking.downloads import FILE_NAME as DOWNLOADS
+from esgf_gossip.tracking.downloads import Downloads, DownloadsError
+from esgf_gossip.tracking.downloads_postgres import PostgresDownloads
+from esgf_gossip.tracking.downloads_sqlite import SqliteDownloads
+from esgf_gossip.tracking.fallback import Fallback
+from esgf_gossip.tracking.feedback_messages import Answer, Question
+from esgf_gossip.tracking.forgetting import OfOpenids
+from esgf_gossip.tracking.homes import Homes
+from esgf_gossip.tracking.homeward import Homeward, Send, receive
+from esgf_gossip.tracking.identity import DatasetId
+from esgf_gossip.tracking.mail_desk import MailDesk
+from esgf_gossip.tracking.mail_items import Issue
+from esgf_gossip.tracking.mail_signing import make_signer
+from esgf_gossip.tracking.mailing import SCRIPTS as MAILING
+from esgf_gossip.tracking.mailing import Mailing, MailSettings
+from esgf_gossip.tracking.matches import Change, Match
+from esgf_gossip.tracking.pipeline import Pipeline
+from esgf_gossip.tracking.projecting import Projector, StoppedError
+from esgf_gossip.tracking.smtp_session import Login, SmtpServer, open_session
+from esgf_gossip.trust.sealed_values import SealedValues
+from esgf_gossip.trust.web_tls import ServicePolicy
+
+SCRIPTS: Final[Mapping[str, str]] = {
+    "errata": errata_store.SCRIPT,
+    "addresses": address_book.SCRIPT,
+    "homeward": homeward_rows.SCRIPT,
+    "pipeline": pipeline.SCRIPT,
+    **MAILING,
+}
+KEY_FILE: Final = "tracking.key"
+ACCESS_PLACES: Final = "access-logs.json"
+_PASSWORD_BYTES: Final = 4096
+_MINUTE_MS: Final = 60_000
+_DAY_MS: Final = 24 * 60 * _MINUTE_MS
+
+
+class Users:
+    """
+    The users of one node.
+
+    ``desk`` answers administrators and receivers; ``is_mailing``: whether this node writes to its users.
+
+    Args:
+        table: ``[tracking]``.
+        host: of this node.
+        state: the folder of its files.
+        database: with ``SCRIPTS`` among its scripts.
+        homes: of now; may be called in the tracker's thread.
+        send: brings matches to a home node.
+        publish_claims: writes claims into this node's log.
+        may_act: whether this node may tell users of a home that is away.
+        provider_policy: makes the TLS to identity providers.
+        issuer: the distinguished name we ask those by.
+        reactor: of everything.
+        now_ms: Unix milliseconds.
+
+    Raises:
+        TrustError, SigningError, OSError: a key or a password cannot be read.
+    """
+
+    def __init__(
+        self,
+        table: TrackingTable,
+        host: str,
+        state: Path,
+        database: TrackingDatabase,
+        *,
+        homes: Callable[[], Homes],
+        send: Send,
+        publish_claims: Callable[..., Deferred[None]],
+        may_act: Callable[[str], bool],
+        provider_policy: Any,
+        issuer: str,
+        reactor: Any,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._host: Final = host
+        self._database: Final = database
+        self._homes: Final = homes
+        self._reactor: Final = reactor
+        self._now_ms: Final = now_ms
+        self._values: Final = SealedValues(state / KEY_FILE)
+        self._max_age_ms: Final = table.max_age_days * _DAY_MS
+        providers = IdentityProviders(
+            reactor, provider_policy, lambda name: homes().provider_of(name), issuer, now_ms
+        )
+        self.addresses: Final = Addresses(
+            database,
+            self._values,
+            accounts=self._accounts(table),
+            provider=providers.ask if table.identity_providers else None,
+            is_home=lambda openid: homes().is_ours(openid),
+            now_ms=now_ms,
+            keep_ms=table.address_days * _DAY_MS,
+        )
+        self.mailing: Final = self._mailing(table)
+        self.projector: Final = self._projector(table, state)
+        self.is_mailing: Final = table.smtp is not None or table.dry_run
+        fallback = None
+        if self.is_mailing:
+            fallback = Fallback(
+                database,
+                self._values,
+                host,
+                publish_claims=publish_claims,
+                resolve=self.addresses.resolve,
+                take=self._take,
+                may_act=may_act,
+                now_ms=now_ms,
+                after_ms=table.fallback_minutes * _MINUTE_MS,
+            )
+        self.homeward: Final = Homeward(
+            database,
+            reactor,
+            self._values,
+            homes=homes,
+            send=send,
+            take=self._take,
+            fallback=fallback,
+            now_ms=now_ms,
+            max_age_ms=self._max_age_ms,
+            random=SystemRandom(),
+        )
+        self.pipeline: Final = self._pipeline()
+        self.desk: Final = UserDesk(self.mailing, self.projector, self._erase_also)
+
+    # ----------------------------------------------------------------- making
+
+    def _accounts(self, table: TrackingTable) -> list[tuple[str, Any]]:
+        accounts: list[tuple[str, Any]] = []
+        if table.users_file is not None:
+            accounts.append(("file", UserFile(table.users_file, self._reactor)))
+        if table.database is not None:
+            question = AccountQuestions(self._reactor, ask_accounts, table.database, table.password_file)
+            accounts.append(("database", question))
+        if table.cog_database is not None:
+            cog = AccountQuestions(self._reactor, ask_cog, table.cog_database, table.cog_password_file)
+            accounts.append(("cog", cog))
+        return accounts
+
+    def _mailing(self, table: TrackingTable) -> Mailing:
+        smtp = table.smtp
+        settings = MailSettings(
+            self._host,
+            table.sender or "",
+            table.public_url or "",
+            "" if smtp is None else f"{smtp[0]}:{smtp[1]}",
+            table.quiet_minutes,
+            table.max_delay_minutes,
+            table.rate_per_s,
+            table.domain_rate_per_s,
+            table.hold_above,
+            table.max_age_days,
+            table.address_days,
+            table.keep_days,
+            table.mta_log,
+            table.dry_run,
+        )
+        signer = None
+        if table.dkim_key is not None and table.dkim_selector is not None and table.sender is not None:
+            signer = make_signer(table.dkim_key, table.dkim_selector, table.sender.rpartition("@")[2])
+        session = None if smtp is None else partial(open_session, self._reactor, self._server(table, smtp))
+        return Mailing(
+            self._database,
+            self._values,
+            self._reactor,
+            settings,
+            self.addresses.resolve,
+            session,
+            self._now_ms,
+            SystemRandom(),
+            self._in_thread,
+            _issues_of,
+            signer,
+        )
+
+    def _server(self, table: TrackingTable, address: Address) -> SmtpServer:
+        login = None
+        if table.smtp_user is not None and table.smtp_password_file is not None:
+            login = Login(table.smtp_user, _password(table.smtp_password_file))
+        tls = None
+        if table.smtp_security != "none":
+            tls = ServicePolicy().creatorForNetloc(address[0].encode("ascii"), address[1])
+        return SmtpServer(*address, table.smtp_security, self._host, tls, login)
+
+    def _projector(self, table: TrackingTable, state: Path) -> Projector | None:
+        source: Any = None
+        if table.access_logs:
+            source = AccessFiles(table.access_logs, table.data_nodes[0], state / ACCESS_PLACES)
+        elif table.database is not None:
+            source = AccessLog(table.database, table.password_file)
+        if source is None:
+            return None
+
+        def open_store() -> Downloads:
+            if table.projection is not None:
+                return PostgresDownloads(table.projection, table.projection_password_file)
+            return SqliteDownloads(state / DOWNLOADS)
+
+        keep_ms = table.keep_days * _DAY_MS
+        return Projector(open_store, source, self._reactor, self._now_ms, keep_ms)
+
+    def _pipeline(self) -> Pipeline | None:
+        if self.projector is None:
+            return None
+        return Pipeline(
+            self._database,
+            self.projector.when_caught_up,
+            self.projector.match,
+            self._hand_on,
+            self._handed,
+            self._max_age_ms,
+            self._reactor,
+            self._now_ms,
+            (DownloadsError, StoppedError),
+        )
+
+    def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work, *arguments)
+
+    # ----------------------------------------------------------------- running
+
+    def start(self) -> None:
+        """Begin: with what is told last first, so that what is found has somebody to take it."""
+        if self.is_mailing:
+            self.mailing.start()
+        self.homeward.start()
+        if self.projector is not None and self.pipeline is not None:
+            self.projector.start()
+            self.pipeline.start()
+
+    def stop(self) -> list[Deferred[Any]]:
+        """End; return what has to be waited for."""
+        waits: list[Deferred[Any]] = []
+        if self.pipeline is not None:
+            self.pipeline.stop()
+        if self.projector is not None:
+            waits.append(self.projector.stop())
+        self.homeward.stop()
+        if self.is_mailing:
+            waits.append(self.mailing.stop())
+        return waits
+
+    def wake(self) -> None:
+        """Hear that there may be new changes."""
+        if self.pipeline is not None:
+            self.pipeline.wake()
+
+    def take_question(self, from_node: str, question: Question) -> Deferred[Answer]:
+        """Take what another node brings home; fires when it is on the disk."""
+        is_ours = self._homes().is_ours
+        taking = self._database.run(
+            receive, question, from_node, self._now_ms(), is_ours=is_ours, take=self._take
+        )
+
+        def taken(answer: Answer) -> Answer:
+            self._handed()
+            return answer
+
+        return taking.addCallback(taken)
+
+    def _take(
+        self,
+        connection: sqlite3.Connection,
+        change: Change,
+        matches: Sequence[Match],
+        from_node: str,
+        now_ms: int,
+    ) -> int:
+        if not self.is_mailing:
+            return 0
+        wanted = [
+            match
+            for match in matches
+            if not is_told_elsewhere(connection, match.openid, change.key, self._host)
+        ]
+        return self.mailing.take(connection, change, wanted, from_node, now_ms)
+
+    def _hand_on(
+        self, connection: sqlite3.Connection, change: Change, matches: Sequence[Match], now_ms: int
+    ) -> None:
+        del now_ms  # what is put on the way home has its own clock
+        self.homeward.enqueue(connection, change, matches)
+
+    def _handed(self) -> None:
+        self.homeward.wake()
+        if self.is_mailing:
+            self.mailing.wake()
+
+    def _erase_also(self, connection: sqlite3.Connection, openids: Sequence[str]) -> Mapping[str, Any]:
+        """Forget addresses, and what is on the way home, in the step that forgets the notices."""
+        kept = sum(address_book.forget(connection, self._values, openid) for openid in openids)
+        return {
+            "kept_addresses": kept,
+            "on_the_way": sum(homeward_rows.forget(connection, self._values, openid) for openid in openids),
+        }
+
+    # ----------------------------------------------------------------- telling
+
+    def faults(self) -> dict[str, str]:
+        """Return what an operator must mend, by part."""
+        parts = {
+            "downloads": self.projector,
+            "matching": self.pipeline,
+            "homeward": self.homeward,
+            "mail": self.mailing,
+        }
+        return {name: part.fault for name, part in parts.items() if part is not None and part.fault}
+
+
+class UserDesk(MailDesk):
+    """The desk of mailing, that knows of downloads too."""
+
+    def __init__(self, mailing: Mailing, projector: Projector | None, also_erase: OfOpenids) -> None:
+        super().__init__(mailing, also_erase=also_erase)
+        self._projector: Final = projector
+
+    @inlineCallbacks
+    def export(self, who: str) -> Generator[Any, Any, dict[str, Any]]:
+        """Fire with all that is known of a person, downloads too."""
+        told = yield super().export(who)
+        if self._projector is not None:
+            told["downloads"] = []
+            for openid in told["openids"]:
+                told["downloads"].append((yield self._projector.export(openid)))
+        return told
+
+    @inlineCallbacks
+    def erase(self, who: str) -> Generator[Any, Any, dict[str, Any]]:
+        """Erase all that is known of a person; downloads first, while the mails still tell whose they are."""
+        counts: dict[str, int] = {}
+        if self._projector is not None:
+            known = yield super().export(who)
+            for openid in known["openids"]:
+                erased = yield self._projector.erase(openid)
+                for name, count in erased.items():
+                    counts[name] = counts.get(name, 0) + count
+        told = yield super().erase(who)
+        return {**told, "downloads": counts}
+
+
+def _issues_of(connection: sqlite3.Connection, datasets: Sequence[DatasetId]) -> list[Issue]:
+    """Return the errata of datasets as reasons for a mail, each once."""
+    found = errata_store.issues_of(connection, datasets)
+    return list(
+        dict.fromkeys((one.title, one.severity, one.link) for issues in found.values() for one in issues)
+    )
+
+
+def _password(path: Path) -> str:
+    return read_file(path, _PASSWORD_BYTES).decode("utf-8", "replace").partition("\n")[0]

@@ -33,7 +33,7 @@ HOMELESS_S: Final = 600.0
 FALLBACK_S: Final = 120.0
 HOMES_AT_ONCE: Final = 4
 REST_S: Final = 60.0
-REST_MOST_S: Final = 3600.0
+REST_MOST_S: Final = 600.0
 # A home is away only after so many tries of this daemon: one lost packet is no absence.
 TRIES: Final = 3
 # Before that long a silence is no fault worth an administrator's eye.
@@ -238,8 +238,9 @@ class Homeward:
 
     @inlineCallbacks
     def _pass(self) -> Iterator[Any]:
-        self.counts["expired"] += yield self._database.run(rows.expire, self._now_ms() - self._max_age_ms)
-        waiting = yield self._database.run(rows.waiting)
+        found = yield self._database.run(rows.survey, self._now_ms() - self._max_age_ms)
+        self.counts["expired"] += found.expired
+        waiting = found.waiting
         due = [one.home for one in waiting if self._is_due(one.home)]
         while due and not self._is_stopped:
             now, due = due[:HOMES_AT_ONCE], due[HOMES_AT_ONCE:]
@@ -247,19 +248,21 @@ class Homeward:
             for is_done, failure in results:
                 if not is_done:
                     failure.raiseException()
-        if (
-            self._fallback is not None
-            and not self._is_stopped
-            and self._clock.seconds() >= self._next_fallback_s
-        ):
+        if (waiting or found.has_told) and not self._is_stopped:
+            yield self._fall_back(waiting)
+            waiting = yield self._database.run(rows.waiting)
+        self._waiting = tuple(waiting)
+        for home in self._known.keys() - {one.home for one in self._waiting}:
+            del self._known[home]
+        self._database_fault = ""
+
+    @inlineCallbacks
+    def _fall_back(self, waiting: Sequence[rows.Waiting]) -> Iterator[Any]:
+        if self._fallback is not None and self._clock.seconds() >= self._next_fallback_s:
             self._next_fallback_s = self._clock.seconds() + FALLBACK_S
             yield self._fallback.step(
                 {one.home: one.answered_ms for one in waiting if self._is_away(one.home)}
             )
-        self._waiting = tuple((yield self._database.run(rows.waiting)))
-        for home in self._known.keys() - {one.home for one in self._waiting}:
-            del self._known[home]
-        self._database_fault = ""
 
     def _is_due(self, home: str) -> bool:
         known = self._known.get(home)

@@ -101,6 +101,25 @@ def put(
     )
 
 
+@attrs.frozen
+class Survey:
+    """What there is to do: what waits by home, whether others are still to be told, how many rows were too old."""
+
+    waiting: tuple[Waiting, ...]
+    has_told: bool
+    expired: int
+
+
+def survey(connection: sqlite3.Connection, before_ms: int) -> Survey:
+    """Return what there is to do; remove first what has waited since before a time, and what was told as long ago."""
+    expired = connection.execute(
+        "DELETE FROM homeward WHERE queued_ms < ? AND state < ?", [before_ms, State.TOLD]
+    ).rowcount
+    connection.execute("DELETE FROM told_here WHERE told_ms < ?", [before_ms])
+    has_told = connection.execute("SELECT 1 FROM homeward WHERE state = ?", [State.TOLD]).fetchone()
+    return Survey(tuple(waiting(connection)), has_told is not None, expired)
+
+
 def waiting(connection: sqlite3.Connection) -> list[Waiting]:
     """Return what waits, by home."""
     rows = connection.execute(
@@ -174,14 +193,6 @@ def note_answer(
 def remove(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
     """Cross rows off."""
     connection.executemany("DELETE FROM homeward WHERE id = ?", [(number,) for number in numbers])
-
-
-def expire(connection: sqlite3.Connection, before_ms: int) -> int:
-    """Remove what has waited for too long, and what was told as long ago; return how many waited."""
-    connection.execute("DELETE FROM told_here WHERE told_ms < ?", [before_ms])
-    return connection.execute(
-        "DELETE FROM homeward WHERE queued_ms < ? AND state < ?", [before_ms, State.TOLD]
-    ).rowcount
 
 
 def to_claim(

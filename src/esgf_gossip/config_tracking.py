@@ -80,3 +80,17 @@ class TrackingTable:
     max_age_days: Days = attrs.field(metadata={"default": 30})
     mta_log: Path | None = attrs.field(metadata={"default": ""})
     dry_run: bool = attrs.field(metadata={"default": False})
+
+
+def is_on(table: TrackingTable) -> bool:
+    """Tell whether the table switches anything on beside the log of datasets, which every node follows."""
+    return bool(
+        table.listen
+        or table.spool
+        or table.kafka
+        or table.errata
+        or table.database
+        or table.access_logs
+        or table.smtp
+        or table.dry_run
+    )

@@ -57,7 +57,8 @@ class DatasetKeeper:
     """
     The dataset events of one node.
 
-    ``on_changes`` is called in the reactor's thread after there are new rows in ``tracking.changes``.
+    ``on_changes`` is called in the reactor's thread after there are new rows in ``tracking.changes``,
+    ``on_own_events`` after events of this node came to count, those of earlier runs too.
 
     Args:
         node: whose logs are read.
@@ -86,6 +87,7 @@ class DatasetKeeper:
         data_node: str = "",
     ) -> None:
         self.on_changes: Callable[[], None] = lambda: None
+        self.on_own_events: Callable[[Sequence[DatasetEvent]], None] = lambda _events: None
         self._host: Final = node.name
         self._data_node: Final = data_node or node.name
         self._append = append
@@ -317,6 +319,9 @@ class DatasetKeeper:
                     reason=one.verdict,
                 )
         self._count()
+        own = [one.event for one in taken.counted if one.origin == self._host]
+        if own:
+            self.on_own_events(own)
         if taken.changes:
             self.on_changes()
 

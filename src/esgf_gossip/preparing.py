@@ -4,22 +4,10 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
-from typing import Any, Final
-
-from twisted.logger import Logger
 
 from esgf_gossip.config import Config
 from esgf_gossip.net.trust_keeper import TrustPlace
 from esgf_gossip.storage.database import StorageError
-from esgf_gossip.storage.journal_thread import JournalThread
-from esgf_gossip.tracking import changes, ledger
-from esgf_gossip.tracking.database import FILE_NAME as TRACKING
-from esgf_gossip.tracking.database import TrackingDatabase, TrackingError
-
-# Parts of the tracker's database by name; the tables of each are made once.
-SCRIPTS: Final = {"changes": changes.SCRIPT, "ledger": ledger.SCRIPT}
-
-_log: Final = Logger()
 
 
 def spare_the_collector() -> None:
@@ -47,12 +35,3 @@ def trust_place(config: Config) -> TrustPlace:
     return TrustPlace(
         config.trust.directory, config.node.host, config.node.federation, config.trust.secret_hook
     )
-
-
-def open_tracking(state: Path, reactor: Any) -> TrackingDatabase | str:
-    """Open the tracker's database in the state folder; where that cannot be, return why: the daemon runs without it."""
-    try:
-        return TrackingDatabase(state / TRACKING, SCRIPTS, JournalThread(reactor, "tracking"))
-    except TrackingError as error:
-        _log.critical("tracking: {reason}; going on without it", reason=str(error))
-        return str(error)

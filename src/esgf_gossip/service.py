@@ -26,7 +26,6 @@ from esgf_gossip.config import Config
 from esgf_gossip.core.effects import Notice
 from esgf_gossip.core.node import Node
 from esgf_gossip.core.publication import PublicationError
-from esgf_gossip.dataset_keeper import DatasetKeeper
 from esgf_gossip.document_keeper import DocumentKeeper
 from esgf_gossip.esgf.maintenance import Maintenance
 from esgf_gossip.esgf.site_data import SiteError
@@ -37,18 +36,17 @@ from esgf_gossip.net.driver import Driver
 from esgf_gossip.net.figures import Figures
 from esgf_gossip.net.trust_keeper import TrustKeeper
 from esgf_gossip.own_site import Neighbourhood, OwnSite, read_own_site
-from esgf_gossip.preparing import make_folder, open_tracking, spare_the_collector, trust_place
+from esgf_gossip.preparing import make_folder, spare_the_collector, trust_place
 from esgf_gossip.reloading import Reloading
 from esgf_gossip.service_manager import HTTP, ServiceManager, ServiceManagerError
 from esgf_gossip.sources.observing import Subjects
 from esgf_gossip.state_copy import StateCopy
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.storage.history_reader import FILE_NAME as HISTORY
-from esgf_gossip.storage.journal_thread import JournalThread
 from esgf_gossip.storage.list_files import ListFiles
 from esgf_gossip.storage.outputs import RegistrationFile
 from esgf_gossip.tasks.site_tasks import SiteTasks
-from esgf_gossip.tracking.database import TrackingDatabase
+from esgf_gossip.tracking_room import TrackingRoom
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.statement import ENTRY as TRUST_ENTRY
 from esgf_gossip.views.federation import OwnState
@@ -118,7 +116,7 @@ class GossipService(Service):
             address = f"{error.interface or '*'}:{error.port}"
             reason = getattr(error.socketError, "strerror", None) or error.socketError
             raise StartError(
-                f"cannot listen on {address}: {reason}; stop what uses it, or correct listen in [gossip] or [http]"
+                f"cannot listen on {address}: {reason}; stop what uses it, or correct listen in node.toml"
             ) from None
         except OSError as error:
             self._close_all()
@@ -194,25 +192,24 @@ class GossipService(Service):
         self.metadata = DocumentKeeper(
             self._node, self._database.leaves, self._driver.append, self.picture, self._reactor, self.now_ms
         )
-        self.tracking = open_tracking(config.node.state, self._reactor)
-        self.datasets = DatasetKeeper(
+        self._tracking = TrackingRoom(
+            config,
             self._node,
             self._database.leaves,
             self._driver.append,
-            self.tracking,
             self.picture,
             self._reactor,
             self.now_ms,
-            JournalThread(self._reactor, "questions"),
-            next(iter(config.tracking.data_nodes), ""),
         )
+        self._tracking.join(self._driver, self._connections, lambda: self.trust.material)
+        self.datasets = self._tracking.datasets
         self.window = Window(
             self.picture,
             self.archive,
             self._figures,
             self.trust,
             self.metadata.desk,
-            self.datasets,
+            self._tracking,
             self._node.registry,
             self,
             self.now_ms,
@@ -256,7 +253,7 @@ class GossipService(Service):
         self.trust.on_statement = self._say
         self.trust.start(self._node, self._driver, self._database)
         self.metadata.start(config.documents)
-        self.datasets.start()
+        self._tracking.start()
         self._driver.on_fatal = self._end
         self.tasks.start()
 
@@ -274,7 +271,7 @@ class GossipService(Service):
         self._figures.notice(notice)
         self.archive.notice(notice)
         self.metadata.notice(notice)
-        self.datasets.notice(notice)
+        self._tracking.notice(notice)
         self.picture.notice(notice)
 
     def _own_state(self) -> OwnState:
@@ -301,6 +298,7 @@ class GossipService(Service):
             documents=self.metadata.counts(),
             datasets_error=self.datasets.fault,
             datasets=self.datasets.counts(),
+            tracking=self._tracking.state(),
         )
 
     def _state_line(self) -> str:
@@ -323,6 +321,7 @@ class GossipService(Service):
         self._driver.stop()
         waits = [maybeDeferred(self._connections.stop), maybeDeferred(self._control.stop)]
         waits.extend(self._close_http())
+        waits.append(self._tracking.stop())
         waits.extend(connection.closed() for connection in connections)
         stopped: Deferred[Any] = DeferredList(waits, consumeErrors=True)
         stopped.addTimeout(STOP_S, self._reactor, onTimeoutCancel=lambda result, _after_s: result)
@@ -335,11 +334,11 @@ class GossipService(Service):
         self._is_open = False
         self._state_copy.stop()
         # A start that failed half way has not made all of them.
-        for name in ("tasks", "picture", "archive", "metadata", "datasets"):
+        for name in ("tasks", "picture", "archive", "metadata"):
             if hasattr(self, name):
                 getattr(self, name).stop()
-        if isinstance(getattr(self, "tracking", None), TrackingDatabase):
-            self.tracking.close()
+        if hasattr(self, "_tracking"):
+            self._tracking.close()
         if hasattr(self, "window"):
             self.window.log_tail.stop()
         if hasattr(self, "_site"):

@@ -7,12 +7,14 @@ so in a line of its own, and none stops another. Source: docs/tracking.md, "Wher
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
-from twisted.internet.defer import Deferred
+import attrs
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThreadPool
 
 from esgf_gossip.addresses import format_address
@@ -20,7 +22,7 @@ from esgf_gossip.config_tracking import TrackingTable
 from esgf_gossip.sources.errata_service import ErrataService
 from esgf_gossip.sources.event_spool import EventSpool
 from esgf_gossip.sources.index_client import IndexClient
-from esgf_gossip.tracking import event_intake, index_poll, publisher_events
+from esgf_gossip.tracking import catalog, event_intake, index_poll, publisher_events
 from esgf_gossip.tracking.database import TrackingDatabase, TrackingError
 from esgf_gossip.tracking.errata_poll import ErrataPoll
 from esgf_gossip.tracking.event_intake import Intake
@@ -90,6 +92,7 @@ class Inlets:
         on_change: Callable[[], object],
     ) -> None:
         self.pages: Final[dict[str, Any]] = {}
+        self._database: Final = database
         self.intake: Final = Intake(database, table.data_nodes, publish, reactor, now_ms)
         self._inlets: Final[dict[str, Inlet]] = {"intake": self.intake}
         if table.index is not None:
@@ -163,3 +166,25 @@ class Inlets:
         """Return what an operator must mend, by source."""
         found = {name: inlet.fault for name, inlet in {**self._inlets, **self.pages}.items()}
         return {name: fault for name, fault in found.items() if fault}
+
+    def figures(self) -> dict[str, dict[str, int]]:
+        """Return what the parts have done, by part and figure."""
+        found: dict[str, dict[str, int]] = {}
+        for name, part in {**self._inlets, **self.pages}.items():
+            counts = getattr(part, "counts", None)
+            if counts is not None:
+                found[name] = {field: int(value) for field, value in attrs.asdict(counts).items()}
+            else:
+                words = ("taken", "known", "unclear")
+                found[name] = {word: int(getattr(part, word)) for word in words if hasattr(part, word)}
+        return found
+
+    def recall(self, events: Sequence[DatasetEvent]) -> None:
+        """Let the catalog learn what this node said by another way: by hand, or before its database was lost."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            for event in events:
+                catalog.recall(connection, event)
+
+        # Where the disk says no, the intake says so too.
+        self._database.run(work).addErrback(lambda failure: failure.trap(TrackingError, CancelledError))

@@ -7,7 +7,7 @@ Source: docs/adr/0021-tracking.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -28,7 +28,7 @@ from esgf_gossip.tracking_users import Users
 from esgf_gossip.trust.material import TrustMaterial
 from esgf_gossip.trust.web_client import WebClientPolicy
 from esgf_gossip.trust.web_tls import HostCertificate
-from esgf_gossip.views.federation import FederationView
+from esgf_gossip.views.federation import FederationView, TrackingState
 from esgf_gossip.web.tracking_site import make_tracking_site, with_certificate
 from esgf_gossip.web.unsubscribe import mail_pages
 
@@ -137,6 +137,7 @@ class TrackingService:
         if self.users.is_mailing:
             self._driver.on_feedback = self._host.receive
         self._datasets.on_changes = self.users.wake
+        self._datasets.on_own_events = self.inlets.recall
         self.users.start()
         self.inlets.start()
 
@@ -162,6 +163,7 @@ class TrackingService:
         }
         self._homes = homes_of(view, certified, self._config.tracking.homes)
 
-    def faults(self) -> Mapping[str, str]:
-        """Return what an operator must mend, by part."""
-        return {**self.inlets.faults(), **self.users.faults()}
+    def state(self) -> TrackingState:
+        """Return figures and faults by part."""
+        figures = {**self.inlets.figures(), **self.users.figures()}
+        return TrackingState({**self.inlets.faults(), **self.users.faults()}, figures)

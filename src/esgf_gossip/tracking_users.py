@@ -15,6 +15,7 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any, Final
 
+import attrs
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThreadPool
 
@@ -26,7 +27,7 @@ from esgf_gossip.sources.access_log import AccessLog
 from esgf_gossip.sources.identity_provider import IdentityProviders
 from esgf_gossip.sources.user_addresses import AccountQuestions, ask_accounts, ask_cog
 from esgf_gossip.sources.user_file import UserFile
-from esgf_gossip.tracking import address_book, errata_store, homeward_rows, pipeline
+from esgf_gossip.tracking import address_book, errata_store, file_learning, homeward_rows, pipeline
 from esgf_gossip.tracking.address_book import Addresses
 from esgf_gossip.tracking.claims import is_told_elsewhere
 from esgf_gossip.tracking.database import TrackingDatabase
@@ -36,6 +37,7 @@ from esgf_gossip.tracking.downloads_postgres import PostgresDownloads
 from esgf_gossip.tracking.downloads_sqlite import SqliteDownloads
 from esgf_gossip.tracking.fallback import Fallback
 from esgf_gossip.tracking.feedback_messages import Answer, Question
+from esgf_gossip.tracking.file_learning import FileLearning
 from esgf_gossip.tracking.forgetting import OfOpenids
 from esgf_gossip.tracking.homes import Homes
 from esgf_gossip.tracking.homeward import Homeward, Send, receive
@@ -57,6 +59,7 @@ SCRIPTS: Final[Mapping[str, str]] = {
     "addresses": address_book.SCRIPT,
     "homeward": homeward_rows.SCRIPT,
     "pipeline": pipeline.SCRIPT,
+    "file-learning": file_learning.SCRIPT,
     **MAILING,
 }
 KEY_FILE: Final = "tracking.key"
@@ -233,12 +236,18 @@ class Users:
         return Projector(open_store, source, self._reactor, self._now_ms, keep_ms)
 
     def _pipeline(self) -> Pipeline | None:
-        if self.projector is None:
+        projector = self.projector
+        if projector is None:
             return None
+        learning = FileLearning(self._database, projector.learn, lambda: not projector.counts().places)
+
+        def caught_up(at_ms: int) -> Deferred[None]:
+            return projector.when_caught_up(at_ms).addCallback(lambda _: learning.learn_new())
+
         return Pipeline(
             self._database,
-            self.projector.when_caught_up,
-            self.projector.match,
+            caught_up,
+            projector.match,
             self._hand_on,
             self._handed,
             self._max_age_ms,
@@ -338,6 +347,22 @@ class Users:
             "mail": self.mailing,
         }
         return {name: part.fault for name, part in parts.items() if part is not None and part.fault}
+
+    def figures(self) -> dict[str, dict[str, int]]:
+        """Return what the parts have done, by part and figure."""
+        found: dict[str, dict[str, int]] = {}
+        if self.projector is not None and self.pipeline is not None:
+            found["downloads"] = attrs.asdict(self.projector.counts())
+            found["matching"] = {"changes": self.pipeline.changes, "matches": self.pipeline.matches}
+        found["homeward"] = {
+            "waiting": sum(one.count for one in self.homeward.waiting),
+            **self.homeward.counts,
+        }
+        if self.is_mailing:
+            found["mail"] = {
+                name: int(value) for name, value in self.mailing.counts().items() if value is not None
+            }
+        return found
 
 
 class UserDesk(MailDesk):

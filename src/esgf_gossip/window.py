@@ -15,13 +15,13 @@ from twisted.internet.defer import Deferred
 
 from esgf_gossip.config import Config, to_toml
 from esgf_gossip.core.registry import Registry
-from esgf_gossip.dataset_keeper import DatasetKeeper
 from esgf_gossip.document_desk import DocumentDesk
 from esgf_gossip.esgf.maintenance import Maintenance
 from esgf_gossip.net.figures import Figures
 from esgf_gossip.net.trust_keeper import TrustKeeper
 from esgf_gossip.net.trust_report import nodes_report
 from esgf_gossip.tasks.site_tasks import SiteTasks
+from esgf_gossip.tracking_room import TrackingRoom
 from esgf_gossip.views.federation import FederationView
 from esgf_gossip.web.archive import Archive
 from esgf_gossip.web.events import EventHub
@@ -75,7 +75,7 @@ class Window:
         figures: Figures,
         trust: TrustKeeper,
         metadata: DocumentDesk,
-        datasets: DatasetKeeper,
+        tracking: TrackingRoom,
         registry: Registry,
         actions: Actions,
         now_ms: Callable[[], int],
@@ -83,7 +83,8 @@ class Window:
         self.past: Final = past
         self.now_ms: Final = now_ms
         self.metadata: Final = metadata
-        self.datasets: Final = datasets
+        self.datasets: Final = tracking.datasets
+        self._tracking = tracking
         self.log_tail: Final = LogTail()
         self._picture = picture
         self._figures = figures
@@ -95,6 +96,11 @@ class Window:
         self.leave = actions.leave
         self.backup = actions.backup
         self.announce = actions.announce
+
+    @property
+    def notifications(self) -> Any:
+        """The desk of mailing, None where tracking is off."""
+        return self._tracking.notifications
 
     @property
     def documents(self) -> KeptDocuments:

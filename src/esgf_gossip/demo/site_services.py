@@ -55,7 +55,7 @@ def _main(index: str, smtp: str, mailbox: str, folder: str) -> None:
 
     mails = Mailbox(Path(folder))
     for port, factory in (
-        (index, Site(IndexStub().resource)),
+        (index, Site(IndexStub())),
         (smtp, mail_factory(mails)),
         (mailbox, Site(MailboxPage(mails))),
     ):

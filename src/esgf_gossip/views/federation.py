@@ -130,6 +130,22 @@ class DocumentCounts:
 
 
 @attrs.frozen
+class TrackingState:
+    """
+    What tracking does on this node.
+
+    ``faults``: what an operator must mend, by part. ``figures``: what each part has done since the start, or holds.
+    """
+
+    faults: Mapping[str, str]
+    figures: Mapping[str, Mapping[str, int]]
+
+    def body(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {"faults": dict(self.faults), **{name: dict(found) for name, found in self.figures.items()}}
+
+
+@attrs.frozen
 class DatasetCounts:
     """
     The events of datasets in numbers.
@@ -202,6 +218,7 @@ class OwnState:
     documents: DocumentCounts = DocumentCounts()
     datasets_error: str = ""
     datasets: DatasetCounts = DatasetCounts()
+    tracking: TrackingState | None = None
 
 
 @attrs.frozen

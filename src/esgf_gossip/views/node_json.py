@@ -73,6 +73,8 @@ def status_body(view: FederationView) -> dict[str, Any]:
         body["lists"] = {"alarms": list(own.list_alarms)}
     if own.datasets.needs_attention:
         body["datasets"] = own.datasets.body()
+    if own.tracking is not None:
+        body["tracking"] = own.tracking.body()
     if own.tasks is not None:
         body["tasks"] = own.tasks.body()
     return body

@@ -14,7 +14,13 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from esgf_gossip.esgf.health import Health
-from esgf_gossip.views.federation import DatasetCounts, FederationView, NodeStatus, NodeView
+from esgf_gossip.views.federation import (
+    DatasetCounts,
+    FederationView,
+    NodeStatus,
+    NodeView,
+    TrackingState,
+)
 from esgf_gossip.views.task_counts import TaskCounts
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -105,12 +111,27 @@ def _of_daemon(view: FederationView) -> Iterator[Metric]:
     faults.add_metric(["history"], bool(own.history_error))
     faults.add_metric(["documents"], bool(own.documents_error))
     faults.add_metric(["datasets"], bool(own.datasets_error))
+    if own.tracking is not None:
+        faults.add_metric(["tracking"], bool(own.tracking.faults))
+        yield from _of_tracking(own.tracking)
     faults.add_metric(["publishing"], bool(own.publishing_stopped))
     faults.add_metric(["trust"], bool(own.trust_error))
     if own.tasks is not None:
         faults.add_metric(["tasks"], bool(own.tasks.error))
         yield from _of_tasks(own.tasks)
     yield faults
+
+
+def _of_tracking(tracking: TrackingState) -> Iterator[Metric]:
+    figures = GaugeMetricFamily(
+        "esgf_gossip_tracking",
+        "What parts of tracking have done since the start, or hold.",
+        labels=["part", "figure"],
+    )
+    for part, found in tracking.figures.items():
+        for name, value in found.items():
+            figures.add_metric([part, name], value)
+    yield figures
 
 
 def _of_datasets(datasets: DatasetCounts) -> Iterator[Metric]:

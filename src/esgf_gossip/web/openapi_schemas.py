@@ -130,6 +130,12 @@ SCHEMAS: Final[dict[str, Schema]] = {
                     "stale_replica_names": list_of(TEXT),
                 }
             ),
+            "tracking": {
+                "type": "object",
+                "properties": {"faults": {"type": "object", "additionalProperties": TEXT}},
+                "required": ["faults"],
+                "additionalProperties": {"type": "object", "additionalProperties": COUNT},
+            },
             "tasks": an_object(
                 {
                     **dict.fromkeys(("waiting", "running", "done", "failed", "oldest_age_s"), COUNT),
@@ -147,6 +153,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "trust",
             "lists",
             "datasets",
+            "tracking",
             "tasks",
         ),
     ),

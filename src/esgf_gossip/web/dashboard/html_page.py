@@ -88,6 +88,7 @@ class Dashboard:
 
     def _alarms(self, view: FederationView) -> list[str]:
         own = view.own
+        tracking = {} if own.tracking is None else own.tracking.faults
         told = {
             "The disk": own.storage_error,
             "The history": own.history_error,
@@ -104,6 +105,7 @@ class Dashboard:
         ]
         told_now = [
             *(f"{what}: {text}" for what, text in told.items() if text),
+            *(f"Tracking, {part}: {text}" for part, text in tracking.items()),
             *(f"Trust: {text}" for text in own.trust_alarms),
             *own.list_alarms,
             *(

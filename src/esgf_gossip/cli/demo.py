@@ -188,7 +188,8 @@ def _run(
         now_s = time.monotonic()
         if story is not None and watching.converged_at_s is not None:
             story.step()
-        is_told = story is None or story.is_over or watching.converged_at_s is None
+        # A story ends by itself, or with an error; without convergence it never begins.
+        is_told = story is None or story.is_over or (now_s > give_up_s and watching.converged_at_s is None)
         if until_s is None and seconds is not None and is_told and (watching.is_settled or now_s > give_up_s):
             until_s = now_s + seconds
         if until_s is not None and now_s >= until_s and _is_over(watching, now_s - until_s):

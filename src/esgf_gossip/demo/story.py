@@ -179,8 +179,6 @@ class Story:
         for user in USERS:
             self._fetch(user)
         self._say(f"downloaded by {len(USERS)} users")
-        while not all(self._has_read(place) for place in self._places[:3]):
-            yield "that the downloads are read"
         began_s = time.monotonic()
         self._call(
             original,
@@ -250,12 +248,6 @@ class Story:
             with place.access_log.open("a") as log:
                 log.write("".join(lines))
 
-    def _has_read(self, place: Place) -> bool:
-        """Tell whether all that was fetched from a node is in what it knows of downloads."""
-        lines = len(place.access_log.read_text().splitlines())
-        status = self._get(place, "/api/v1/status")
-        return bool(status["tracking"]["downloads"]["files"] >= lines)
-
     def _status(self, place: Place) -> Mapping[str, Any]:
         answer = self._ask(
             place.http_port,
@@ -266,9 +258,6 @@ class Story:
         )
         found: Mapping[str, Any] = json.loads(answer)["datasets"][0]
         return found
-
-    def _get(self, place: Place, path: str) -> Any:
-        return json.loads(self._ask(place.http_port, "GET", path))
 
     def _call(self, place: Place, operation: str, body: str, content_type: str = "") -> None:
         self._ask(place.tracking_port, "POST", f"/esg-search/ws/{operation}", body, content_type)

@@ -19,7 +19,7 @@ from esgf_gossip.tracking.changes import changes_after
 from esgf_gossip.tracking.database import TrackingDatabase
 from esgf_gossip.tracking.errata import ErrataError, read_erratum
 from esgf_gossip.tracking.errata_poll import EVERY_S, ErrataPoll
-from esgf_gossip.tracking.errata_store import ISSUES_EACH, issues_of, known_marks
+from esgf_gossip.tracking.errata_store import ISSUES_EACH, issues_of, known_marks, reasons_of
 from esgf_gossip.tracking.events import ERRATUM, change_key
 from esgf_gossip.tracking.identity import parse_dataset
 from helpers.errata_stub import UID, ErrataStub, an_issue, answers, says_nothing
@@ -311,7 +311,14 @@ def test_reasons_come_worst_first_and_are_bounded(node):
     (titles,) = node.reasons(NAME)
     assert titles == [f"t{number:02d}" for number in range(1, 30, 2)][:ISSUES_EACH]
     assert node.database.now(issues_of, []) == {}
-    assert len(node.database.now(known_marks)) == 30
+    node.stub.put(an_issue(40, title="other", severity="critical", datasets=[NAME, "A.b#1"]))
+    node.look()
+    reasons = node.database.now(
+        reasons_of, [parse_dataset("A.b#1"), parse_dataset(NAME), parse_dataset("A.c#1")]
+    )
+    assert len(reasons) == ISSUES_EACH
+    assert reasons[0] == ("other", "critical", f"{node.stub.url}/static/view.html?uid={UID[:-4]}0040")
+    assert len(node.database.now(known_marks)) == 31
 
 
 @pytest.mark.parametrize(

@@ -177,8 +177,10 @@ def test_many_at_once_are_asked_to_come_again(door):
     """What waits for the disk is bounded."""
     waiting = []
     door.answer = lambda _: waiting.append(Deferred()) or waiting[-1]
+    assert door.page.refuses("192.0.2.1") is None
     transports = [door.open() for _ in range(event_post.AT_ONCE)]
     assert door.ask().status == 503
+    assert door.page.refuses("192.0.2.1").status == 503
     for one in waiting:
         one.callback(None)
     assert {parsed(one.value()).status for one in transports} == {202}
@@ -237,6 +239,7 @@ def test_a_file_that_cannot_be_trusted_lets_nobody_in(door, log, content, mode, 
     assert door.ask().status == 202
     door.write(content, mode)
     assert [door.ask().status for _ in range(3)] == [503] * 3
+    assert door.page.refuses("192.0.2.1").status == 503
     assert reason in door.page.fault
     assert len(log) == 1
     assert TOKEN not in repr(log) + door.page.fault

@@ -129,9 +129,20 @@ def issues_of(connection: sqlite3.Connection, datasets: Iterable[DatasetId]) -> 
     for name, *fields in connection.execute(_REASONS, (json.dumps(list(asked)),)):
         found.setdefault(asked[name], []).append(Issue(*fields))
     for issues in found.values():
-        issues.sort(key=lambda one: (-SEVERITIES.index(one.severity), one.title, one.uid))
+        issues.sort(key=_worst_first)
         del issues[ISSUES_EACH:]
     return found
+
+
+def reasons_of(connection: sqlite3.Connection, datasets: Iterable[DatasetId]) -> list[tuple[str, str, str]]:
+    """Return title, severity and link of the public issues of any of the datasets, each once, the worst first."""
+    found = {issue.uid: issue for issues in issues_of(connection, datasets).values() for issue in issues}
+    ordered = sorted(found.values(), key=_worst_first)[:ISSUES_EACH]
+    return [(issue.title, issue.severity, issue.link) for issue in ordered]
+
+
+def _worst_first(issue: Issue) -> tuple[int, str, str]:
+    return -SEVERITIES.index(issue.severity), issue.title, issue.uid
 
 
 def _occurred_ms(erratum: Erratum, last_ms: int | None, now_ms: int, max_age_ms: int, *, is_new: bool) -> int:

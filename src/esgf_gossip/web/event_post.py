@@ -1,8 +1,8 @@
 """
 ``POST /events``: a publisher, or whoever forwards for it, hands in STAC messages.
 
-What is answered with 202 is on the disk; what is answered otherwise was not taken, none of it. The site this page hangs
-in must let bodies through up to ``BODY_BYTES``. Source: docs/tracking.md, "By HTTP".
+What is answered with 202 is on the disk. The site this page hangs in bounds bodies by ``body_bytes`` and asks
+``refuses`` before it reads a large one. Source: docs/tracking.md, "By HTTP".
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class EventPost(Resource):
     """
 
     isLeaf = True
+    body_bytes = BODY_BYTES
     log = Logger()
 
     def __init__(
@@ -74,6 +75,16 @@ class EventPost(Resource):
         self._read: Final = read
         self._see: Final = see
         self._in_hand = 0
+
+    def refuses(self, address: str) -> Problem | None:  # noqa: ARG002 - the site's own signature
+        """Return what is said to whoever would send a large body now; None: it may come."""
+        if self._in_hand >= AT_ONCE:
+            return Problem(503, f"{AT_ONCE} others are handing in events; try again", _LATER)
+        try:
+            self._tokens.check()
+        except TokensError as error:
+            return self._unusable(error)
+        return None
 
     def render(self, request: Request) -> Any:
         """Judge the request, then take what it brings; answers when that is done."""
@@ -118,13 +129,14 @@ class EventPost(Resource):
         try:
             is_known = self._tokens.accepts(token.strip())
         except TokensError as error:
-            self._note(str(error))
-            raise Refused(
-                Problem(503, "this node can take nobody's events now; its log says why", _LATER)
-            ) from None
+            raise Refused(self._unusable(error)) from None
         self._note("")
         if not is_known:
             raise Refused(Problem(403, "this node does not know the token; ask its administrator for one"))
+
+    def _unusable(self, error: TokensError) -> Problem:
+        self._note(str(error))
+        return Problem(503, "this node can take nobody's events now; its log says why", _LATER)
 
     def _taken(self, body: bytes) -> Deferred[int]:
         def seen(sightings: list[Sighting]) -> Any:

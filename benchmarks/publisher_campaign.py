@@ -19,9 +19,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from pathlib import Path
+from random import Random
 from typing import Any, Protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -248,6 +250,44 @@ def tell_story(node: Node, folder: Path, name: str, title: str) -> dict[str, Any
     }
 
 
+def kills(folder: Path, count: int, seed: int) -> dict[str, Any]:
+    """Kill the process at random while versions are published; what was answered must be said, once."""
+    random, answered, lost = Random(seed), [], 0
+    number = 0
+    for _ in range(count):
+        with TrackingProcess(folder) as node:
+            end_s = time.monotonic() + random.uniform(0.05, 0.5)
+            killer = threading.Timer(end_s - time.monotonic(), node.kill)
+            killer.start()
+            try:
+                while True:
+                    number += 1
+                    record = records(MASTER.format("kills"), number, "killed")[-1]
+                    fields = "".join(
+                        f'<field name="{name}">{value}</field>' for name, value in record.items()
+                    )
+                    body = f"<doc>{fields}</doc>".encode()
+                    head = f"POST /esg-search/ws/publish HTTP/1.1\r\nHost: {node.address}\r\nConnection: close\r\n"
+                    found = node.send(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                    if b'status="success"' in found:
+                        answered.append(number)
+            except OSError:
+                lost += 1
+            killer.join()
+    with TrackingProcess(folder) as node:
+        eventually(lambda: node.order("counts")["intake_waiting"] == 0, "everything is said")
+        said = Counter(int(one.split()[1]) for one in node.events())
+    missing, twice = sum(not said[one] for one in answered), sum(many > 1 for many in said.values())
+    return {
+        "kills": count,
+        "broken_off": lost,
+        "answered": len(answered),
+        "answered_and_not_said": missing,
+        "said_twice": twice,
+        "holds": missing == twice == 0 and len(answered) > count,
+    }
+
+
 def main() -> int:
     """Run the campaign."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
@@ -257,6 +297,8 @@ def main() -> int:
     parser.add_argument(
         "--results", type=Path, help="file to which results are appended, one JSON object a line"
     )
+    parser.add_argument("--kills", type=int, default=40, help="kill -9 of a process that publishes")
+    parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -273,6 +315,10 @@ def main() -> int:
                     story["seconds"] = round(time.monotonic() - begun_s, 1)
                     found.append(story)
                     print(json.dumps(story), flush=True)
+        place = Path(folder) / "kills"
+        place.mkdir()
+        found.append(kills(place, options.kills, options.seed))
+        print(json.dumps(found[-1]), flush=True)
     if options.results is not None:
         with options.results.open("a") as file:
             file.writelines(json.dumps(one) + "\n" for one in found)

@@ -91,7 +91,7 @@ class TrackingProcess:
         """Return what a client checks the proxy by."""
         return ssl.create_default_context(cafile=str(self.certificate))
 
-    def send(self, data: bytes, *, ends: bool = True) -> bytes:
+    def send(self, data: bytes) -> bytes:
         """Send bytes over TLS as they are; return all that comes back until the end."""
         host, _, port = self.address.partition(":")
         with (
@@ -99,13 +99,7 @@ class TrackingProcess:
             self.context().wrap_socket(plain, server_hostname=host) as secure,
         ):
             secure.sendall(data)
-            parts = []
-            while ends:
-                part = secure.recv(65536)
-                if not part:
-                    break
-                parts.append(part)
-        return b"".join(parts)
+            return b"".join(iter(lambda: secure.recv(65536), b""))
 
     def kill(self) -> None:
         """End it as a crash would."""

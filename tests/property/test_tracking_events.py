@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers.sightings import Catalog, a_file, a_sighting
@@ -38,7 +38,7 @@ def _counts(deliveries):
     return Counter(catalog.story()), catalog
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data(), CLOCKS)
 def test_any_order_and_repetition_give_one_new_version_and_one_retraction(data, clocks):
     """A version is replaced and retracted; five sources say it, shuffled and repeated, each by its own clock."""
@@ -68,7 +68,7 @@ def histories(draw):
     return history, expected
 
 
-@settings(max_examples=200)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(histories(), CLOCKS, st.data())
 def test_sources_that_lag_and_repeat_add_nothing(history, clocks, data):
     """Each source tells the same history in its order, any of them late, parts of it again: each turn is said once."""

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import succeed
+from twisted.internet.defer import fail, succeed
 
+from esgf_gossip.dataset_errors import DatasetError
 from esgf_gossip.document_desk import DocumentError
 from esgf_gossip.tasks.actions import (
     ACTIONS,
@@ -17,6 +18,7 @@ from esgf_gossip.tasks.actions import (
     Note,
     Nothing,
     Put,
+    Said,
     TaskRefusedError,
     TryAgainError,
     Window,
@@ -141,6 +143,48 @@ def test_a_document_is_put_and_deleted_and_what_cannot_be_is_told_apart():
     ):
         with pytest.raises(TaskError, match=words):
             parse_task(json.dumps({"action": "put-document", **fields}).encode(), "f", ARGUMENTS)
+
+
+def test_datasets_are_said_and_what_cannot_be_is_told_apart():
+    """The words of a task reach the keeper; a disk that fails is tried again, a refusal is final."""
+    said, faults, caught = [], [], []
+
+    def say(word):
+        said.append(
+            (word.type.value, str(word.dataset), word.data_node, word.reason, word.supersedes, word.source)
+        )
+        return fail(DatasetError("no", faults.pop())) if faults else succeed([])
+
+    daemon = SimpleNamespace(datasets=SimpleNamespace(say=say), now_ms=lambda: 7)
+    for action, fields in (
+        ("publish-dataset", {"dataset": "CMIP6.a.b#1"}),
+        ("new-version-dataset", {"dataset": "CMIP6.a.b.v20", "supersedes": ["9", "v10"]}),
+        ("retract-dataset", {"dataset": "CMIP6.a.b.v1|Data.org", "reason": "wrong"}),
+        ("reinstate-dataset", {"dataset": "CMIP6.a.b.v1"}),
+    ):
+        task = parse_task(json.dumps({"action": action, **fields}).encode(), "f", ARGUMENTS)
+        ACTIONS[action].run(daemon, task.arguments)
+    assert said == [
+        ("published", "CMIP6.a.b.v1", "", "", (), "task"),
+        ("new-version", "CMIP6.a.b.v20", "", "", ("10", "9"), "task"),
+        ("retracted", "CMIP6.a.b.v1", "data.org", "wrong", (), "task"),
+        ("reinstated", "CMIP6.a.b.v1", "", "", (), "task"),
+    ]
+    for status, error in ((403, TaskRefusedError), (409, TaskRefusedError), (503, TryAgainError)):
+        faults.append(status)
+        ACTIONS["publish-dataset"].run(daemon, Said("CMIP6.a.b.v1")).addErrback(
+            lambda failure: caught.append(type(failure.value))
+        )
+        assert caught.pop() is error
+    for fields, words in (
+        ({"dataset": "CMIP6.a.b"}, "names no version"),
+        ({"dataset": 7}, "'dataset' is no text"),
+        ({"dataset": "CMIP6.a.b.v2", "supersedes": "1"}, "'supersedes' is no list"),
+        ({"dataset": "CMIP6.a.b.v2", "supersedes": ["x"]}, "names no version"),
+        ({"dataset": "CMIP6.a.b.v2", "supersedes": ["1"] * 17}, "more than 16"),
+    ):
+        with pytest.raises(TaskError, match=words):
+            parse_task(json.dumps({"action": "new-version-dataset", **fields}).encode(), "f", ARGUMENTS)
 
 
 def a_task(number, key="", task_id=""):

@@ -9,7 +9,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.web.http import Request
 
-from esgf_gossip.views.federation import FederationView
+from esgf_gossip.views.federation import DatasetCounts, FederationView
 from esgf_gossip.web.archive import PastError
 from esgf_gossip.web.dashboard.templates import Templates
 from esgf_gossip.web.dashboard.trust import TrustRow, trust_rows
@@ -108,15 +108,24 @@ class Dashboard:
             *(f"Tracking, {part}: {text}" for part, text in tracking.items()),
             *(f"Trust: {text}" for text in own.trust_alarms),
             *own.list_alarms,
-            *(
-                f"Datasets: the original of {name} is retracted, your copy is still served"
-                for name in own.datasets.stale_names
-            ),
+            *_stale(own.datasets),
             *(f"Tasks: {text}" for text in (() if own.tasks is None else own.tasks.alarms)),
             *forked,
         ]
         more = len(told_now) - ALARMS_SHOWN
         return [*told_now[:ALARMS_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+
+
+def _stale(datasets: DatasetCounts) -> list[str]:
+    """Say in one line which copies should go: an erratum may name thousands."""
+    count = datasets.stale_replicas
+    if not count:
+        return []
+    if count == 1:
+        return [
+            f"Datasets: the original of {datasets.stale_names[0]} is retracted, your copy is still served"
+        ]
+    return [f"Datasets: the originals of {count} versions are retracted, your copies are still served"]
 
 
 class HtmlPage(Page):

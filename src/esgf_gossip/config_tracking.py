@@ -52,11 +52,13 @@ class TrackingTable:
     # Who downloaded: the site's database by a role that only reads, and the projection of it.
     database: DatabaseAddress | None = attrs.field(metadata={"default": ""})
     password_file: Path | None = attrs.field(metadata={"default": ""})
+    access_logs: tuple[Path, ...] = attrs.field(metadata={"default": []})
     projection: DatabaseAddress | None = attrs.field(metadata={"default": ""})
     projection_password_file: Path | None = attrs.field(metadata={"default": ""})
     keep_days: Days = attrs.field(metadata={"default": 1825})
     # Who they are.
     homes: tuple[HostName, ...] = attrs.field(metadata={"default": None})
+    users_file: Path | None = attrs.field(metadata={"default": ""})
     cog_database: DatabaseAddress | None = attrs.field(metadata={"default": ""})
     cog_password_file: Path | None = attrs.field(metadata={"default": ""})
     identity_providers: bool = attrs.field(metadata={"default": True})

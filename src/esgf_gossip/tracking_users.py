@@ -164,13 +164,13 @@ class Users:
     def _accounts(self, table: TrackingTable) -> list[tuple[str, Any]]:
         accounts: list[tuple[str, Any]] = []
         if table.users_file is not None:
-            accounts.append(("file", UserFile(table.users_file, self._reactor)))
+            accounts.append(("file", UserFile(table.users_file, self._reactor).ask))
         if table.database is not None:
             question = AccountQuestions(self._reactor, ask_accounts, table.database, table.password_file)
-            accounts.append(("database", question))
+            accounts.append(("database", question.ask))
         if table.cog_database is not None:
             cog = AccountQuestions(self._reactor, ask_cog, table.cog_database, table.cog_password_file)
-            accounts.append(("cog", cog))
+            accounts.append(("cog", cog.ask))
         return accounts
 
     def _mailing(self, table: TrackingTable) -> Mailing:

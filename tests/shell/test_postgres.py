@@ -11,7 +11,7 @@ import pytest
 
 from esgf_gossip.esgf.metrics import Metrics
 from esgf_gossip.esgf.registration import GROUP_DESCRIPTION_CHARACTERS, GROUPS, Group
-from esgf_gossip.sources import postgres, postgres_reading
+from esgf_gossip.sources import postgres
 from esgf_gossip.sources.gauge import SourceError
 from esgf_gossip.sources.metrics_files import Numbers
 from esgf_gossip.sources.postgres import ask
@@ -131,7 +131,7 @@ def test_a_question_holds_up_nobody_and_leaves_nothing_open(filled, password):
 
 def test_it_does_not_queue_behind_a_migration(filled, password, monkeypatch):
     """Who rewrites the table keeps it; the question gives up at once instead of holding up those behind it."""
-    monkeypatch.setattr(postgres_reading, "LOCK_WAIT_MS", 50)
+    monkeypatch.setattr(postgres, "LOCK_WAIT_MS", 50)
     with filled.superuser() as migration:
         migration.execute("LOCK TABLE esgf_node_manager.access_logging IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(SourceError, match="lock timeout"):
@@ -172,7 +172,7 @@ def test_it_cannot_write(filled, password, monkeypatch):
 
 def test_a_server_that_falls_silent_is_left(filled, password, monkeypatch):
     """A stopped process holds the connection open and says nothing: the question ends all the same."""
-    monkeypatch.setattr(postgres_reading, "SLACK_S", 0.5 - 2 - postgres_reading.CONNECT_S)
+    monkeypatch.setattr(postgres, "DEADLINE_S", 0.5)
     monkeypatch.setattr(postgres, "QUESTION_S", 2)  # the server's own end, later than ours
     monkeypatch.setattr(postgres, "_USERS", "SELECT count(*) FROM (SELECT pg_sleep(30)) AS slept")
     with pytest.raises(SourceError, match=r"\[metrics\] database: "):
@@ -259,7 +259,7 @@ def test_a_server_that_stops_and_starts_again(filled, password):
 
 def test_a_frozen_server_does_not_take_the_connection_for_ever(filled, password, monkeypatch):
     """A server that stands still lets the kernel accept and never answers: the bound of the connection holds."""
-    monkeypatch.setattr(postgres_reading, "CONNECT_S", 2)
+    monkeypatch.setattr(postgres, "CONNECT_S", 2)
     os.kill(filled.pid, signal.SIGSTOP)
     try:
         with pytest.raises(SourceError, match="timeout"):

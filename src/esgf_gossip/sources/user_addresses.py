@@ -7,6 +7,7 @@ Source: docs/tracking.md, "Addresses".
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,14 +17,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
 from esgf_gossip.esgf.openids import is_mail_address
+from esgf_gossip.sources.connection import connect, ended_after, explained
 from esgf_gossip.sources.gauge import SourceError
-from esgf_gossip.sources.postgres_reading import reading
 
 # By its unique index: a batch takes milliseconds.
+CONNECT_S: Final = 5
 QUESTION_S: Final = 10
+# A server that holds the connection and says nothing is left so long after its question should have ended.
+SLACK_S: Final = 5
+LOCK_WAIT_MS: Final = 1000
 BATCH: Final = 500
 
-_WHO: Final = "[tracking]"
 # status_code 1: the account is valid; notification_code 1: the user asked for mail, 0 is what everybody has.
 _ACCOUNTS: Final = """
 SELECT openid, email, coalesce(status_code, 0) = 1, coalesce(notification_code, 0) = 1
@@ -57,7 +61,7 @@ def ask_accounts(address: str, password_file: Path | None, openids: Sequence[str
     Raises:
         SourceError: nobody answers, or the table is not there.
     """
-    return _asked(address, password_file, "database", _ACCOUNTS, openids)
+    return _asked(address, password_file, "[tracking] database", "password_file", _ACCOUNTS, openids)
 
 
 def ask_cog(address: str, password_file: Path | None, openids: Sequence[str]) -> Mapping[str, Account]:
@@ -67,16 +71,32 @@ def ask_cog(address: str, password_file: Path | None, openids: Sequence[str]) ->
     Raises:
         SourceError: as ``ask_accounts``.
     """
-    return _asked(address, password_file, "cog_database", _COG, openids)
+    return _asked(address, password_file, "[tracking] cog_database", "cog_password_file", _COG, openids)
 
 
 def _asked(
-    address: str, password_file: Path | None, key: str, question: str, openids: Sequence[str]
+    address: str,
+    password_file: Path | None,
+    setting: str,
+    file_setting: str,
+    question: str,
+    openids: Sequence[str],
 ) -> Mapping[str, Account]:
     if len(openids) > BATCH:
         raise ValueError(f"at most {BATCH} OpenIDs at a time")
-    with reading(address, password_file, _WHO, QUESTION_S, key) as connection:
-        rows: list[Any] = connection.execute(question.encode(), [list(openids)]).fetchall()
+    with (
+        contextlib.closing(connect(address, password_file, setting, CONNECT_S, file_setting)) as connection,
+        explained(setting),
+    ):
+        connection.read_only = True
+        with ended_after(connection, CONNECT_S + QUESTION_S + SLACK_S), connection.transaction():
+            # In the transaction and for it alone: a pooler may hand the session to others.
+            for name, value in (
+                ("statement_timeout", f"{QUESTION_S}s"),
+                ("lock_timeout", f"{LOCK_WAIT_MS}ms"),
+            ):
+                connection.execute("SELECT set_config(%s, %s, true)", [name, value])
+            rows: list[Any] = connection.execute(question.encode(), [list(openids)]).fetchall()
     return {
         openid: Account(email.strip(), bool(is_valid) and is_mail_address(email.strip()), bool(is_opt_in))
         for openid, email, is_valid, is_opt_in in rows
@@ -91,7 +111,7 @@ class AccountQuestions:
         reactor: hears the answer.
         question: ``ask_accounts`` or ``ask_cog``.
         address: what libpq connects with.
-        password_file: as in ``postgres_reading.reading``.
+        password_file: its first line is the password; None: libpq's own ways.
     """
 
     def __init__(

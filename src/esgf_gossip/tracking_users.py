@@ -21,11 +21,12 @@ from twisted.internet.threads import deferToThreadPool
 
 from esgf_gossip.config_tracking import TrackingTable
 from esgf_gossip.core.model import Address
+from esgf_gossip.esgf.openids import canonical_openid
 from esgf_gossip.files import read_file
 from esgf_gossip.sources.access_files import AccessFiles
 from esgf_gossip.sources.access_log import AccessLog
 from esgf_gossip.sources.identity_provider import IdentityProviders
-from esgf_gossip.sources.user_addresses import AccountQuestions, ask_accounts, ask_cog
+from esgf_gossip.sources.user_addresses import AccountQuestions, ask_accounts, ask_cog, ask_file
 from esgf_gossip.sources.user_file import UserFile
 from esgf_gossip.tracking import address_book, errata_store, file_learning, homeward_rows, pipeline
 from esgf_gossip.tracking.address_book import Addresses
@@ -162,16 +163,15 @@ class Users:
     # ----------------------------------------------------------------- making
 
     def _accounts(self, table: TrackingTable) -> list[tuple[str, Any]]:
-        accounts: list[tuple[str, Any]] = []
+        questions: list[tuple[str, Any]] = []
         if table.users_file is not None:
-            accounts.append(("file", UserFile(table.users_file, self._reactor).ask))
+            users = UserFile(table.users_file, canonical_openid)
+            questions.append(("file", partial(ask_file, users)))
         if table.database is not None:
-            question = AccountQuestions(self._reactor, ask_accounts, table.database, table.password_file)
-            accounts.append(("database", question.ask))
+            questions.append(("database", partial(ask_accounts, table.database, table.password_file)))
         if table.cog_database is not None:
-            cog = AccountQuestions(self._reactor, ask_cog, table.cog_database, table.cog_password_file)
-            accounts.append(("cog", cog.ask))
-        return accounts
+            questions.append(("cog", partial(ask_cog, table.cog_database, table.cog_password_file)))
+        return [(name, AccountQuestions(self._reactor, question).ask) for name, question in questions]
 
     def _mailing(self, table: TrackingTable) -> Mailing:
         smtp = table.smtp

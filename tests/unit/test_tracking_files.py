@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from esgf_gossip.sources.access_files import LINE_BYTES, AccessFiles, LogPlace, parse_line, read_access_log
 from esgf_gossip.sources.gauge import SourceError
 from esgf_gossip.sources.log_position import LogPosition
-from esgf_gossip.sources.user_addresses import Account
 from esgf_gossip.sources.user_file import UserFile
 
 OPENID = "https://idp.example/esgf-idp/openid/ada"
@@ -88,22 +87,19 @@ def test_addresses_come_from_the_file_as_it_is_now(tmp_path):
     path = tmp_path / "users.csv"
     path.write_text(f"# users\n{OPENID},ada@example.org\n\n")
     path.chmod(0o600)
-    users = UserFile(path, None)
-    spelled = OPENID.replace("idp.example", "IDP.example:443")
-    assert users.accounts([spelled, "https://idp.example/openid/bo"]) == {
-        spelled: Account("ada@example.org", is_valid=True)
-    }
+    users = UserFile(path, str.lower)
+    assert users.address_of(OPENID.upper()) == "ada@example.org"
+    assert users.address_of("https://idp.example/openid/bo") is None
     path.write_text(f"{OPENID},ada@new.example.org\n")
-    assert users.accounts([OPENID])[OPENID].address == "ada@new.example.org"
+    assert users.address_of(OPENID) == "ada@new.example.org"
 
 
 @pytest.mark.parametrize(
     ("content", "mode", "expected"),
     [
-        (f"{OPENID},b@example.org\n", 0o604, "others can read it; chmod 640"),
-        (f"{OPENID},secret\n", 0o600, "user 1 is not OPENID,ADDRESS"),
-        (f"{OPENID},b@c,d@e\n", 0o600, "user 1 is not OPENID,ADDRESS"),
-        ("ada,secret@example.org\n", 0o600, "user 1 is not OPENID,ADDRESS"),
+        ("a,b@example.org\n", 0o604, "others can read it; chmod 640"),
+        ("a,secret\n", 0o600, "user 1 is not OPENID,ADDRESS"),
+        ("a,b@c,d@e\n", 0o600, "user 1 is not OPENID,ADDRESS"),
     ],
 )
 def test_a_wrong_file_of_users_is_told_without_its_content(tmp_path, content, mode, expected):
@@ -112,7 +108,7 @@ def test_a_wrong_file_of_users_is_told_without_its_content(tmp_path, content, mo
     path.write_text(content)
     path.chmod(mode)
     with pytest.raises(SourceError, match=expected) as caught:
-        UserFile(path, None).accounts([OPENID])
+        UserFile(path, str).address_of("a")
     assert "secret" not in str(caught.value)
 
 

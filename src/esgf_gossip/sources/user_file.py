@@ -8,45 +8,38 @@ has changed, and refused where others can read it. Source: docs/tracking.md, "Ad
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from stat import S_IMODE
-from typing import Any, Final
+from typing import Final
 
-from twisted.internet.defer import Deferred
-
-from esgf_gossip.esgf.openids import canonical_openid, is_mail_address
 from esgf_gossip.files import read_file
-from esgf_gossip.sources.gauge import SourceError, in_thread
-from esgf_gossip.sources.user_addresses import Account
+from esgf_gossip.sources.gauge import SourceError
 
 # Half a million users.
 FILE_BYTES: Final = 64 * 1024 * 1024
 _OTHERS: Final = 0o007
+_ADDRESS_CHARACTERS: Final = 254
 
 
 class UserFile:
     """
-    The file of users, as one of the places where accounts are asked for.
+    The file of users.
 
     Args:
         path: of the file.
-        reactor: hears the answers.
+        canonical: brings an OpenID into the form in which two of them are compared.
     """
 
-    def __init__(self, path: Path, reactor: Any) -> None:
+    def __init__(self, path: Path, canonical: Callable[[str], str]) -> None:
         self._path: Final = path
-        self._reactor: Final = reactor
+        self._canonical: Final = canonical
         self._stamp: tuple[int, int, int] | None = None
         self._users: Mapping[str, str] = {}
 
-    def ask(self, openids: Sequence[str]) -> Deferred[Mapping[str, Account]]:
-        """Fire with the accounts found; fails with a SourceError."""
-        return in_thread(lambda: self.accounts(openids), self._reactor)
-
-    def accounts(self, openids: Sequence[str]) -> Mapping[str, Account]:
+    def address_of(self, openid: str) -> str | None:
         """
-        Return the accounts that the file names, by OpenID as asked for. Blocks for as long as a disk does.
+        Return the address of a user; None where the file does not name one. Blocks for as long as a disk does.
 
         Raises:
             SourceError: the file cannot be read, or others can read it.
@@ -64,12 +57,7 @@ class UserFile:
             raise SourceError(
                 f"[tracking] users_file {self._path}: {error.strerror}; correct node.toml"
             ) from None
-        found = {openid: self._users.get(canonical_openid(openid)) for openid in openids}
-        return {
-            openid: Account(address, is_mail_address(address))
-            for openid, address in found.items()
-            if address is not None
-        }
+        return self._users.get(self._canonical(openid))
 
     def _read(self) -> Mapping[str, str]:
         content = read_file(self._path, FILE_BYTES + 1)
@@ -80,10 +68,10 @@ class UserFile:
         for number, row in enumerate(csv.reader(line for line in lines if not line.startswith("#")), 1):
             if not row:
                 continue
-            if len(row) != 2 or not is_mail_address(row[1].strip()) or not canonical_openid(row[0]):
+            if len(row) != 2 or "@" not in row[1] or len(row[1]) > _ADDRESS_CHARACTERS:
                 # Not the line itself: it may hold an address.
                 raise SourceError(
                     f"[tracking] users_file {self._path}: user {number} is not OPENID,ADDRESS; correct it"
                 )
-            users[canonical_openid(row[0])] = row[1].strip()
+            users[self._canonical(row[0].strip())] = row[1].strip()
         return users

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from twisted.internet import reactor
 
+from esgf_gossip.esgf.openids import canonical_openid
 from esgf_gossip.sources.gauge import SourceError
-from esgf_gossip.sources.user_addresses import BATCH, Account, AccountQuestions, ask_accounts, ask_cog
+from esgf_gossip.sources.user_addresses import (
+    BATCH,
+    Account,
+    AccountQuestions,
+    ask_accounts,
+    ask_cog,
+    ask_file,
+)
+from esgf_gossip.sources.user_file import UserFile
 from helpers.postgres import READER, READER_PASSWORD, postgres_server
 from helpers.turning import turned
 
@@ -124,7 +135,7 @@ def test_it_is_asked_in_a_thread_and_leaves_nothing_open(server, password):
     """The reactor goes on; afterwards no session of ours is left."""
     reactor.getThreadPool().start()
     try:
-        questions = AccountQuestions(reactor, ask_accounts, server.address, password)
+        questions = AccountQuestions(reactor, partial(ask_accounts, server.address, password))
         assert list(turned(questions.ask(names("ann")))) == names("ann")
     finally:
         reactor.getThreadPool().stop()
@@ -133,3 +144,20 @@ def test_it_is_asked_in_a_thread_and_leaves_nothing_open(server, password):
             "SELECT count(*) FROM pg_stat_activity WHERE usename = %s", [READER]
         ).fetchone()
     assert left == (0,)
+
+
+def test_accounts_of_a_file(tmp_path):
+    """Spellings do not matter; a text with a second address in it is none."""
+    path = tmp_path / "users.csv"
+    path.write_text(
+        f"# who,where\n{IDP.upper().replace('/ESGF-IDP/OPENID', '/esgf-idp/openid')}/ann/,ann@mail.example.org\n{IDP}/eve,a@b.org;c@d.org\n"
+    )
+    path.chmod(0o600)
+    users = UserFile(path, canonical_openid)
+    assert ask_file(users, names("ann", "eve", "zoe")) == {
+        f"{IDP}/ann": Account("ann@mail.example.org", is_valid=True),
+        f"{IDP}/eve": Account("a@b.org;c@d.org", is_valid=False),
+    }
+    path.chmod(0o644)
+    with pytest.raises(SourceError, match="others can read it"):
+        ask_file(UserFile(path, canonical_openid), names("ann"))

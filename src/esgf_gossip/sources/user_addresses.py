@@ -1,5 +1,5 @@
 """
-Mail addresses of users by their OpenID, from the databases of a site: its accounts, and those of its CoG.
+Mail addresses of users by their OpenID, as a site has them: its accounts, those of its CoG, a file of users.
 
 Only reading, and only the columns that are needed; not of the reactor's thread.
 Source: docs/tracking.md, "Addresses".
@@ -19,6 +19,7 @@ from twisted.internet.threads import deferToThreadPool
 from esgf_gossip.esgf.openids import is_mail_address
 from esgf_gossip.sources.connection import connect, ended_after, explained
 from esgf_gossip.sources.gauge import SourceError
+from esgf_gossip.sources.user_file import UserFile
 
 # By its unique index: a batch takes milliseconds.
 CONNECT_S: Final = 5
@@ -103,39 +104,34 @@ def _asked(
     }
 
 
+def ask_file(users: UserFile, openids: Sequence[str]) -> Mapping[str, Account]:
+    """
+    Ask the file of users in the same way; what is no plain address counts as none.
+
+    Raises:
+        SourceError: the file cannot be read, others can read it, or it is wrong.
+    """
+    found = ((openid, users.address_of(openid)) for openid in openids)
+    return {openid: Account(text, is_mail_address(text)) for openid, text in found if text is not None}
+
+
 class AccountQuestions:
     """
-    Asks one of the databases in a thread.
+    Asks one of them in a thread.
 
     Args:
         reactor: hears the answer.
-        question: ``ask_accounts`` or ``ask_cog``.
-        address: what libpq connects with.
-        password_file: its first line is the password; None: libpq's own ways.
+        question: one of the functions above with its first arguments bound.
     """
 
-    def __init__(
-        self,
-        reactor: Any,
-        question: Callable[[str, Path | None, Sequence[str]], Mapping[str, Account]],
-        address: str,
-        password_file: Path | None,
-    ) -> None:
+    def __init__(self, reactor: Any, question: Callable[[Sequence[str]], Mapping[str, Account]]) -> None:
         self._reactor: Final = reactor
         self._question: Final = question
-        self._address: Final = address
-        self._password_file: Final = password_file
 
     def ask(self, openids: Sequence[str]) -> Deferred[Mapping[str, Account]]:
         """Fire with the accounts found; fails with a SourceError."""
-        return deferToThreadPool(
-            self._reactor,
-            self._reactor.getThreadPool(),
-            self._question,
-            self._address,
-            self._password_file,
-            openids,
-        )
+        pool = self._reactor.getThreadPool()
+        return deferToThreadPool(self._reactor, pool, self._question, openids)
 
 
-__all__ = ["BATCH", "Account", "AccountQuestions", "SourceError", "ask_accounts", "ask_cog"]
+__all__ = ["BATCH", "Account", "AccountQuestions", "SourceError", "ask_accounts", "ask_cog", "ask_file"]

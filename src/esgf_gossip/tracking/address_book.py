@@ -1,5 +1,5 @@
 """
-The mail addresses of users: asked of the site's databases and of identity providers, kept for some days, sealed.
+The mail addresses of users: asked of the site and of identity providers, kept for some days, sealed.
 
 An address is kept under a keyed hash of its OpenID, so a copy of the database tells neither; it is never gossiped,
 never logged, and gone when its time is over or the user is forgotten. Source: docs/tracking.md, "Addresses".
@@ -44,8 +44,6 @@ UNKNOWN_MS: Final = DAY_MS
 UNANSWERED_MS: Final = 10 * 60 * 1000
 REASON_CHARACTERS: Final = 200
 
-DATABASE: Final = "database"
-COG: Final = "cog"
 SAML: Final = "saml"
 
 Accounts = Callable[[Sequence[str]], "Deferred[Mapping[str, Account]]"]
@@ -59,7 +57,7 @@ class Addresses:
     Args:
         database: that has the table of ``SCRIPT``.
         sealed: by which addresses lie in it.
-        accounts: asked in this order, by the name that a ``Resolution`` gives: ``database``, ``cog``. At most
+        accounts: asked in this order, by the name that a ``Resolution`` gives: ``file``, ``database``, ``cog``. At most
             ``BATCH`` OpenIDs at a time, one question at a time.
         provider: asked last, of one user; None: never.
         is_home: whether users of an OpenID have their accounts here: then an account that is not valid is the last

@@ -18,6 +18,7 @@ OLD ?= HEAD~1
 
 .PHONY: mixed partition man task-campaign publisher-campaign demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
 .PHONY: home-campaign mixed partition man task-campaign demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
+.PHONY: mixed partition man task-campaign mail-campaign demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
 
 help:
 	@echo "make demo [ARGS='--nodes 13 --seconds 20']   run a real federation on this machine"
@@ -26,6 +27,7 @@ help:
 	@echo "make task-campaign                           10,000 tasks under 50 kill -9, a full disk, wrong files, a flood of 100,000"
 	@echo "make publisher-campaign                      the real esgcet, two releases of it from PyPI, through the index proxy"
 	@echo "make home-campaign [ARGS='--seeds 1-200']    users told once whatever goes down: five nodes in virtual time"
+	@echo "make mail-campaign                           3,000 mails under 41 kill -9, an outage, 10,000 users told of everything six times"
 	@echo "make bench                                   measure 7 and 25 nodes, with serf beside them: at most ten minutes"
 	@echo "make bench-full                              the whole table, up to 50 nodes: hours; goes on where it was stopped"
 	@echo "make screenshots                             the pictures of README and docs, by the tests of the dashboard"
@@ -97,6 +99,9 @@ publisher-campaign: $(VENV)/.installed-test
 	"$(BIN)/python" benchmarks/publisher_campaign.py --results "$(CAMPAIGN)/publisher.jsonl" $(ARGS)
 home-campaign: $(VENV)/.installed-test
 	"$(BIN)/python" benchmarks/home_campaign.py $(ARGS)
+mail-campaign: $(VENV)/.installed-test
+	@mkdir -p "$(CAMPAIGN)"
+	"$(BIN)/python" benchmarks/mail_campaign.py --results "$(CAMPAIGN)/mails.jsonl" $(ARGS)
 
 docs: $(VENV)/.installed-test
 	"$(BIN)/python" -m pytest -q tests/unit/test_documents.py

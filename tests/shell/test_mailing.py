@@ -1,12 +1,10 @@
 """From matches to mails, with a clock of its own: who is told, when, how often, and what happens when it goes wrong."""
 
 import itertools
-import json
 
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 
-from esgf_gossip.tracking import outbox
 from esgf_gossip.tracking.holds import HoldError
 from esgf_gossip.tracking.mail_text import MAIL_BYTES
 from esgf_gossip.tracking.outbox import Outcome, Result
@@ -381,128 +379,6 @@ def test_a_dry_run_does_everything_but_send(offices):
     office.wait(120)
     assert office.server.mails == []
     assert office.audit("queued") == ["a dry run: not sent"]
-
-
-def test_preview_is_the_mail_and_sends_none(offices):
-    """To somebody made up, or as a person would get it, while it is held."""
-    office = offices(hold_above=0)
-    office.issues = [("Wrong units", "high", "https://errata.example.org/1")]
-    change = a_change(kind="new-version", successor=None, supersedes=("20180101",), reason="better")
-    office.take(change, a_match(change, files=["mine.nc"]))
-    office.wait(5)
-    made_up = office.result(office.desk.preview(change.key.hex()[:8], ""))
-    mine = office.result(office.desk.preview(change.key.hex()[:8], "Jane@Site.org"))
-    also_mine = office.result(office.desk.preview(change.key.hex()[:8], openid("jane")))
-    assert (made_up["state"], made_up["recipients"], made_up["made_up"]) == ("held", 1, True)
-    assert "v20180101" in made_up["text"]
-    assert "made-up-file.nc" in made_up["text"]
-    assert mine["text"] == also_mine["text"]
-    assert "mine.nc" in mine["html"]
-    assert "Wrong units (severity: high)" in mine["text"]
-    assert office.server.mails == []
-    with pytest.raises(HoldError, match="nobody of that address"):
-        office.result(office.desk.preview(change.key.hex(), "bob@site.org"))
-
-
-def test_everything_of_a_person_is_exported_and_erased(office, everything_said):
-    """After it nothing in the file leads to the person, and what had happened before is never mailed; the future is."""
-    change, other = a_change(), a_change("CMIP6.x.v1", "new-version")
-    for one in (change, other):
-        office.take(one, a_match(one, "jane", ["secret-file.nc"]), a_match(one, "bob"))
-    office.wait(5)
-    told = office.result(office.desk.export("JANE@site.org"))
-    assert told == office.result(office.desk.export(openid("jane")))
-    assert (told["address"], told["openids"]) == ("jane@site.org", [openid("jane")])
-    assert [one["kind"] for one in told["matches"]] == ["retracted", "new-version"]
-    assert told["matches"][0]["match"]["files"][0][1] == "secret-file.nc"
-    assert [one["state"] for one in told["mails"]] == ["sent"]
-    assert {one["step"] for one in told["audit"]} >= {"notice", "queued", "attempt", "sent"}
-    json.dumps(told)
-    counts = office.result(office.desk.erase(openid("jane")))
-    assert (counts["matches"], counts["notices"], counts["mails"], counts["addresses"]) == (2, 2, 1, 1)
-    assert counts["audit_lines"] == len(told["audit"])
-    empty = office.result(office.desk.export("jane@site.org"))
-    assert (empty["address"], empty["openids"], empty["matches"], empty["mails"], empty["audit"]) == (
-        "",
-        [],
-        [],
-        [],
-        [],
-    )
-    sent = len(office.server.mails)
-    office.take(change, a_match(change, "jane"), a_match(change, "jane-2"))
-    office.wait(5)
-    assert len(office.server.mails) == sent
-    later = a_change("CMIP6.later.v1", occurred_ms=office.now_ms() + 1000)
-    office.take(later, a_match(later, "jane"))
-    office.wait(5)
-    assert office.server.recipients[sent:] == ["jane@site.org"]
-    content = (office.folder / "tracking.db").read_bytes() + (office.folder / "tracking.db-wal").read_bytes()
-    assert b"site.org" not in content
-    assert b"openid/jane" not in content
-    assert "site.org" not in everything_said()
-
-
-def test_what_is_old_is_forgotten_and_addresses_first(offices):
-    """Addresses go after their days, everything of a change when it can no longer be mailed, the audit last."""
-    office = offices(address_days=7, max_age_days=30, keep_days=100)
-    change = a_change()
-    office.take(change, a_match(change))
-    office.wait(6 * DAY_S, 10800.0)
-    assert office.sql("SELECT count(*) FROM person WHERE address IS NOT NULL") == [(1,)]
-    office.wait(2 * DAY_S, 10800.0)
-    assert office.sql("SELECT count(*) FROM person WHERE address IS NOT NULL") == [(0,)]
-    office.wait(84 * DAY_S, 10800.0)
-    tables = ("notice", "arrival", "told", "mail", "identity", "person")
-    assert [office.sql(f"SELECT count(*) FROM {one}") for one in tables] == [[(0,)]] * len(tables)
-    assert office.audit("sent") == [""]
-    office.wait(10 * DAY_S, 10800.0)
-    assert office.audit("sent") == []
-    assert office.audit("forgotten") != []
-
-
-def test_a_fault_with_one_mail_keeps_no_other_from_going_out(office, monkeypatch):
-    """It is said, and names nobody."""
-    render = office.mailing.text.render
-
-    def wrong(items, address, *rest):
-        if address == "jane@site.org":
-            raise ValueError(address)
-        return render(items, address, *rest)
-
-    monkeypatch.setattr(office.mailing.text, "render", wrong)
-    change = a_change()
-    office.take(change, a_match(change, "jane"), a_match(change, "bob"))
-    office.wait(120)
-    assert office.server.recipients == ["bob@site.org"]
-    assert "the mails of 1 persons could not be made" in office.mailing.fault
-    monkeypatch.undo()
-    office.close()
-    office.open()
-    office.wait(5)
-    assert office.server.recipients == ["bob@site.org", "jane@site.org"]
-
-
-def test_a_disk_that_says_no_loses_no_outcome(office, monkeypatch):
-    """The answer of the server is kept until it is on disk; nothing is sent twice."""
-    settle = outbox.settle
-    failures = iter([True, True])
-
-    def full(*arguments):
-        if next(failures, False):
-            import sqlite3
-
-            raise sqlite3.OperationalError("database or disk is full")
-        return settle(*arguments)
-
-    monkeypatch.setattr(outbox, "settle", full)
-    change = a_change()
-    office.take(change, a_match(change))
-    office.wait(3)
-    assert "disk is full" in office.mailing.fault
-    office.wait(60)
-    assert len(office.server.mails) == 1
-    assert (office.mailing.counts()["sent"], office.mailing.fault) == (1, "")
 
 
 def test_links_of_a_mail_lead_to_this_node(office):

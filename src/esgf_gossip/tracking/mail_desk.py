@@ -120,8 +120,9 @@ class MailDesk:
 
         Raises:
             TokenError: the link is not ours.
+            ScopeError: it names nothing to unsubscribe from.
         """
-        return read_token(self._mailing.values, Purpose.UNSUBSCRIBE, token)[1]
+        return check_scope(read_token(self._mailing.values, Purpose.UNSUBSCRIBE, token)[1])
 
     def preferences(self, token: str) -> Deferred[Preferences]:
         """Fire with the preferences of who has the link."""

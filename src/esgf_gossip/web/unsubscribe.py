@@ -204,7 +204,7 @@ def _form(preferences: Preferences, *, is_saved: bool) -> str:
 def _what(scope: str) -> str:
     kind, _, name = scope.partition(":")
     if scope == ALL:
-        return "all mails about datasets you fetched"
+        return "mails about datasets you fetched"
     if kind == "type":
         return f"mails that say: {_KIND_WORDS.get(name, name)}"
     return f"mails about the dataset {name}"

@@ -16,13 +16,15 @@ CAMPAIGN ?= build/campaign
 
 OLD ?= HEAD~1
 
-.PHONY: mixed partition man task-campaign demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
+.PHONY: downloads-bench downloads-campaign mixed partition man task-campaign demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
 
 help:
 	@echo "make demo [ARGS='--nodes 13 --seconds 20']   run a real federation on this machine"
 	@echo "make test                                    run the whole suite"
 	@echo "make campaign SEEDS=1-10000 [JOBS=2]         random histories and a million mutants; goes on where it was stopped"
 	@echo "make task-campaign                           10,000 tasks under 50 kill -9, a full disk, wrong files, a flood of 100,000"
+	@echo "make downloads-campaign                      100,000 downloads by 16 writers that commit in any order, the reader killed 30 times"
+	@echo "make downloads-bench                         5,000,000 downloads in both stores: reading them, matching changes; half an hour"
 	@echo "make bench                                   measure 7 and 25 nodes, with serf beside them: at most ten minutes"
 	@echo "make bench-full                              the whole table, up to 50 nodes: hours; goes on where it was stopped"
 	@echo "make screenshots                             the pictures of README and docs, by the tests of the dashboard"
@@ -88,6 +90,12 @@ deb-test: $(VENV)/.installed-test
 task-campaign: $(VENV)/.installed-test
 	@mkdir -p "$(CAMPAIGN)"
 	"$(BIN)/python" benchmarks/task_campaign.py --results "$(CAMPAIGN)/tasks.jsonl" $(ARGS)
+
+downloads-campaign: $(VENV)/.installed-test
+	PYTHONPATH=tests "$(BIN)/python" benchmarks/download_campaign.py $(ARGS)
+
+downloads-bench: $(VENV)/.installed-test
+	PYTHONPATH=tests "$(BIN)/python" benchmarks/downloads.py $(ARGS)
 
 docs: $(VENV)/.installed-test
 	"$(BIN)/python" -m pytest -q tests/unit/test_documents.py

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 # Rows of one look: what a transaction of the projection takes in a second.
 ROWS: Final = 10_000
-# Datasets of one look into the publisher's tables, and of the last ones that are looked at again.
-DATASETS: Final = 2_000
-DATASETS_AGAIN: Final = 200
+# Datasets of one look into the publisher's tables (one may have thousands of files), and of the last ones that are
+# looked at again.
+DATASETS: Final = 100
+DATASETS_AGAIN: Final = 100
 CONNECT_S: Final = 5
 QUESTION_S: Final = 60
 DEADLINE_S: Final = CONNECT_S + QUESTION_S + 5

@@ -199,7 +199,13 @@ def _told() -> Iterator[None]:
 
 def _make(connection: psycopg.Connection[Any]) -> None:
     connection.execute(LOCK)
-    if connection.execute("SELECT to_regnamespace(%s)", [SCHEMA]).fetchone() == (None,):
+    asked = "SELECT to_regnamespace(%s) IS NULL, has_database_privilege(current_database(), 'CREATE'), current_user"
+    is_missing, may_make, role = connection.execute(asked, [SCHEMA]).fetchone() or (False, False, "")
+    if is_missing and not may_make:
+        raise SourceError(
+            f"{_SETTING}: there is no schema {SCHEMA}; as its owner: CREATE SCHEMA {SCHEMA} AUTHORIZATION {role}"
+        )
+    if is_missing:
         connection.execute(f"CREATE SCHEMA {SCHEMA}")
     if connection.execute("SELECT to_regclass(%s)", [f"{SCHEMA}.state"]).fetchone() == (None,):
         connection.execute(SCRIPT)

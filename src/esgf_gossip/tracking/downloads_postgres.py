@@ -56,7 +56,7 @@ _SETTING: Final = "[tracking] projection"
 _QUESTION_S: Final = 120
 # Rows of a match that are on their way at once.
 _ROWS: Final = 5_000
-_LAYOUT: Final = "1"
+_LAYOUT_NAME, _LAYOUT = "layout", "1"
 _SPAN: Final = ("host", "first_ms", "last_ms", "whole_ms")
 
 P = ParamSpec("P")
@@ -111,8 +111,8 @@ class PostgresDownloads:
 
     def match(self, changes: Sequence[Change], known_ms: int = 0) -> Generator[list[Match], None, None]:
         """Find who holds what changed, in batches, change by change; see ``Downloads``."""
-        # The first question asks whether the server is there; what fails later fails.
-        self._run(_state, downloads.POSITION)
+        # A first, small question finds out whether the server was restarted; what fails later fails.
+        self._run(_state, _LAYOUT_NAME)
         for change in changes:
             with _told():
                 if self._matcher is None or self._matcher.closed:
@@ -209,8 +209,8 @@ def _make(connection: psycopg.Connection[Any]) -> None:
         connection.execute(f"CREATE SCHEMA {SCHEMA}")
     if connection.execute("SELECT to_regclass(%s)", [f"{SCHEMA}.state"]).fetchone() == (None,):
         connection.execute(SCRIPT)
-        _set_state(connection, "layout", _LAYOUT)
-    elif _state(connection, "layout") != _LAYOUT:
+        _set_state(connection, _LAYOUT_NAME, _LAYOUT)
+    elif _state(connection, _LAYOUT_NAME) != _LAYOUT:
         raise SourceError(f"{_SETTING}: schema {SCHEMA} was made by another version; upgrade esgf-gossip")
 
 

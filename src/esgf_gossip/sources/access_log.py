@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from esgf_gossip.sources.connection import connect, ended_after, explained
+from esgf_gossip.sources.connection import connect, ended_after, explained, spare_compiler
 from esgf_gossip.sources.gauge import SourceError
 from esgf_gossip.sources.log_position import LogPosition
 
@@ -191,6 +191,7 @@ class AccessLog:
         ):
             connection.read_only = True
             with ended_after(connection, DEADLINE_S), connection.transaction():
+                spare_compiler(connection)
                 for setting, value in (
                     ("statement_timeout", f"{QUESTION_S}s"),
                     ("lock_timeout", f"{_LOCK_WAIT_MS}ms"),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 import attrs
 
 from esgf_gossip.sources.access_log import CONNECT_S, LogReading, PublishedFiles
-from esgf_gossip.sources.connection import connect, explained
+from esgf_gossip.sources.connection import connect, explained, spare_compiler
 from esgf_gossip.sources.gauge import SourceError
 from esgf_gossip.sources.log_position import LogPosition, decode_position
 from esgf_gossip.tracking import downloads
@@ -179,6 +179,7 @@ class PostgresDownloads:
         try:
             with explained(_SETTING):
                 connection.autocommit = True
+                spare_compiler(connection)
                 connection.execute("SELECT set_config('statement_timeout', %s, false)", [f"{_QUESTION_S}s"])
                 connection.execute("SELECT set_config('search_path', %s, false)", [SCHEMA])
                 with connection.transaction():

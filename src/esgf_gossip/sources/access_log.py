@@ -191,7 +191,7 @@ class AccessLog:
         ):
             connection.read_only = True
             with ended_after(connection, DEADLINE_S), connection.transaction():
-                spare_compiler(connection)
+                spare_compiler(connection, is_local=True)
                 for setting, value in (
                     ("statement_timeout", f"{QUESTION_S}s"),
                     ("lock_timeout", f"{_LOCK_WAIT_MS}ms"),

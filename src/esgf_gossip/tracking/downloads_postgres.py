@@ -179,7 +179,7 @@ class PostgresDownloads:
         try:
             with explained(_SETTING):
                 connection.autocommit = True
-                spare_compiler(connection)
+                spare_compiler(connection, is_local=False)
                 connection.execute("SELECT set_config('statement_timeout', %s, false)", [f"{_QUESTION_S}s"])
                 connection.execute("SELECT set_config('search_path', %s, false)", [SCHEMA])
                 with connection.transaction():

@@ -19,6 +19,7 @@ OLD ?= HEAD~1
 .PHONY: mixed partition man task-campaign publisher-campaign demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
 .PHONY: home-campaign mixed partition man task-campaign demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
 .PHONY: mixed partition man task-campaign mail-campaign demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
+.PHONY: downloads-bench downloads-campaign mixed partition man task-campaign demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
 
 help:
 	@echo "make demo [ARGS='--nodes 13 --seconds 20']   run a real federation on this machine"
@@ -28,6 +29,8 @@ help:
 	@echo "make publisher-campaign                      the real esgcet, two releases of it from PyPI, through the index proxy"
 	@echo "make home-campaign [ARGS='--seeds 1-200']    users told once whatever goes down: five nodes in virtual time"
 	@echo "make mail-campaign                           3,000 mails under 41 kill -9, an outage, 10,000 users told of everything six times"
+	@echo "make downloads-campaign                      100,000 downloads by 16 writers that commit in any order, the reader killed 30 times"
+	@echo "make downloads-bench                         5,000,000 downloads in both stores: reading them, matching changes; half an hour"
 	@echo "make bench                                   measure 7 and 25 nodes, with serf beside them: at most ten minutes"
 	@echo "make bench-full                              the whole table, up to 50 nodes: hours; goes on where it was stopped"
 	@echo "make screenshots                             the pictures of README and docs, by the tests of the dashboard"
@@ -102,6 +105,11 @@ home-campaign: $(VENV)/.installed-test
 mail-campaign: $(VENV)/.installed-test
 	@mkdir -p "$(CAMPAIGN)"
 	"$(BIN)/python" benchmarks/mail_campaign.py --results "$(CAMPAIGN)/mails.jsonl" $(ARGS)
+downloads-campaign: $(VENV)/.installed-test
+	PYTHONPATH=tests "$(BIN)/python" benchmarks/download_campaign.py $(ARGS)
+
+downloads-bench: $(VENV)/.installed-test
+	PYTHONPATH=tests "$(BIN)/python" benchmarks/downloads.py $(ARGS)
 
 docs: $(VENV)/.installed-test
 	"$(BIN)/python" -m pytest -q tests/unit/test_documents.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -13,7 +14,9 @@ from esgf_gossip.sources.gauge import SourceError
 from esgf_gossip.sources.log_position import LogPosition
 from esgf_gossip.tracking.downloads_sqlite import SqliteDownloads
 from helpers.access_tables import (
+    GRANTS,
     INSERT,
+    PASSWORD,
     READER,
     add_tables,
     address_of,
@@ -58,6 +61,13 @@ def read_all(log, position, now_ms=0):
         rows += reading.rows
         position, has_more, is_first = reading.position, reading.has_more, False
     return rows, position
+
+
+def test_the_roles_are_those_of_the_documents():
+    """What an administrator is told to grant is what the tests grant, and no more."""
+    told = " ".join((Path(__file__).parents[2] / "docs" / "tracking.md").read_text().split())
+    for statement in GRANTS.replace(PASSWORD, "...").split(";"):
+        assert " ".join(statement.split()) in told
 
 
 def test_rows_are_read_as_they_are_logged(owner, log):

@@ -2,67 +2,41 @@
 
 from __future__ import annotations
 
-import itertools
+import random
 import stat
 
 import attrs
 import pytest
 
-from esgf_gossip.sources.access_log import LogReading, LogRow, PublishedFiles
+from esgf_gossip.sources.access_log import PublishedFiles
 from esgf_gossip.sources.log_position import LogPosition
 from esgf_gossip.tracking import downloads
 from esgf_gossip.tracking.downloads import DownloadsError
 from esgf_gossip.tracking.downloads_postgres import PostgresDownloads
 from esgf_gossip.tracking.downloads_sqlite import SqliteDownloads
-from esgf_gossip.tracking.events import ERRATUM, EventType, file_key
+from esgf_gossip.tracking.events import ERRATUM, EventType
 from esgf_gossip.tracking.identity import DatasetId
 from esgf_gossip.tracking.matches import DATASETS_NAMED, FILES_NAMED, Change
 from esgf_gossip.tracking.sightings import SeenFile
 from helpers.access_tables import TRACKER, add_tables, address_of, password_file
+from helpers.downloads import (
+    ALICE,
+    BOB,
+    CAROL,
+    MASTER,
+    NAMES,
+    OTHER,
+    T0,
+    V1,
+    V2,
+    V3,
+    new_version,
+    reading,
+    retracted,
+    row,
+    url,
+)
 from helpers.postgres import postgres_server
-
-MASTER = "CMIP6.CMIP.NCAR.CESM2.historical.r1i1p1f1.Amon.tas.gn"
-V1, V2, V3 = (DatasetId(MASTER, version) for version in ("20190101", "20200101", "20210101"))
-OTHER = DatasetId("CMIP6.CMIP.NCAR.CESM2.historical.r1i1p1f1.Amon.pr.gn", "20190101")
-ALICE, BOB, CAROL = (f"https://idp.example.org/esgf-idp/openid/{name}" for name in ("alice", "bob", "carol"))
-T0 = 1_600_000_000_000
-NAMES = tuple(f"tas_Amon_CESM2_historical_r1i1p1f1_gn_{year}01-{year}12.nc" for year in range(1850, 1900))
-
-
-def url(dataset: DatasetId, name: str = NAMES[0], host: str = "data.example.org") -> str:
-    """Return where a file of a dataset is served, by its folders."""
-    return f"https://{host}/thredds/fileServer/root/{dataset.master_id.replace('.', '/')}/v{dataset.version}/{name}"
-
-
-_ids = itertools.count(1)
-
-
-def row(user: str | None, where: str, at_ms: int = T0, *, is_whole: bool = True) -> LogRow:
-    """Return one row of the log."""
-    return LogRow(next(_ids), user, where, at_ms, is_whole)
-
-
-def reading(*rows: LogRow, reread=()) -> LogReading:
-    """Return rows as they are read."""
-    return LogReading(rows, LogPosition(rows[-1].id if rows else 0), has_more=False, reread=frozenset(reread))
-
-
-def retracted(*datasets: DatasetId, at_ms: int = T0 + 1000) -> Change:
-    """Return a retraction."""
-    return Change(b"r" * 32, EventType.RETRACTED, datasets, at_ms)
-
-
-def new_version(successor: DatasetId, *supersedes: DatasetId, unchanged=()) -> Change:
-    """Return a new version."""
-    return Change(
-        b"n" * 32,
-        EventType.NEW_VERSION,
-        (successor,),
-        T0 + 1000,
-        successor,
-        tuple(one.version for one in supersedes),
-        frozenset(file_key(name) for name in unchanged),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +45,13 @@ def server():
     with postgres_server() as running:
         add_tables(running)
         yield running
+
+
+def new_schema(server) -> None:
+    """Empty the store in PostgreSQL."""
+    with server.superuser() as connection:
+        connection.execute("DROP SCHEMA IF EXISTS esgf_gossip_tracking CASCADE")
+        connection.execute(f"CREATE SCHEMA esgf_gossip_tracking AUTHORIZATION {TRACKER}")
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -89,9 +70,7 @@ def open_store(request, tmp_path):
 
     if request.param == "postgres":
         server = request.getfixturevalue("server")
-        with server.superuser() as connection:
-            connection.execute("DROP SCHEMA IF EXISTS esgf_gossip_tracking CASCADE")
-            connection.execute(f"CREATE SCHEMA esgf_gossip_tracking AUTHORIZATION {TRACKER}")
+        new_schema(server)
     yield opens
     for store in opened:
         store.close()
@@ -131,6 +110,39 @@ def test_one_row_for_each_user_and_file(store):
         "last_fetched": "2020-09-13T12:26:40.005Z",
         "is_partial": False,
     }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_order_and_any_batches_give_one_result(store, tmp_path, seed):
+    """Rows in any order, cut anywhere and read twice: the same as one pass over the final table."""
+    rng = random.Random(seed)
+    rows = [
+        row(
+            rng.choice([ALICE, BOB, f"{CAROL}/"]),
+            rng.choice(
+                [
+                    url(V1),
+                    url(V1, host="b.example.org"),
+                    url(V2),
+                    "flat/x.nc",
+                    "https://c.example.org/flat/x.nc",
+                ]
+            ),
+            T0 + rng.randrange(4),
+            is_whole=rng.random() < 0.3,
+        )
+        for _ in range(60)
+    ]
+    right = SqliteDownloads(tmp_path / "right.db")
+    right.advance(reading(*rows))
+    shuffled = rng.sample([*rows, *rows[::3]], 80)
+    while shuffled:
+        size = rng.randrange(1, 30)
+        store.advance(reading(*shuffled[:size]))
+        shuffled = shuffled[size:]
+    for user in (ALICE, BOB, CAROL):
+        assert store.export(user) == right.export(user)
+    right.close()
 
 
 def test_position_and_rows_are_one_step(open_store):
@@ -368,11 +380,38 @@ def test_a_file_is_private_and_damage_is_told(tmp_path):
         SqliteDownloads(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (
+            "DROP SCHEMA esgf_gossip_tracking CASCADE",
+            "CREATE SCHEMA esgf_gossip_tracking AUTHORIZATION esgf_tracker",
+        ),
+        (
+            "UPDATE esgf_gossip_tracking.state SET body = '2' WHERE name = 'layout'",
+            "another version; upgrade",
+        ),
+    ],
+)
+def test_a_schema_that_is_missing_or_newer_is_told(server, tmp_path, change, error):
+    """What to do about it is in the line."""
+    new_schema(server)
+    first = PostgresDownloads(address_of(server, TRACKER), password_file(tmp_path))
+    first.counts()
+    first.close()
+    with server.superuser() as connection:
+        connection.execute(change)
+    store = PostgresDownloads(address_of(server, TRACKER), password_file(tmp_path))
+    with pytest.raises(DownloadsError, match=error) as caught:
+        store.position()
+    assert len(str(caught.value).splitlines()) == 1
+    store.close()
+    new_schema(server)
+
+
 def test_a_restarted_server_costs_one_try(server, tmp_path):
     """The first word to it is lost, and said once more; a server that is away is told in one line."""
-    with server.superuser() as connection:
-        connection.execute("DROP SCHEMA IF EXISTS esgf_gossip_tracking CASCADE")
-        connection.execute(f"CREATE SCHEMA esgf_gossip_tracking AUTHORIZATION {TRACKER}")
+    new_schema(server)
     store = PostgresDownloads(address_of(server, TRACKER), password_file(tmp_path))
     store.advance(reading(row(ALICE, url(V1))))
     assert set(found(store, retracted(V1))) == {ALICE}

@@ -246,14 +246,16 @@ def test_batches_are_handed_over_one_by_one(stage, monkeypatch):
         return answers[-1]
 
     done = results(stage.projector.match([CHANGE], take))
-    assert taken == [2]
+    # A second one waits for the first.
+    second = results(stage.projector.match([CHANGE], lambda batch: None))
+    assert (taken, second) == ([2], [])
     stage.source.add("u4")
     stage.clock.advance(PASS_S)
     answers[0].callback(None)
     # The match is of one moment.
     assert taken == [2, 1]
     answers[1].callback(None)
-    assert done == [3]
+    assert (done, second) == ([3], [4])
     done = results(stage.projector.match([CHANGE], take))
     answers[2].errback(ValueError("the disk is full"))
     assert isinstance(done[0].value, ValueError)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from esgf_gossip.sources.connection import connect, ended_after, explained
+from esgf_gossip.sources.connection import connect, ended_after, explained, spare_compiler
 from esgf_gossip.sources.gauge import SourceError
 from esgf_gossip.sources.log_position import LogPosition
 
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 # Rows of one look: what a transaction of the projection takes in a second.
 ROWS: Final = 10_000
-# Datasets of one look into the publisher's tables, and of the last ones that are looked at again.
-DATASETS: Final = 2_000
-DATASETS_AGAIN: Final = 200
+# Datasets of one look into the publisher's tables (one may have thousands of files), and of the last ones that are
+# looked at again.
+DATASETS: Final = 100
+DATASETS_AGAIN: Final = 100
 CONNECT_S: Final = 5
 QUESTION_S: Final = 60
 DEADLINE_S: Final = CONNECT_S + QUESTION_S + 5
@@ -190,6 +191,7 @@ class AccessLog:
         ):
             connection.read_only = True
             with ended_after(connection, DEADLINE_S), connection.transaction():
+                spare_compiler(connection, is_local=True)
                 for setting, value in (
                     ("statement_timeout", f"{QUESTION_S}s"),
                     ("lock_timeout", f"{_LOCK_WAIT_MS}ms"),

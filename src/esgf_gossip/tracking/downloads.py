@@ -152,9 +152,9 @@ class Span:
 class Sorted:
     """Rows of the log by what is known of them; each key stands once."""
 
-    people: dict[str, str]
-    downloads: dict[tuple[DatasetId, str, str], Span]
-    unresolved: dict[tuple[Place, str], Span]
+    people: dict[str, str] = attrs.field(repr=False)
+    downloads: dict[tuple[DatasetId, str, str], Span] = attrs.field(repr=False)
+    unresolved: dict[tuple[Place, str], Span] = attrs.field(repr=False)
 
     def add(self, dataset: DatasetId | None, place: Place, folded: str, span: Span) -> None:
         """Add a download; of no dataset: one that is unresolved."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 import attrs
 
 from esgf_gossip.sources.access_log import CONNECT_S, LogReading, PublishedFiles
-from esgf_gossip.sources.connection import connect, explained
+from esgf_gossip.sources.connection import connect, explained, spare_compiler
 from esgf_gossip.sources.gauge import SourceError
 from esgf_gossip.sources.log_position import LogPosition, decode_position
 from esgf_gossip.tracking import downloads
@@ -56,7 +56,7 @@ _SETTING: Final = "[tracking] projection"
 _QUESTION_S: Final = 120
 # Rows of a match that are on their way at once.
 _ROWS: Final = 5_000
-_LAYOUT: Final = "1"
+_LAYOUT_NAME, _LAYOUT = "layout", "1"
 _SPAN: Final = ("host", "first_ms", "last_ms", "whole_ms")
 
 P = ParamSpec("P")
@@ -111,8 +111,8 @@ class PostgresDownloads:
 
     def match(self, changes: Sequence[Change], known_ms: int = 0) -> Generator[list[Match], None, None]:
         """Find who holds what changed, in batches, change by change; see ``Downloads``."""
-        # The first question asks whether the server is there; what fails later fails.
-        self._run(_state, downloads.POSITION)
+        # A first, small question finds out whether the server was restarted; what fails later fails.
+        self._run(_state, _LAYOUT_NAME)
         for change in changes:
             with _told():
                 if self._matcher is None or self._matcher.closed:
@@ -179,6 +179,7 @@ class PostgresDownloads:
         try:
             with explained(_SETTING):
                 connection.autocommit = True
+                spare_compiler(connection, is_local=False)
                 connection.execute("SELECT set_config('statement_timeout', %s, false)", [f"{_QUESTION_S}s"])
                 connection.execute("SELECT set_config('search_path', %s, false)", [SCHEMA])
                 with connection.transaction():
@@ -199,12 +200,18 @@ def _told() -> Iterator[None]:
 
 def _make(connection: psycopg.Connection[Any]) -> None:
     connection.execute(LOCK)
-    if connection.execute("SELECT to_regnamespace(%s)", [SCHEMA]).fetchone() == (None,):
+    asked = "SELECT to_regnamespace(%s) IS NULL, has_database_privilege(current_database(), 'CREATE'), current_user"
+    is_missing, may_make, role = connection.execute(asked, [SCHEMA]).fetchone() or (False, False, "")
+    if is_missing and not may_make:
+        raise SourceError(
+            f"{_SETTING}: there is no schema {SCHEMA}; as its owner: CREATE SCHEMA {SCHEMA} AUTHORIZATION {role}"
+        )
+    if is_missing:
         connection.execute(f"CREATE SCHEMA {SCHEMA}")
     if connection.execute("SELECT to_regclass(%s)", [f"{SCHEMA}.state"]).fetchone() == (None,):
         connection.execute(SCRIPT)
-        _set_state(connection, "layout", _LAYOUT)
-    elif _state(connection, "layout") != _LAYOUT:
+        _set_state(connection, _LAYOUT_NAME, _LAYOUT)
+    elif _state(connection, _LAYOUT_NAME) != _LAYOUT:
         raise SourceError(f"{_SETTING}: schema {SCHEMA} was made by another version; upgrade esgf-gossip")
 
 

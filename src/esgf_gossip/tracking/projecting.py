@@ -87,6 +87,7 @@ class Projector:
         self._keep_ms: Final = keep_ms
         self._run: Final = run
         self._lock: Final = DeferredLock()
+        self._matching: Final = DeferredLock()
         self._store: Downloads | None = None
         self._call: Any = None
         self._is_running = False
@@ -155,13 +156,12 @@ class Projector:
             self._soon(0.0)
         return waiter
 
-    @inlineCallbacks
     def match(
         self,
         changes: Sequence[Change],
         take: Callable[[list[Match]], Deferred[Any] | None],
         known_ms: int = 0,
-    ) -> Generator[Deferred[Any], Any, int]:
+    ) -> Deferred[int]:
         """
         Find who holds what changed; fires with the number of matches.
 
@@ -175,6 +175,17 @@ class Projector:
             DownloadsError: the store cannot be asked; batches that were taken stay taken, and come again the next time.
             StoppedError: it was stopped.
         """
+        # One after the other: each keeps a question open while what it found is taken.
+        found: Deferred[int] = self._matching.run(self._match, changes, take, known_ms)
+        return found
+
+    @inlineCallbacks
+    def _match(
+        self,
+        changes: Sequence[Change],
+        take: Callable[[list[Match]], Deferred[Any] | None],
+        known_ms: int,
+    ) -> Generator[Deferred[Any], Any, int]:
         found = yield self._with_store(lambda store: store.match(changes, known_ms))
         count = 0
         try:

@@ -16,10 +16,7 @@ CAMPAIGN ?= build/campaign
 
 OLD ?= HEAD~1
 
-.PHONY: mixed partition man task-campaign publisher-campaign demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
-.PHONY: home-campaign mixed partition man task-campaign demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
-.PHONY: mixed partition man task-campaign mail-campaign demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
-.PHONY: downloads-bench downloads-campaign mixed partition man task-campaign demo test lint bench bench-full campaign docs fuzz screenshots deb deb-test clean help
+.PHONY: bench bench-full campaign clean deb deb-test demo docs downloads-bench downloads-campaign fuzz help home-campaign lint mail-campaign man mixed partition publisher-campaign screenshots task-campaign test
 
 help:
 	@echo "make demo [ARGS='--nodes 13 --seconds 20']   run a real federation on this machine"

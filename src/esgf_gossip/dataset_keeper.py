@@ -88,6 +88,7 @@ class DatasetKeeper:
     ) -> None:
         self.on_changes: Callable[[], None] = lambda: None
         self.on_own_events: Callable[[Sequence[DatasetEvent]], None] = lambda _events: None
+        self._node: Final = node
         self._host: Final = node.name
         self._data_node: Final = data_node or node.name
         self._append = append
@@ -118,7 +119,8 @@ class DatasetKeeper:
     @property
     def hosts(self) -> frozenset[str]:
         """The names that this node's certificate grants: the data nodes it may speak for."""
-        return self._reader.hosts(self._host) if self._reader else frozenset()
+        line = self._node.registry.table.line(self._host)
+        return frozenset() if line is None else line.hosts
 
     def start(self) -> None:
         """Read what the disk holds, in slices, and follow the logs from now on."""

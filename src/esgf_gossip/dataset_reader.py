@@ -27,8 +27,9 @@ from esgf_gossip.tracking.database import TrackingDatabase, TrackingError
 from esgf_gossip.tracking.events import LOG
 from esgf_gossip.tracking.ledger import Place, Taken
 
-# A step: some tens of milliseconds of the tracker's thread, one of the reactor.
-READ_LEAVES: Final = 256
+# A step: a sixth of a second of the tracker's thread, some milliseconds of the reactor. Smaller ones wait for the disk
+# more than they work.
+READ_LEAVES: Final = 1024
 # A disk that failed is asked again after so long.
 AGAIN_S: Final = 5.0
 

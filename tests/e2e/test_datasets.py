@@ -13,7 +13,7 @@ from esgf_gossip.core.merkle import Tree
 from esgf_gossip.storage.database import FILE_NAME, Database
 from esgf_gossip.storage.state_files import TRACKING
 from esgf_gossip.tracking.events import LOG, encode_event
-from helpers.daemons import a_federation_of_processes, eventually, fetch, fetch_json, status_of
+from helpers.daemons import a_federation_of_processes, all_equal, eventually, fetch, fetch_json, status_of
 from helpers.registrars import V1, V2, an_event
 
 
@@ -112,5 +112,21 @@ def test_what_one_says_all_know_and_a_forgery_counts_nowhere(tmp_path):
         assert "nothing was written" in dataset(federation, one, "publish", str(V1))[2]
         listed = json.loads(dataset(federation, one, "list", "--type", "retracted", "--json")[1])
         assert [one["dataset"] for one in listed["events"]] == [str(V2)]
+        # A file that is damaged stops nothing of the federation, and is told; moved away, it is made anew.
+        federation.kill(one)
+        file = load(federation.config_path(one)).node.state / TRACKING
+        for name in file.parent.glob(f"{TRACKING}-*"):
+            name.unlink()
+        file.write_bytes(b"nothing that SQLite would know" * 99)
+        federation.start(one)
+        eventually(lambda: "damaged" in status_of(federation, one).get("datasets_error", ""), "it is told")
+        code, _, error = dataset(federation, one, "retract", str(V1))
+        assert (code, "damaged" in error, error.count("\n")) == (4, True, 1)
+        assert fetch(federation.http_url(one), "/api/v1/datasets/events")[0] == 503
+        eventually(lambda: all_equal(federation, federation.hosts, 4), "one root over all")
+        federation.kill(one)
+        file.unlink()
+        federation.start(one)
+        eventually(lambda: events(federation, one) == told, "the logs gave it back")
         metrics = fetch(federation.http_url(one), "/metrics")[2].decode()
         assert "esgf_gossip_dataset_events_quarantined 1.0" in metrics

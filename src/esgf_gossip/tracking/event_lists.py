@@ -54,9 +54,10 @@ def events(connection: sqlite3.Connection, wish: EventWish) -> list[Record]:
     if wish.since_ms is not None:
         # Numbers rise with the time at which they were given, as long as the clock does.
         row = connection.execute(
-            "SELECT min(number) FROM event WHERE counted_ms >= ?", (wish.since_ms,)
+            "SELECT number FROM event WHERE counted_ms >= ? ORDER BY counted_ms, number LIMIT 1",
+            (wish.since_ms,),
         ).fetchone()
-        if row[0] is None:
+        if row is None:
             return []
         after = max(row[0] - 1, after or 0)
     if wish.text:

@@ -49,9 +49,10 @@ CREATE TABLE event (
 CREATE INDEX event_of_dataset ON event (master_id, origin);
 CREATE INDEX event_of_round ON event (origin, round);
 CREATE INDEX event_quarantined ON event (origin, seen) WHERE counts = 0;
+CREATE INDEX event_refused ON event (seen) WHERE counts = 0;
 CREATE INDEX event_of_project ON event (project, number) WHERE number IS NOT NULL;
 CREATE INDEX event_of_type ON event (type, number) WHERE number IS NOT NULL;
-CREATE INDEX event_counted ON event (counted_ms) WHERE counted_ms IS NOT NULL;
+CREATE INDEX event_counted ON event (counted_ms, number) WHERE counted_ms IS NOT NULL;
 CREATE TABLE tally (type TEXT PRIMARY KEY, counted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TRIGGER event_counts AFTER UPDATE OF counts ON event WHEN new.counts <> old.counts BEGIN
     INSERT INTO tally VALUES (new.type, new.counts - old.counts)

@@ -77,7 +77,8 @@ def quarantine_answer(connection: sqlite3.Connection) -> list[dict[str, Any]]:
 
 def dataset_answer(connection: sqlite3.Connection, dataset: DatasetId) -> dict[str, Any]:
     """Return how a version stands, and all that is said of it."""
-    return version_body(status_of(connection, dataset), records_of(connection, str(dataset)))
+    said = records_of(connection, str(dataset))
+    return {**version_body(status_of(connection, dataset), said[:EVENTS_MOST]), "history_total": len(said)}
 
 
 def asked_texts(body: bytes, content_type: str) -> list[str]:

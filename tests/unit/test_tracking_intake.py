@@ -2,6 +2,7 @@
 
 import sqlite3
 
+import attrs
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -164,3 +165,14 @@ def test_who_waits_no_more_changes_nothing(bench):
     answer, work, arguments, named = done[0]
     run(work, *arguments, **named).chainDeferred(answer)
     assert bench.log.story == ["published 1"]
+
+
+def test_a_sighting_without_a_data_node_is_of_the_original_on_record(bench):
+    """A STAC patch names no node: the original's is meant; where none is on record nothing is said, and it is counted."""
+    bench.see(a_sighting("publish", 1))
+    bench.see(
+        attrs.evolve(a_sighting("retract", 1, 2), data_node=""),
+        attrs.evolve(a_sighting("retract", 7), data_node=""),
+    )
+    assert bench.log.story == ["published 1", "retracted 1"]
+    assert bench.intake.counts.nowhere == 1

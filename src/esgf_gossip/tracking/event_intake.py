@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from random import Random, SystemRandom
 from typing import Any, Final
 
@@ -21,7 +22,9 @@ from twisted.python.failure import Failure
 from esgf_gossip.tracking import catalog, copies, seen_files
 from esgf_gossip.tracking.database import TrackingDatabase
 from esgf_gossip.tracking.events import DatasetEvent, decode_leaf, encode_event
+from esgf_gossip.tracking.identity import DatasetId
 from esgf_gossip.tracking.sightings import Sighting
+from esgf_gossip.tracking.whereabouts import with_nodes
 
 SCRIPT: Final = f"""
 {copies.SCRIPT};
@@ -44,10 +47,12 @@ class IntakeCounts:
     """
     What the intake has done since it started.
 
-    ``taken``: sightings; ``events``: made of them; ``said``: events published; ``waiting``: events that are not yet.
+    ``taken``: sightings; ``nowhere``: of them those that name no data node, and whose original is not on record;
+    ``events``: made of them; ``said``: events published; ``waiting``: events that are not yet.
     """
 
     taken: int = 0
+    nowhere: int = 0
     events: int = 0
     said: int = 0
     waiting: int = 0
@@ -152,9 +157,11 @@ class Intake:
     def _take(
         self, connection: sqlite3.Connection, sightings: Sequence[Sighting], now_ms: int, *, is_quiet: bool
     ) -> int:
+        named, unknown = with_nodes(sightings, partial(_original_of, connection))
+        self.counts.nowhere += len(unknown)
         leaves = [
             (encode_event(event),)
-            for sighting in sightings
+            for sighting in named
             for event in catalog.see(connection, sighting, self._data_nodes, now_ms, is_quiet=is_quiet)
         ]
         connection.executemany("INSERT INTO event_to_say (leaf) VALUES (?)", leaves)
@@ -213,3 +220,9 @@ def _next(connection: sqlite3.Connection) -> tuple[int, list[tuple[int, bytes]]]
 def _cross_off(connection: sqlite3.Connection, number: int, count: int) -> int:
     connection.execute("DELETE FROM event_to_say WHERE number <= ?", (number,))
     return count
+
+
+def _original_of(connection: sqlite3.Connection, dataset: DatasetId) -> str | None:
+    """Return the data node of the original on record."""
+    known = copies.copies_of(connection, dataset.master_id)
+    return next((one.data_node for one in known if one.dataset == dataset and one.is_original), None)

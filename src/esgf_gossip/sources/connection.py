@@ -65,11 +65,11 @@ def connect(
         )
 
 
-def spare_compiler(connection: psycopg.Connection[Any]) -> None:
-    """Have questions of this connection not compiled: that takes longer (300 ms) than ours do."""
+def spare_compiler(connection: psycopg.Connection[Any], *, is_local: bool) -> None:
+    """Have questions not compiled, of the connection or of its transaction: that takes longer (300 ms) than ours do."""
     # The setting came with PostgreSQL 11.
     if connection.info.server_version >= 110_000:
-        connection.execute("SELECT set_config('jit', 'off', false)")
+        connection.execute("SELECT set_config('jit', 'off', %s)", [is_local])
 
 
 @contextlib.contextmanager

@@ -210,3 +210,13 @@ def test_all_links_of_a_peer_have_one_budget(driver, story):
     first, again, other = (connection.budget for connection in connections)
     assert first is again
     assert first is not other
+
+
+def test_feedback_is_heard_by_who_takes_it_and_by_nobody_after_the_end(driver):
+    """Where tracking is off nobody hears it; a driver that stops lets nobody bring more."""
+    connection = RecordingConnection([])
+    assert driver.feedback(connection, _identity("b.example.org")) is None
+    driver.on_feedback = lambda one, identity: (one, identity.host)
+    assert driver.feedback(connection, _identity("b.example.org")) == (connection, "b.example.org")
+    driver.stop()
+    assert driver.feedback(connection, _identity("b.example.org")) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from OpenSSL import SSL
 from twisted.internet import reactor
@@ -17,10 +19,16 @@ from esgf_gossip.core.packing import pack
 from esgf_gossip.net import feedback, link
 from esgf_gossip.net.connections import Connections
 from esgf_gossip.net.feedback import CONNECTIONS_PER_PEER, FeedbackDialler, FeedbackHost
+from esgf_gossip.storage.journal_thread import JournalThread
+from esgf_gossip.tracking.changes import add_change
+from esgf_gossip.tracking.database import TrackingDatabase
 from esgf_gossip.tracking.feedback_messages import Answer, Question, Verdict, decode_answer, encode_question
-from esgf_gossip.tracking.homeward import DeliveryError
+from esgf_gossip.tracking.homes import Homes
+from esgf_gossip.tracking.homeward import DeliveryError, Homeward, receive
+from esgf_gossip.tracking.homeward_rows import waiting
+from esgf_gossip.trust.sealed_values import SealedValues
 from esgf_gossip.trust.tls import ALPN_FEEDBACK, ConnectionCreator
-from helpers.home_nodes import a_change, a_match, user
+from helpers.home_nodes import SCRIPTS, a_change, a_match, take, user
 from helpers.trust import a_federation
 from helpers.turning import turned, turned_until
 
@@ -358,3 +366,51 @@ def test_a_home_that_is_busy_takes_no_more_at_once(monkeypatch):
     for number in range(feedback.QUESTIONS_TAKEN + 2):
         host.answer(f"n{number}.example.org", QUESTION[4:]).addCallback(found.append)
     assert found == [Answer(Verdict.BUSY)] * 2
+
+
+def test_from_the_one_disk_to_the_other(pair, tmp_path):
+    """As a daemon has it: rows in the tracker's threads, deliveries by timers, TLS between; then no row is left and one notice is."""
+    home, sender = pair
+    databases = {
+        one: TrackingDatabase(tmp_path / f"{one}.db", SCRIPTS, JournalThread(reactor))
+        for one in (HOME, SENDER)
+    }
+    nodes = {one: one for one in (HOME, SENDER)}
+    for database in databases.values():
+        database.now(add_change, CHANGE, 1)
+
+    def taker(from_node, question):
+        is_ours = Homes(HOME, nodes, {}).is_ours
+        return databases[HOME].run(receive, question, from_node, 1, is_ours=is_ours, take=take)
+
+    home.host._taker = taker
+    homeward = Homeward(
+        databases[SENDER],
+        reactor,
+        SealedValues(tmp_path / "tracking.key"),
+        homes=lambda: Homes(SENDER, nodes, {}),
+        send=sender.dialler.send,
+        take=take,
+        fallback=None,
+        now_ms=lambda: 1,
+        max_age_ms=10,
+        random=Random(1),
+    )
+    own = a_match(CHANGE, user("eve", "B"))
+    try:
+        homeward.start()
+        turned(databases[SENDER].run(homeward.enqueue, CHANGE, [*MATCHES, own]))
+        homeward.wake()
+        turned_until(lambda: homeward.counts["taken"] == 2, "the home has taken both")
+        turned_until(
+            lambda: not homeward.waiting and not turned(databases[SENDER].run(waiting)), "crossed off"
+        )
+        question = "SELECT openid, from_node FROM notice ORDER BY openid"
+        found = {
+            one: turned(databases[one].run(lambda c: c.execute(question).fetchall())) for one in databases
+        }
+        assert found == {HOME: [(one.openid, SENDER) for one in MATCHES], SENDER: [(own.openid, SENDER)]}
+    finally:
+        homeward.stop()
+        for database in databases.values():
+            database.close()

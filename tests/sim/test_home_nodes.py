@@ -56,7 +56,7 @@ def left(world):
     )
 
 
-@pytest.mark.parametrize("world", range(3), indirect=True)
+@pytest.mark.parametrize("world", range(2), indirect=True)
 def test_a_user_of_three_nodes_gets_one_mail_from_home(world):
     """Fetched from A, B and C, answers lost on the way, everything brought again: H mails once, nobody else does."""
     world.lost_answers = 0.5
@@ -76,7 +76,7 @@ def test_own_users_never_leave(world):
     assert world.frames == []
 
 
-@pytest.mark.parametrize("world", range(3), indirect=True)
+@pytest.mark.parametrize("world", range(2), indirect=True)
 def test_a_home_that_is_down_is_stood_in_for_once_and_stays_silent_when_it_returns(world):
     """A, B and C matched, H is down past the fallback: one of them mails; H comes back, matches itself too: still one."""
     world.node("H").crash()
@@ -161,7 +161,7 @@ def test_who_has_said_it_and_not_to_the_others_says_it_after_a_restart(world):
     assert len(world.sent(ANN, change)) == 1
 
 
-@pytest.mark.parametrize("world", range(3), indirect=True)
+@pytest.mark.parametrize("world", range(2), indirect=True)
 def test_a_partition_that_heals_brings_one_mail(world):
     """A and H on one side, B, C and X on the other, shorter than the fallback: what waits goes home when it heals."""
     change = a_change()
@@ -177,7 +177,7 @@ def test_a_partition_that_heals_brings_one_mail(world):
     assert [world.sent(one, change) for one in (ANN, BOB)] == [[host("H")], [host("H")]]
 
 
-@pytest.mark.parametrize("world", range(3), indirect=True)
+@pytest.mark.parametrize("world", range(2), indirect=True)
 def test_a_partition_longer_than_the_fallback_is_not_told_twice_by_its_parts(world):
     """H is down and the others are cut in two: the larger part stands in, the smaller waits; healed: still one mail."""
     world.node("H").crash()
@@ -315,7 +315,7 @@ def test_a_key_file_that_is_lost_is_told(world):
     assert (node.homeward.counts["unreadable"], world.sent(BOB, change)) == (1, [host("H")])
 
 
-@pytest.mark.parametrize("world", range(10, 15), indirect=True)
+@pytest.mark.parametrize("world", range(10, 13), indirect=True)
 def test_any_schedule_of_faults_tells_each_user(world):
     """Nodes go down and come back, cuts come and heal, answers get lost: each is told once, or in the one way twice."""
     told = random_schedule(world)

@@ -62,7 +62,7 @@ def test_mail_addresses():
     ]
     bad = ["", "ann", "@example.org", "ann@", "ann@localhost", "a b@example.org", "ann@example.org\r\nBcc: x@y.org",
            "ann@example.org,bob@example.org", "<ann@example.org>", "ann@@example.org", "ann@example..org",
-           "ann@1.2.3.4", "ann@-x.org", "a" * 65 + "@example.org", "ann@" + "a." * 130 + "org", "Test Email"]  # fmt: skip
+           "ann@1.2.3.4", "ann@-x.org", "a" * 65 + "@example.org", "ann@" + "a." * 130 + "org", "Test Email", "ann@b\u00fccher.example", "\u00e4nn@example.org"]  # fmt: skip
     assert [one for one in good if not is_mail_address(one)] == []
     assert [one for one in bad if is_mail_address(one)] == []
 

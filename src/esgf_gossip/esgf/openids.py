@@ -17,9 +17,9 @@ OPENID_CHARACTERS: Final = 500
 ADDRESS_CHARACTERS: Final = 254
 
 _PORTS: Final = {"http": 80, "https": 443}
-# What mail programs and headers bear without quoting; the last label of a domain is no number.
+# What mail programs, servers and headers bear without quoting or extensions.
 _ADDRESS: Final = re.compile(
-    r"[^\s\x00-\x20\x7f-\x9f()<>,;:\\\"\[\]@]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_][\w-]{0,61}[^\W_]"
+    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])"
 )
 
 
@@ -51,4 +51,4 @@ def openid_host(openid: str) -> str:
 
 def is_mail_address(text: str) -> bool:
     """Tell whether a text is one plain mail address, with nothing in it that a header could take for its own."""
-    return len(text) <= ADDRESS_CHARACTERS and text.isprintable() and _ADDRESS.fullmatch(text) is not None
+    return len(text) <= ADDRESS_CHARACTERS and _ADDRESS.fullmatch(text) is not None

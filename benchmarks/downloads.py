@@ -112,9 +112,9 @@ def measure(name: str, server: PostgresServer, log: AccessLog, store, given: arg
     """Measure one store; return lines of the table."""
     later_ms = (T0_S + given.rows) * 1000
     rng = random.Random(given.seed)
-    begun_s = time.perf_counter()
+    begun_s, cpu_s = time.perf_counter(), time.process_time()
     first = one_pass(log, store)
-    whole_s = time.perf_counter() - begun_s
+    whole_s, cpu_s = time.perf_counter() - begun_s, time.process_time() - cpu_s
     last = given.rows
     looks, idle = [], []
     for _ in range(LOOKS):
@@ -146,7 +146,8 @@ def measure(name: str, server: PostgresServer, log: AccessLog, store, given: arg
     if {count for _, count in batches} != {right := truth(server, listed)}:
         sys.exit(f"{name}: wrong: {found} users of {len(listed)} datasets, the rows say {right}")
     return [
-        f"{name}: {given.rows} rows read in {whole_s:.0f} s, per look of {ROWS} {span(first)} s",
+        f"{name}: load of the machine {os.getloadavg()[1]:.1f}",
+        f"{name}: {given.rows} rows read in {whole_s:.0f} s (our own processor {cpu_s:.0f} s), per look of {ROWS} {span(first)} s",
         f"{name}: a pass with {ROWS} new rows {span(looks)} s, with none {span(idle)} s",
         f"{name}: one retraction {span(events, 1000)} ms, one new version {span(versions, 1000)} ms",
         f"{name}: an erratum of {len(listed)} datasets, {found} users: {span([took for took, _ in batches])} s",

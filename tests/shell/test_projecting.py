@@ -11,7 +11,6 @@ from twisted.internet.task import Clock
 
 from esgf_gossip.sources.access_log import AccessLog, LogReading, LogRow, PublishedFiles
 from esgf_gossip.sources.gauge import SourceError, in_thread
-from esgf_gossip.tracking import projecting
 from esgf_gossip.tracking.downloads import DownloadsError
 from esgf_gossip.tracking.downloads_postgres import PostgresDownloads
 from esgf_gossip.tracking.downloads_sqlite import SqliteDownloads
@@ -348,9 +347,8 @@ class Pump(Clock):
         return True
 
 
-def test_threads_and_two_roles_of_one_server(tmp_path, monkeypatch):
+def test_threads_and_two_roles_of_one_server(tmp_path):
     """Log and store in one PostgreSQL, two roles, real threads; a restart in between is not even told."""
-    monkeypatch.setattr(projecting, "PASS_S", 0.0)
     with postgres_server() as server:
         add_tables(server)
         with server.superuser() as owner:

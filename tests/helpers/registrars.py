@@ -44,6 +44,7 @@ class Registry:
         self.events = EventHub()
         self.events.subscribe(lambda event: self.told.append(dict(event.data)))
         self.is_broken = False
+        self.asked: list[str] = []
         self._network, self._host, self.name = network, network.hosts[name], name
         assert self._host.node is not None
         self.database = TrackingDatabase(folder / f"{name}-{FILE_NAME}", SCRIPTS, AtOnce())
@@ -63,6 +64,7 @@ class Registry:
     def _read(self, origin: str, log: str, start: int, end: int, most_bytes: int) -> list[bytes]:
         if self.is_broken:
             raise StorageError("registry.db: the disk cannot be read")
+        self.asked.append(origin)
         kept = self._host.disk.leaves.get((origin, log), {})
         return [kept[number] for number in range(start, end) if number in kept]
 

@@ -3,6 +3,7 @@
 import attrs
 import pytest
 
+from esgf_gossip import dataset_reader
 from esgf_gossip.core import log_effects as lx
 from esgf_gossip.dataset_keeper import DatasetError
 from esgf_gossip.sim.trust import PlainSigner
@@ -235,6 +236,19 @@ def test_events_of_sources_are_published_once(nodes):
     assert nodes.network.hosts[A].node.logs.held.get(A, LOG).tree.size == 5
     with pytest.raises(DatasetError, match="does not name"):
         nodes.publish(A, an_event("published", V3, "elsewhere.example.org"))
+
+
+def test_a_long_log_of_another_holds_up_nobody(nodes, monkeypatch):
+    """While many events of one node are being read, another's own word is said and read before the rest of them."""
+    monkeypatch.setattr(dataset_reader, "READ_LEAVES", 4)
+    many = [encode_event(an_event("published", f"CMIP6.a{number}.v1")) for number in range(60)]
+    nodes.network.append(A, LOG, many)
+    nodes.network.run(60)
+    nodes[B].asked.clear()
+    nodes.say(B, "published")
+    assert nodes[B].asked.index(B) < 3
+    assert nodes[B].asked.count(A) == 60 / 4
+    assert nodes[B].status().origin == B
 
 
 def test_claims_are_carried(nodes):

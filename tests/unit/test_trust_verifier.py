@@ -87,6 +87,15 @@ def test_good_digest_is_verified(federation: TestFederation) -> None:
     assert found.payload_sha256 == hashlib.sha256(b"the payload").digest()
     assert found.chain == federation.material(HOST).signer.chain
     assert found.groups == {"member"}
+    assert found.hosts == {HOST}
+
+
+def test_every_host_in_the_certificate_is_one_its_node_speaks_for(federation: TestFederation) -> None:
+    """The node's own name and all DNS names; groups and roles are no hosts."""
+    draft = a_draft(federation)
+    draft.names.append(x509.DNSName("data.example.org"))
+    digest, how = signed_by(federation, signed_draft(draft))
+    assert verified(federation, digest, **how).hosts == {BAD_HOST, "data.example.org"}
 
 
 def test_malleated_signature_names_the_same_digest(federation: TestFederation) -> None:

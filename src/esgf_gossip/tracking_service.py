@@ -8,6 +8,7 @@ Source: docs/adr/0021-tracking.md.
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -28,12 +29,14 @@ from esgf_gossip.tracking_users import Users
 from esgf_gossip.trust.material import TrustMaterial
 from esgf_gossip.trust.web_client import WebClientPolicy
 from esgf_gossip.trust.web_tls import HostCertificate
-from esgf_gossip.views.federation import FederationView, TrackingState
+from esgf_gossip.views.federation import FederationView, NodeStatus, TrackingState
 from esgf_gossip.web.tracking_site import make_tracking_site, with_certificate
 from esgf_gossip.web.unsubscribe import mail_pages
 
 # Whose user is whose is worked out anew so long after something changed.
 HOMES_S: Final = 2.0
+# After the first comparison with peers their logs come: no mail before, for another node may have stood in.
+LOGS_S: Final = 5.0
 
 
 class Scene(Protocol):
@@ -41,6 +44,9 @@ class Scene(Protocol):
 
     def view(self) -> FederationView:
         """Return the federation of now."""
+
+    def is_ready(self) -> bool:
+        """Tell whether it was compared with others, or had time to."""
 
     def on_view_changed(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call back when it changes."""
@@ -93,6 +99,8 @@ class TrackingService:
         )
         self._homes = Homes(config.node.host, {}, {})
         self._homes_call: Any = None
+        self._mail_call: Any = None
+        self._away: frozenset[str] = frozenset()
         self._forget_view: Callable[[], None] = lambda: None
         self._port: Any = None
         state: Path = config.node.state
@@ -107,6 +115,7 @@ class TrackingService:
             may_act=lambda home: sees_most(picture.view(), home),
             provider_policy=WebClientPolicy(material),
             issuer=material().leaf.subject.rfc4514_string(),
+            allowed=[ip_network(text) for text in config.services.allow],
             reactor=reactor,
             now_ms=now_ms,
         )
@@ -140,12 +149,20 @@ class TrackingService:
         self._datasets.on_own_events = self.inlets.recall
         self.users.start()
         self.inlets.start()
+        self._mail_when_ready()
+
+    def _mail_when_ready(self) -> None:
+        if self._picture.is_ready():
+            self._mail_call = self._reactor.callLater(LOGS_S, self.users.start_mailing)
+        else:
+            self._mail_call = self._reactor.callLater(1.0, self._mail_when_ready)
 
     def stop(self) -> Deferred[Any]:
         """End; fires when nothing is under way."""
         self._forget_view()
-        if self._homes_call is not None and self._homes_call.active():
-            self._homes_call.cancel()
+        for call in (self._homes_call, self._mail_call):
+            if call is not None and call.active():
+                call.cancel()
         port, self._port = self._port, None
         waits = [maybeDeferred(port.stopListening)] if port is not None else []
         waits += [maybeDeferred(lambda one=one: one) for one in (*self.inlets.stop(), *self.users.stop())]
@@ -162,6 +179,10 @@ class TrackingService:
             one.host: line.hosts for one in view.members if (line := table.line(one.host)) is not None
         }
         self._homes = homes_of(view, certified, self._config.tracking.homes)
+        away = frozenset(one.host for one in view.members if one.status is not NodeStatus.UP)
+        for host in self._away - away:
+            self.users.homeward.heard_of(host)
+        self._away = away
 
     def state(self) -> TrackingState:
         """Return figures and faults by part."""

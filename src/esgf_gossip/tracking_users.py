@@ -26,6 +26,7 @@ from esgf_gossip.files import read_file
 from esgf_gossip.sources.access_files import AccessFiles
 from esgf_gossip.sources.access_log import AccessLog
 from esgf_gossip.sources.identity_provider import IdentityProviders
+from esgf_gossip.sources.reach import Network, OpenEndpoint
 from esgf_gossip.sources.user_addresses import AccountQuestions, ask_accounts, ask_cog, ask_file
 from esgf_gossip.sources.user_file import UserFile
 from esgf_gossip.tracking import address_book, errata_store, file_learning, homeward_rows, pipeline
@@ -87,6 +88,7 @@ class Users:
         may_act: whether this node may tell users of a home that is away.
         provider_policy: makes the TLS to identity providers.
         issuer: the distinguished name we ask those by.
+        allowed: networks that are asked beside those that are everybody's, ``[services] allow``.
         reactor: of everything.
         now_ms: Unix milliseconds.
 
@@ -107,6 +109,7 @@ class Users:
         may_act: Callable[[str], bool],
         provider_policy: Any,
         issuer: str,
+        allowed: Sequence[Network],
         reactor: Any,
         now_ms: Callable[[], int],
     ) -> None:
@@ -118,7 +121,13 @@ class Users:
         self._values: Final = SealedValues(state / KEY_FILE)
         self._max_age_ms: Final = table.max_age_days * _DAY_MS
         providers = IdentityProviders(
-            reactor, provider_policy, lambda name: homes().provider_of(name), issuer, now_ms
+            reactor,
+            provider_policy,
+            lambda name: homes().provider_of(name),
+            issuer,
+            now_ms,
+            # Addresses inside this site are nobody's identity provider.
+            lambda name, port: OpenEndpoint(reactor, name, port, allowed),
         )
         self.addresses: Final = Addresses(
             database,
@@ -132,6 +141,7 @@ class Users:
         self.mailing: Final = self._mailing(table)
         self.projector: Final = self._projector(table, state)
         self.is_mailing: Final = table.smtp is not None or table.dry_run
+        self._is_mailing_started = False
         fallback = None
         if self.is_mailing:
             fallback = Fallback(
@@ -207,6 +217,7 @@ class Users:
             self._in_thread,
             _issues_of,
             signer,
+            lambda connection, openid, key: is_told_elsewhere(connection, openid, key, self._host),
         )
 
     def _server(self, table: TrackingTable, address: Address) -> SmtpServer:
@@ -261,10 +272,14 @@ class Users:
 
     # ----------------------------------------------------------------- running
 
-    def start(self) -> None:
-        """Begin: with what is told last first, so that what is found has somebody to take it."""
-        if self.is_mailing:
+    def start_mailing(self) -> None:
+        """Begin to write to users: when it is known what other nodes told them while this one was away."""
+        if self.is_mailing and not self._is_mailing_started:
+            self._is_mailing_started = True
             self.mailing.start()
+
+    def start(self) -> None:
+        """Begin with all but the mails."""
         self.homeward.start()
         if self.projector is not None and self.pipeline is not None:
             self.projector.start()
@@ -278,7 +293,7 @@ class Users:
         if self.projector is not None:
             waits.append(self.projector.stop())
         self.homeward.stop()
-        if self.is_mailing:
+        if self._is_mailing_started:
             waits.append(self.mailing.stop())
         return waits
 

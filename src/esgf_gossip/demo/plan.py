@@ -75,6 +75,7 @@ index = {index}
 index_poll_minutes = 0
 access_logs = ["access.log"]
 users_file = "users.csv"
+identity_providers = false
 smtp = {smtp}
 sender = "esgf-news@demo.esgf.example"
 quiet_minutes = 0

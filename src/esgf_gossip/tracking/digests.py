@@ -86,6 +86,14 @@ class _Notice:
     occurred_ms: int
 
 
+IsTold = Callable[[sqlite3.Connection, str, bytes], bool]
+
+
+def untold(_connection: sqlite3.Connection, _openid: str, _change_key: bytes) -> bool:
+    """Tell that nobody else writes to users."""
+    return False
+
+
 class DigestMaker:
     """
     Makes mails of notices, in the tracker's thread.
@@ -97,6 +105,7 @@ class DigestMaker:
         sender: address mails come from, without the part that is different in each.
         issues_of: errata of datasets, by the local copy; called in the tracker's thread.
         is_dry_run: render and keep, send nothing.
+        is_told: whether another node has told the bearer of an OpenID of a change.
     """
 
     def __init__(
@@ -108,6 +117,7 @@ class DigestMaker:
         issues_of: IssuesOf,
         *,
         is_dry_run: bool,
+        is_told: IsTold = untold,
     ) -> None:
         self._values: Final = values
         self._window: Final = window
@@ -115,6 +125,7 @@ class DigestMaker:
         self._sender: Final = sender
         self._issues_of: Final = issues_of
         self._is_dry_run: Final = is_dry_run
+        self._is_told: Final = is_told
         self._broken: Final[set[bytes]] = set()
 
     def queue_due(
@@ -207,6 +218,10 @@ class DigestMaker:
             return "the person was erased"
         if not preferences.wants(notice.change, () if match is None else match.datasets):
             return "unsubscribed"
+        # Another node may have stood in while this one was away.
+        openids = persons.openids_of(connection, self._values, person)
+        if any(self._is_told(connection, openid, notice.change.key) for _, openid in openids):
+            return "told by another node"
         return ""
 
     def still_wanted(self, connection: sqlite3.Connection, number: int, now_ms: int) -> bool:

@@ -33,6 +33,8 @@ HOMELESS_S: Final = 600.0
 FALLBACK_S: Final = 120.0
 HOMES_AT_ONCE: Final = 4
 REST_S: Final = 60.0
+# A match may come home before the change does, which takes a second or so through the federation.
+UNHEARD_S: Final = 1.0
 REST_MOST_S: Final = 600.0
 # A home is away only after so many tries of this daemon: one lost packet is no absence.
 TRIES: Final = 3
@@ -74,6 +76,12 @@ def receive(
     return Answer(Verdict.TAKEN, refused)
 
 
+@attrs.frozen
+class _Unheard:
+    next_s: float
+    rest_s: float
+
+
 @attrs.define
 class _Home:
     """What is known of one home since the start."""
@@ -82,8 +90,8 @@ class _Home:
     next_s: float = 0.0
     since_ms: int = 0
     reason: str = ""
-    # Changes it has not heard of: when to ask again.
-    unheard: dict[bytes, float] = attrs.field(factory=dict)
+    # Changes it has not heard of: when to ask again, and the rest before that.
+    unheard: dict[bytes, _Unheard] = attrs.field(factory=dict)
 
 
 class Homeward:
@@ -224,7 +232,13 @@ class Homeward:
     def _passed(self, _: object) -> None:
         self._is_passing = False
         if not self._is_stopped:
-            self._schedule(0.0 if self._is_woken else PASS_S)
+            self._schedule(0.0 if self._is_woken else self._pause_s())
+
+    def _pause_s(self) -> float:
+        """Return how long until the next pass: at the latest when a change that was unheard of is asked about again."""
+        now_s = self._clock.seconds()
+        pauses = (one.next_s - now_s for home in self._known.values() for one in home.unheard.values())
+        return min((PASS_S, *(max(0.1, pause_s) for pause_s in pauses)))
 
     def _failed(self, failure: Any) -> None:
         if self._is_stopped:
@@ -278,11 +292,11 @@ class Homeward:
         if home == rows.NOBODY:
             known.next_s = self._clock.seconds() + HOMELESS_S
         for change_key in (yield self._database.run(rows.changes_for, home)):
-            if known.unheard.get(change_key, 0.0) > self._clock.seconds():
+            unheard = known.unheard.get(change_key)
+            if unheard is not None and unheard.next_s > self._clock.seconds():
                 continue
-            known.unheard.pop(change_key, None)
             after = 0
-            while change_key not in known.unheard and not self._is_stopped:
+            while known.unheard.get(change_key) is unheard and not self._is_stopped:
                 found, after, lost = yield self._database.run(
                     rows.batch, self._sealed, home, change_key, self._homes().home_of, after
                 )
@@ -294,8 +308,10 @@ class Homeward:
                     goes_on = yield self._bring(home, known, change_key, sent)
                     if not goes_on:
                         return
-                    if change_key in known.unheard:
+                    if known.unheard.get(change_key) is not unheard:
                         break
+            if known.unheard.get(change_key) is unheard:
+                known.unheard.pop(change_key, None)
 
     def _count_lost(self, lost: int) -> None:
         if lost:
@@ -343,7 +359,10 @@ class Homeward:
             [row.id for n, row in enumerate(sent) if is_done and n in refused],
         )
         if answer.verdict is Verdict.UNKNOWN_CHANGE:
-            known.unheard[change_key] = self._clock.seconds() + REST_S * (1.0 + self._random.random())
+            before = known.unheard.get(change_key)
+            rest_s = UNHEARD_S if before is None else min(2 * before.rest_s, 2 * REST_S)
+            next_s = self._clock.seconds() + rest_s * (1.0 + self._random.random())
+            known.unheard[change_key] = _Unheard(next_s, rest_s)
             return True
         if answer.verdict is Verdict.BUSY:
             known.next_s = self._clock.seconds() + REST_S * (0.5 + self._random.random())

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 
 from esgf_gossip.tracking import audit, forgetting, notices, outbox, persons, preferences
 from esgf_gossip.tracking.database import TrackingDatabase, TrackingError
-from esgf_gossip.tracking.digests import PERSONS_AT_ONCE, DigestMaker, Window
+from esgf_gossip.tracking.digests import PERSONS_AT_ONCE, DigestMaker, IsTold, Window, untold
 from esgf_gossip.tracking.forgetting import DAY_MS, Keeping
 from esgf_gossip.tracking.mail_text import IssuesOf, MailText, Signer
 from esgf_gossip.tracking.matches import Change, Match
@@ -122,6 +122,7 @@ class Mailing:
         random: for jitter.
         issues_of: errata of datasets by the local copy; called in the tracker's thread.
         signer: DKIM.
+        is_told: whether another node has told the bearer of an OpenID of a change; called in the tracker's thread.
         in_thread: runs a function that reads a file, outside of the reactor.
     """
 
@@ -138,6 +139,7 @@ class Mailing:
         in_thread: Callable[..., Deferred[Any]],
         issues_of: IssuesOf = _no_issues,
         signer: Signer | None = None,
+        is_told: IsTold = untold,
     ) -> None:
         self.database: Final = database
         self.values: Final = values
@@ -155,6 +157,7 @@ class Mailing:
             settings.sender,
             issues_of,
             is_dry_run=settings.dry_run,
+            is_told=is_told,
         )
         self._sender: Final = (
             None

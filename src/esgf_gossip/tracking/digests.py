@@ -9,7 +9,7 @@ once where the person chose so. Rendering, outbox and notices change in one tran
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import attrs

@@ -152,3 +152,9 @@ def test_a_disk_that_says_no_loses_no_outcome(office, monkeypatch):
     office.wait(60)
     assert len(office.server.mails) == 1
     assert (office.mailing.counts()["sent"], office.mailing.fault) == (1, "")
+
+
+def test_a_sender_leaves_room_for_the_return_path(tmp_path):
+    """A local part that could become too long is refused at the start, with the key's name."""
+    with pytest.raises(ValueError, match=r"tracking\.sender: at most 30 characters"):
+        Office(tmp_path, sender="x" * 31 + "@example.org")

@@ -40,7 +40,7 @@ CREATE TABLE mail (
 ) STRICT;
 CREATE INDEX mail_due ON mail (due_ms, domain) WHERE state = 'queued';
 CREATE INDEX mail_ambiguous ON mail (ambiguous_ms) WHERE state = 'queued' AND ambiguous_ms IS NOT NULL;
-CREATE INDEX mail_sending ON mail (number) WHERE state = 'sending';
+CREATE INDEX mail_state ON mail (state);
 CREATE INDEX mail_person ON mail (person)
 """
 
@@ -208,19 +208,21 @@ def finish(
     return state
 
 
-def ambiguous(connection: sqlite3.Connection, before_ms: int) -> dict[str, int]:
-    """Return Message-ID and number of mails that may have arrived, of those that became so before a time."""
+def ambiguous(connection: sqlite3.Connection, now_ms: int, settle_ms: int) -> dict[str, int]:
+    """Return Message-ID and number of mails that may have arrived and are due, of those that became so long enough ago."""
     rows = connection.execute(
-        "SELECT message_id, number FROM mail WHERE state = 'queued' AND ambiguous_ms <= ? LIMIT ?",
-        (before_ms, RECONCILE_BATCH),
+        "SELECT message_id, number FROM mail WHERE state = 'queued' AND max(ambiguous_ms + ?, due_ms) <= ?"
+        " AND ambiguous_ms IS NOT NULL LIMIT ?",
+        (settle_ms, now_ms, RECONCILE_BATCH),
     )
     return {message_id: number for message_id, number in rows}  # noqa: C416 - rows are tuples of a cursor
 
 
-def first_ambiguous_ms(connection: sqlite3.Connection) -> int | None:
-    """Return since when the oldest ambiguous mail is so."""
+def next_ambiguous_ms(connection: sqlite3.Connection, settle_ms: int) -> int | None:
+    """Return when the next ambiguous mail is to be looked for; None: there is none."""
     row = connection.execute(
-        "SELECT min(ambiguous_ms) FROM mail WHERE state = 'queued' AND ambiguous_ms IS NOT NULL"
+        "SELECT min(max(ambiguous_ms + ?, due_ms)) FROM mail WHERE state = 'queued' AND ambiguous_ms IS NOT NULL",
+        (settle_ms,),
     ).fetchone()
     return None if row[0] is None else int(row[0])
 

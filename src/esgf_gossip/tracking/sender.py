@@ -295,12 +295,12 @@ class Sender:
         path = self._settings.mta_log
         if path is None:
             return
-        now_ms = self._now_ms()
-        asked = yield self._database.run(outbox.ambiguous, now_ms - self._settings.settle_ms)
+        now_ms, settle_ms = self._now_ms(), self._settings.settle_ms
+        asked = yield self._database.run(outbox.ambiguous, now_ms, settle_ms)
         if not asked:
-            first_ms = yield self._database.run(outbox.first_ambiguous_ms)
-            if first_ms is not None:
-                self._pause.at_most((first_ms + self._settings.settle_ms - now_ms) / 1000 + 0.01)
+            next_ms = yield self._database.run(outbox.next_ambiguous_ms, settle_ms)
+            if next_ms is not None:
+                self._pause.at_most((next_ms - now_ms) / 1000 + 0.01)
             return
         try:
             found = yield self._in_thread(accepted, path, frozenset(asked))

@@ -26,6 +26,7 @@ CONNECT_S: Final = 30.0
 SETUP_S: Final = 60.0
 # One mail, all its replies; RFC 5321 allows ten minutes for the last alone, a relay at hand takes none.
 MAIL_S: Final = 300.0
+QUIT_S: Final = 3.0
 REPLY_BYTES: Final = 16 * 1024
 _SERVICE_CLOSES: Final = 421
 _DOT_LINE: Final = re.compile(rb"(?m)^\.")
@@ -119,10 +120,13 @@ class SmtpSession(ESMTPClient):
         return outcome
 
     def quit(self) -> None:
-        """Close in good order: QUIT, and no waiting for the answer beyond a moment."""
-        if self.is_open and self._mail is None:
+        """Close in good order: a mail under way is waited for a moment, and so is the answer to QUIT."""
+        if self._mail is not None and self.is_open:
             self.is_open = False
-            self._bound(2.0)
+            self._bound(QUIT_S)
+        elif self.is_open:
+            self.is_open = False
+            self._bound(QUIT_S)
             self._disconnectFromServer()
         else:
             self.abort("stopped")

@@ -24,6 +24,8 @@ from esgf_gossip.tracking.backoff import delay_ms
 from esgf_gossip.trust.sealed_values import SealedValues
 
 FIRST_RETRY_MS: Final = 5 * 60_000
+# Of one whose connection ended first: most likely not for its sake.
+FIRST_UNSENT_MS: Final = 20_000
 LAST_RETRY_MS: Final = 4 * 3_600_000
 GIVE_UP_MS: Final = 5 * 86_400_000
 # A mail server's log that cannot be read holds a mail up for so long; a second mail is better than none.
@@ -164,7 +166,8 @@ def settle(connection: sqlite3.Connection, mail: Mail, outcome: Outcome, now_ms:
         return finish(connection, mail.number, "failed", now_ms, "refused for good", code=code)
     if now_ms - queued_ms >= GIVE_UP_MS:
         return finish(connection, mail.number, "failed", now_ms, "given up after five days", code=code)
-    wait_ms = delay_ms(tries, FIRST_RETRY_MS, LAST_RETRY_MS, random)
+    first_ms = FIRST_UNSENT_MS if outcome.result is Result.UNSENT else FIRST_RETRY_MS
+    wait_ms = delay_ms(tries, first_ms, LAST_RETRY_MS, random)
     connection.execute(
         "UPDATE mail SET state = 'queued', tries = ?, due_ms = ?, code = ?, changed_ms = ?, ambiguous_ms = ?"
         " WHERE number = ?",

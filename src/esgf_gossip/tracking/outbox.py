@@ -40,9 +40,8 @@ CREATE TABLE mail (
     tries INTEGER NOT NULL DEFAULT 0, due_ms INTEGER NOT NULL, queued_ms INTEGER NOT NULL,
     ambiguous_ms INTEGER, changed_ms INTEGER NOT NULL, code INTEGER
 ) STRICT;
-CREATE INDEX mail_due ON mail (due_ms, domain) WHERE state = 'queued';
+CREATE INDEX mail_due ON mail (state, due_ms, domain, ambiguous_ms);
 CREATE INDEX mail_ambiguous ON mail (ambiguous_ms) WHERE state = 'queued' AND ambiguous_ms IS NOT NULL;
-CREATE INDEX mail_state ON mail (state);
 CREATE INDEX mail_person ON mail (person)
 """
 
@@ -214,7 +213,7 @@ def finish(
 def ambiguous(connection: sqlite3.Connection, now_ms: int, settle_ms: int) -> dict[str, int]:
     """Return Message-ID and number of mails that may have arrived and are due, of those that became so long enough ago."""
     rows = connection.execute(
-        "SELECT message_id, number FROM mail WHERE state = 'queued' AND max(ambiguous_ms + ?, due_ms) <= ?"
+        "SELECT message_id, number FROM mail INDEXED BY mail_ambiguous WHERE state = 'queued' AND max(ambiguous_ms + ?, due_ms) <= ?"
         " AND ambiguous_ms IS NOT NULL LIMIT ?",
         (settle_ms, now_ms, RECONCILE_BATCH),
     )
@@ -224,7 +223,7 @@ def ambiguous(connection: sqlite3.Connection, now_ms: int, settle_ms: int) -> di
 def next_ambiguous_ms(connection: sqlite3.Connection, settle_ms: int) -> int | None:
     """Return when the next ambiguous mail is to be looked for; None: there is none."""
     row = connection.execute(
-        "SELECT min(max(ambiguous_ms + ?, due_ms)) FROM mail WHERE state = 'queued' AND ambiguous_ms IS NOT NULL",
+        "SELECT min(max(ambiguous_ms + ?, due_ms)) FROM mail INDEXED BY mail_ambiguous WHERE state = 'queued' AND ambiguous_ms IS NOT NULL",
         (settle_ms,),
     ).fetchone()
     return None if row[0] is None else int(row[0])

@@ -299,5 +299,10 @@ def open_session(reactor: Any, server: SmtpServer) -> Any:
     starttls = server.tls if server.security == "starttls" else None
     session = SmtpSession(server.identity, reactor, server.login, starttls)
     yield connectProtocol(endpoint, session)
-    found = yield session.ready
+    try:
+        found = yield session.ready
+    except BaseException:
+        # Nobody waits for it any more: a stop, or a refusal.
+        session.abort("not needed any more")
+        raise
     return found

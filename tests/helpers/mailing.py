@@ -21,6 +21,7 @@ from esgf_gossip.tracking.mail_desk import MailDesk
 from esgf_gossip.tracking.mailing import SCRIPTS, Mailing, MailSettings
 from esgf_gossip.tracking.matches import Change, FetchedFile, Match
 from esgf_gossip.tracking.outbox import Mail, Outcome, Result
+from esgf_gossip.tracking.persons import check_key
 from esgf_gossip.tracking.resolution import Finding, Resolution
 from esgf_gossip.trust.sealed_values import SealedValues
 
@@ -149,6 +150,7 @@ class Office:
         """Begin as a new process would."""
         self.settings = attrs.evolve(self.settings, **changes)
         self.database = TrackingDatabase(self.folder / "tracking.db", SCRIPTS, AtOnce())
+        self.database.now(check_key, self.values)
         self.mailing = Mailing(
             self.database,
             self.values,

@@ -6,7 +6,10 @@ import sqlite3
 import pytest
 
 from esgf_gossip.tracking import outbox
+from esgf_gossip.tracking.database import TrackingError
 from esgf_gossip.tracking.holds import HoldError
+from esgf_gossip.tracking.persons import check_key
+from esgf_gossip.trust.sealed_values import SealedValues
 from helpers.mailing import DAY_S, Office, a_change, a_match, openid
 
 
@@ -152,3 +155,38 @@ def test_a_disk_that_says_no_loses_no_outcome(office, monkeypatch):
     office.wait(60)
     assert len(office.server.mails) == 1
     assert (office.mailing.counts()["sent"], office.mailing.fault) == (1, "")
+
+
+def test_another_key_is_refused_before_anything_is_lost(office):
+    """Restored without its key: one line that says what to do, and the file stays as it was."""
+    change = a_change()
+    office.take(change, a_match(change))
+    office.values = SealedValues(office.folder / "other.key")
+    with pytest.raises(TrackingError, match=r"tracking\.key is not the key that"):
+        office.database.now(check_key, office.values)
+    office.wait(5)
+    assert office.server.recipients == ["jane@site.org"]
+
+
+def test_a_fault_of_the_sender_is_said_and_it_goes_on(office, monkeypatch, everything_said):
+    """It names nobody; the mail goes out when the fault is over."""
+
+    def wrong(*_arguments):
+        raise ValueError("jane@site.org")
+
+    monkeypatch.setattr(outbox, "claim", wrong)
+    change = a_change()
+    office.take(change, a_match(change))
+    office.wait(5)
+    assert "the sender of mails failed: ValueError" in office.mailing.fault
+    monkeypatch.undo()
+    office.wait(120)
+    assert office.server.recipients == ["jane@site.org"]
+    assert office.mailing.fault == ""
+    assert "jane@site.org" not in everything_said()
+
+
+def test_a_sender_leaves_room_for_the_return_path(tmp_path):
+    """A local part that could become too long is refused at the start, with the key's name."""
+    with pytest.raises(ValueError, match=r"tracking\.sender: at most 30 characters"):
+        Office(tmp_path, sender="x" * 31 + "@example.org")

@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from esgf_gossip.tracking.outbox import Mail, Outcome, Result
 from esgf_gossip.tracking.smtp_session import (
     MAIL_S,
+    QUIT_S,
     REPLY_BYTES,
     SETUP_S,
     Login,
@@ -164,6 +165,32 @@ def test_a_login_that_is_declined_is_said_without_the_password():
     talk.hear("535 5.7.8 no", "535 5.7.8 no")
     assert "(535)" in str(talk.ready[0].value)
     assert "s3cret" not in str(talk.ready[0].value)
+
+
+def test_it_ends_in_good_order():
+    """A mail under way is waited for, a moment; between mails it says QUIT."""
+    talk = Talk().greet()
+    talk.session.quit()
+    assert talk.transport.value().endswith(b"QUIT\r\n")
+    talk.hear("221 bye")
+    assert not talk.transport.connected
+    for replies, result in (([], Result.UNSENT), (["250 ok", "250 ok", "354 go"], Result.UNKNOWN)):
+        talk = Talk().greet()
+        talk.send()
+        talk.hear(*replies)
+        talk.session.quit()
+        assert talk.outcomes == []
+        talk.clock.advance(QUIT_S)
+        talk.clock.advance(0)
+        assert [one.result for one in talk.outcomes] == [result]
+    talk = Talk().greet()
+    talk.send()
+    talk.session.quit()
+    talk.hear("250 ok", "250 ok", "354 go", "250 taken")
+    assert [one.result for one in talk.outcomes] == [Result.ACCEPTED]
+    talk.session.quit()
+    talk.clock.advance(QUIT_S)
+    assert talk.clock.getDelayedCalls() == []
 
 
 def test_a_line_without_end_is_cut():

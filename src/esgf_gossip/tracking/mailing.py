@@ -47,6 +47,10 @@ IDLE_S: Final = 60.0
 FORGET_S: Final = 3600.0
 # New work comes in bursts; between two looks others get the tracker's thread.
 LOOK_EVERY_S: Final = 0.5
+# Before the @ of the sender.
+SENDER_CHARACTERS: Final = 30
+# In a burst of mails; else they are counted at each look.
+COUNT_EVERY_S: Final = 5.0
 _MINUTE_MS: Final = 60_000
 
 Resolve = Callable[[str], Deferred[Resolution]]
@@ -69,7 +73,7 @@ class MailSettings:
     """
 
     node: str
-    sender: str
+    sender: str = attrs.field()
     public_url: str
     server: str
     quiet_minutes: int = 60
@@ -83,6 +87,14 @@ class MailSettings:
     mta_log: Path | None = None
     dry_run: bool = False
     settle_ms: int = 30_000
+
+    @sender.validator
+    def _check_sender(self, _attribute: Any, sender: str) -> None:
+        # The return path adds some 30 characters, and a local part has at most 64 (RFC 5321, 4.5.3.1.1).
+        if len(sender.rpartition("@")[0]) > SENDER_CHARACTERS:
+            raise ValueError(
+                f"tracking.sender: at most {SENDER_CHARACTERS} characters before the @: mails need a return path each"
+            )
 
     @property
     def bounds(self) -> Bounds:
@@ -187,6 +199,7 @@ class Mailing:
         self._loops: list[Deferred[None]] = []
         self._faults: Final[dict[str, str]] = {}
         self._counts: Mapping[str, Any] = {}
+        self._counted_s = 0.0
         self._is_stopped = False
 
     def take(
@@ -300,7 +313,9 @@ class Mailing:
 
     def _digest(self) -> Generator[Any, Any, float]:
         count, next_ms = yield self.database.run(self._digests.queue_due, self.now_ms())
-        self._counts = yield self.database.run(_counts, self.now_ms())
+        now_s = self._clock.seconds()
+        if count < PERSONS_AT_ONCE or now_s - self._counted_s >= COUNT_EVERY_S:
+            self._counts, self._counted_s = (yield self.database.run(_counts, self.now_ms())), now_s
         if count and self._sender is not None:
             self._sender.wake()
         if count >= PERSONS_AT_ONCE:

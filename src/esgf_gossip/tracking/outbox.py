@@ -24,6 +24,8 @@ from esgf_gossip.tracking.backoff import delay_ms
 from esgf_gossip.trust.sealed_values import SealedValues
 
 FIRST_RETRY_MS: Final = 5 * 60_000
+# Of one whose connection ended first: most likely not for its sake.
+FIRST_UNSENT_MS: Final = 20_000
 LAST_RETRY_MS: Final = 4 * 3_600_000
 GIVE_UP_MS: Final = 5 * 86_400_000
 # A mail server's log that cannot be read holds a mail up for so long; a second mail is better than none.
@@ -38,9 +40,8 @@ CREATE TABLE mail (
     tries INTEGER NOT NULL DEFAULT 0, due_ms INTEGER NOT NULL, queued_ms INTEGER NOT NULL,
     ambiguous_ms INTEGER, changed_ms INTEGER NOT NULL, code INTEGER
 ) STRICT;
-CREATE INDEX mail_due ON mail (due_ms, domain) WHERE state = 'queued';
+CREATE INDEX mail_due ON mail (state, due_ms, domain, ambiguous_ms);
 CREATE INDEX mail_ambiguous ON mail (ambiguous_ms) WHERE state = 'queued' AND ambiguous_ms IS NOT NULL;
-CREATE INDEX mail_sending ON mail (number) WHERE state = 'sending';
 CREATE INDEX mail_person ON mail (person)
 """
 
@@ -164,7 +165,8 @@ def settle(connection: sqlite3.Connection, mail: Mail, outcome: Outcome, now_ms:
         return finish(connection, mail.number, "failed", now_ms, "refused for good", code=code)
     if now_ms - queued_ms >= GIVE_UP_MS:
         return finish(connection, mail.number, "failed", now_ms, "given up after five days", code=code)
-    wait_ms = delay_ms(tries, FIRST_RETRY_MS, LAST_RETRY_MS, random)
+    first_ms = FIRST_UNSENT_MS if outcome.result is Result.UNSENT else FIRST_RETRY_MS
+    wait_ms = delay_ms(tries, first_ms, LAST_RETRY_MS, random)
     connection.execute(
         "UPDATE mail SET state = 'queued', tries = ?, due_ms = ?, code = ?, changed_ms = ?, ambiguous_ms = ?"
         " WHERE number = ?",
@@ -208,19 +210,21 @@ def finish(
     return state
 
 
-def ambiguous(connection: sqlite3.Connection, before_ms: int) -> dict[str, int]:
-    """Return Message-ID and number of mails that may have arrived, of those that became so before a time."""
+def ambiguous(connection: sqlite3.Connection, now_ms: int, settle_ms: int) -> dict[str, int]:
+    """Return Message-ID and number of mails that may have arrived and are due, of those that became so long enough ago."""
     rows = connection.execute(
-        "SELECT message_id, number FROM mail WHERE state = 'queued' AND ambiguous_ms <= ? LIMIT ?",
-        (before_ms, RECONCILE_BATCH),
+        "SELECT message_id, number FROM mail INDEXED BY mail_ambiguous WHERE state = 'queued' AND max(ambiguous_ms + ?, due_ms) <= ?"
+        " AND ambiguous_ms IS NOT NULL LIMIT ?",
+        (settle_ms, now_ms, RECONCILE_BATCH),
     )
     return {message_id: number for message_id, number in rows}  # noqa: C416 - rows are tuples of a cursor
 
 
-def first_ambiguous_ms(connection: sqlite3.Connection) -> int | None:
-    """Return since when the oldest ambiguous mail is so."""
+def next_ambiguous_ms(connection: sqlite3.Connection, settle_ms: int) -> int | None:
+    """Return when the next ambiguous mail is to be looked for; None: there is none."""
     row = connection.execute(
-        "SELECT min(ambiguous_ms) FROM mail WHERE state = 'queued' AND ambiguous_ms IS NOT NULL"
+        "SELECT min(max(ambiguous_ms + ?, due_ms)) FROM mail INDEXED BY mail_ambiguous WHERE state = 'queued' AND ambiguous_ms IS NOT NULL",
+        (settle_ms,),
     ).fetchone()
     return None if row[0] is None else int(row[0])
 

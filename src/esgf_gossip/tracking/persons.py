@@ -13,6 +13,8 @@ from typing import Final
 
 import attrs
 
+from esgf_gossip.tracking.database import TrackingError
+from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.sealed_values import SealedValues
 
 KEY_BYTES: Final = 16
@@ -29,7 +31,8 @@ CREATE INDEX identity_person ON identity (person) WHERE person IS NOT NULL;
 CREATE TABLE person (
     key BLOB PRIMARY KEY, address BLOB, domain BLOB NOT NULL, found_ms INTEGER NOT NULL
 ) STRICT;
-CREATE TABLE tombstone (key BLOB PRIMARY KEY, at_ms INTEGER NOT NULL) STRICT
+CREATE TABLE tombstone (key BLOB PRIMARY KEY, at_ms INTEGER NOT NULL) STRICT;
+CREATE TABLE seal (one INTEGER PRIMARY KEY CHECK (one = 1), sealed BLOB NOT NULL) STRICT
 """
 
 # What every server takes without quoting; a local part beyond ASCII would need SMTPUTF8 all the way.
@@ -38,6 +41,27 @@ _ADDRESS: Final = re.compile(
     r"@(?P<domain>(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z0-9-]{2,63})"
 )
 _LOCAL_CHARACTERS: Final = 64
+_SEAL_CONTEXT: Final = "seal"
+
+
+def check_key(connection: sqlite3.Connection, values: SealedValues) -> None:
+    """
+    See that this is the key by which everything here was sealed; at the first start: from now on it is.
+
+    Raises:
+        TrackingError: it is another one.
+    """
+    row = connection.execute("SELECT sealed FROM seal").fetchone()
+    if row is None:
+        connection.execute("INSERT INTO seal VALUES (1, ?)", (values.seal(b"", _SEAL_CONTEXT),))
+        return
+    try:
+        values.open(row[0], _SEAL_CONTEXT)
+    except TrustError:
+        raise TrackingError(
+            "tracking.key is not the key that tracking.db beside it was sealed by; put it back from a backup, or move"
+            " both away: who waits to be told is forgotten then"
+        ) from None
 
 
 def openid_key(values: SealedValues, openid: str) -> bytes:

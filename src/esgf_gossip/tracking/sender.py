@@ -138,8 +138,7 @@ class Sender:
         self._rates = SendRates(
             self._settings.rate_per_s, self._settings.domain_rate_per_s, self._clock.seconds()
         )
-        self._running = self._run()
-        self._running.addErrback(self._died)
+        self._running = self._run_on()
 
     def wake(self) -> None:
         """Look for work now."""
@@ -157,9 +156,17 @@ class Sender:
         if self._running is not None:
             yield self._running
 
-    def _died(self, failure: Any) -> None:
-        self._other_fault = "the sender of mails stopped by a fault of this program; the log says more"
-        _log.failure("The sender of mails stopped", failure=failure)
+    @inlineCallbacks
+    def _run_on(self) -> Generator[Any, Any, None]:
+        while not self._is_stopped:
+            try:
+                yield self._run()
+            except Exception as error:  # noqa: BLE001 - mail must go on; what was under way is ambiguous then
+                # Its text could hold an address.
+                _log.error("The sender of mails failed: {kind}", kind=type(error).__name__)
+                self._other_fault = f"the sender of mails failed: {type(error).__name__}; a fault of this program; it tries again"
+                self._close_session()
+                yield self._pause.wait(IDLE_S, is_firm=True)
 
     @inlineCallbacks
     def _run(self) -> Generator[Any, Any, None]:
@@ -264,8 +271,9 @@ class Sender:
         taken_back = 0
         while isinstance(found, int):
             if self._still_wanted(connection, found, now_ms):
-                mail = outbox.claim(connection, self._values, found, now_ms)
-                return _Work(mail, is_taken_back=taken_back > 0)
+                return _Work(
+                    outbox.claim(connection, self._values, found, now_ms), is_taken_back=taken_back > 0
+                )
             taken_back += 1
             # Very many that nobody wants any more: others get the tracker's thread between.
             is_enough = taken_back >= _LOOKS
@@ -295,12 +303,12 @@ class Sender:
         path = self._settings.mta_log
         if path is None:
             return
-        now_ms = self._now_ms()
-        asked = yield self._database.run(outbox.ambiguous, now_ms - self._settings.settle_ms)
+        now_ms, settle_ms = self._now_ms(), self._settings.settle_ms
+        asked = yield self._database.run(outbox.ambiguous, now_ms, settle_ms)
         if not asked:
-            first_ms = yield self._database.run(outbox.first_ambiguous_ms)
-            if first_ms is not None:
-                self._pause.at_most((first_ms + self._settings.settle_ms - now_ms) / 1000 + 0.01)
+            next_ms = yield self._database.run(outbox.next_ambiguous_ms, settle_ms)
+            if next_ms is not None:
+                self._pause.at_most((next_ms - now_ms) / 1000 + 0.01)
             return
         try:
             found = yield self._in_thread(accepted, path, frozenset(asked))

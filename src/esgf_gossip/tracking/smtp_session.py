@@ -26,6 +26,7 @@ CONNECT_S: Final = 30.0
 SETUP_S: Final = 60.0
 # One mail, all its replies; RFC 5321 allows ten minutes for the last alone, a relay at hand takes none.
 MAIL_S: Final = 300.0
+QUIT_S: Final = 3.0
 REPLY_BYTES: Final = 16 * 1024
 _SERVICE_CLOSES: Final = 421
 _DOT_LINE: Final = re.compile(rb"(?m)^\.")
@@ -119,10 +120,13 @@ class SmtpSession(ESMTPClient):
         return outcome
 
     def quit(self) -> None:
-        """Close in good order: QUIT, and no waiting for the answer beyond a moment."""
-        if self.is_open and self._mail is None:
+        """Close in good order: a mail under way is waited for a moment, and so is the answer to QUIT."""
+        if self._mail is not None and self.is_open:
             self.is_open = False
-            self._bound(2.0)
+            self._bound(QUIT_S)
+        elif self.is_open:
+            self.is_open = False
+            self._bound(QUIT_S)
             self._disconnectFromServer()
         else:
             self.abort("stopped")
@@ -295,5 +299,10 @@ def open_session(reactor: Any, server: SmtpServer) -> Any:
     starttls = server.tls if server.security == "starttls" else None
     session = SmtpSession(server.identity, reactor, server.login, starttls)
     yield connectProtocol(endpoint, session)
-    found = yield session.ready
+    try:
+        found = yield session.ready
+    except BaseException:
+        # Nobody waits for it any more: a stop, or a refusal.
+        session.abort("not needed any more")
+        raise
     return found

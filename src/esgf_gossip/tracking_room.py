@@ -120,7 +120,7 @@ class TrackingRoom:
                 self._reactor,
                 self._now_ms,
             )
-        except SigningError as error:
+        except (SigningError, TrackingError, ValueError) as error:
             raise StorageError(str(error)) from None
 
     def start(self) -> None:

@@ -34,7 +34,7 @@ from esgf_gossip.web.tracking_site import make_tracking_site, with_certificate
 from esgf_gossip.web.unsubscribe import mail_pages
 
 # Whose user is whose is worked out anew so long after something changed.
-HOMES_S: Final = 2.0
+HOMES_S: Final = 1.0
 # After the first comparison with peers their logs come: no mail before, for another node may have stood in.
 LOGS_S: Final = 5.0
 
@@ -178,7 +178,9 @@ class TrackingService:
         certified = {
             one.host: line.hosts for one in view.members if (line := table.line(one.host)) is not None
         }
-        self._homes = homes_of(view, certified, self._config.tracking.homes)
+        before, self._homes = self._homes, homes_of(view, certified, self._config.tracking.homes)
+        if self._homes != before:
+            self.users.homeward.homes_changed()
         away = frozenset(one.host for one in view.members if one.status is not NodeStatus.UP)
         for host in self._away - away:
             self.users.homeward.heard_of(host)

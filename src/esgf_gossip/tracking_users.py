@@ -29,7 +29,7 @@ from esgf_gossip.sources.identity_provider import IdentityProviders
 from esgf_gossip.sources.reach import Network, OpenEndpoint
 from esgf_gossip.sources.user_addresses import AccountQuestions, ask_accounts, ask_cog, ask_file
 from esgf_gossip.sources.user_file import UserFile
-from esgf_gossip.tracking import address_book, errata_store, file_learning, homeward_rows, pipeline
+from esgf_gossip.tracking import address_book, errata_store, file_learning, homeward_rows, persons, pipeline
 from esgf_gossip.tracking.address_book import Addresses
 from esgf_gossip.tracking.claims import is_told_elsewhere
 from esgf_gossip.tracking.database import TrackingDatabase
@@ -94,6 +94,7 @@ class Users:
 
     Raises:
         TrustError, SigningError, OSError: a key or a password cannot be read.
+        TrackingError: the database is of another key.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Users:
         self._reactor: Final = reactor
         self._now_ms: Final = now_ms
         self._values: Final = SealedValues(state / KEY_FILE)
+        database.now(persons.check_key, self._values)
         self._max_age_ms: Final = table.max_age_days * _DAY_MS
         providers = IdentityProviders(
             reactor,

@@ -191,6 +191,11 @@ class Homeward:
             known.unheard.clear()
             self.wake()
 
+    def homes_changed(self) -> None:
+        """Hear that users may have a home now who had none."""
+        if self._known.pop(rows.NOBODY, None) is not None:
+            self.wake()
+
     # ----------------------------------------------------------------- said
 
     @property
@@ -291,6 +296,8 @@ class Homeward:
         known = self._known.setdefault(home, _Home())
         if home == rows.NOBODY:
             known.next_s = self._clock.seconds() + HOMELESS_S
+            # Those that have a home now are brought there in the next pass, at once.
+            self._is_woken = True
         for change_key in (yield self._database.run(rows.changes_for, home)):
             unheard = known.unheard.get(change_key)
             if unheard is not None and unheard.next_s > self._clock.seconds():

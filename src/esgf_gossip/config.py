@@ -20,7 +20,7 @@ import attrs
 import cattrs
 
 from esgf_gossip.addresses import EVERY_ADDRESS, format_address
-from esgf_gossip.config_tracking import TrackingTable
+from esgf_gossip.config_tracking import TrackingTable, find_gap
 from esgf_gossip.config_values import (
     LOG_FORMATS,
     USUAL_FILES,
@@ -250,6 +250,9 @@ def from_document(document: Mapping[str, Any], path: Path) -> Config:
     tables = {name: _structured(converter, name, filled[name], path) for name in _TABLES}
     config = Config(**tables)
     _refuse_one_port(config, path)
+    what, remedy = find_gap(config.tracking)
+    if what:
+        raise ConfigError(what, f"{path} [tracking]", remedy)
     if config.metrics.database is not None and config.metrics.data_users is not None:
         what = "'data_users' and 'database' both give download numbers"
         raise ConfigError(what, f"{path} [metrics]", "keep one of them")
@@ -325,13 +328,17 @@ def _refuse_unknown(document: Mapping[str, Any], path: Path) -> None:
 
 
 def _refuse_one_port(config: Config, path: Path) -> None:
-    gossip, http = config.gossip.listen, config.http.listen
-    overlap = http is not None and (
-        gossip[0] == http[0] or not EVERY_ADDRESS.isdisjoint((gossip[0], http[0]))
-    )
-    if http is not None and overlap and gossip[1] == http[1]:
-        what = f"'listen' takes port {http[1]}, which [gossip] listen takes too"
-        raise ConfigError(what, f"{path} [http]", "give one of them another port")
+    listens = {"gossip": config.gossip.listen, "http": config.http.listen, "tracking": config.tracking.listen}
+    taken: dict[str, tuple[str, int]] = {}
+    for name, address in listens.items():
+        if address is None:
+            continue
+        for other, (host, port) in taken.items():
+            overlap = host == address[0] or not EVERY_ADDRESS.isdisjoint((host, address[0]))
+            if overlap and port == address[1]:
+                what = f"'listen' takes port {port}, which [{other}] listen takes too"
+                raise ConfigError(what, f"{path} [{name}]", "give one of them another port")
+        taken[name] = address
 
 
 def _keys(name: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import attrs
 
@@ -94,3 +95,45 @@ def is_on(table: TrackingTable) -> bool:
         or table.smtp
         or table.dry_run
     )
+
+
+# What says nothing without the others.
+_TOGETHER: Final = (
+    ("certificate", "key"),
+    ("dkim_key", "dkim_selector"),
+    ("smtp_user", "smtp_password_file"),
+    ("kafka", "kafka_topics"),
+)
+# Of what a mail needs beside a server: whom it is from, and where its links lead.
+_FOR_MAIL: Final = ("sender", "public_url", "listen")
+# The return path of each mail is the sender's, with the number of the mail in it.
+SENDER_CHARACTERS: Final = 30
+
+
+def find_gap(table: TrackingTable) -> tuple[str, str]:
+    """Return what is wrong with the table as a whole, and what to do; empty texts where all is well."""
+    for names in _TOGETHER:
+        missing = [name for name in names if not getattr(table, name)]
+        if 0 < len(missing) < len(names):
+            said = next(name for name in names if name not in missing)
+            return f"'{said}' stands without '{missing[0]}'", f"write {missing[0]} too, or neither"
+    mailing = "smtp" if table.smtp else "dry_run" if table.dry_run else ""
+    for name in _FOR_MAIL if mailing else ():
+        if not getattr(table, name):
+            return f"'{mailing}' stands without '{name}'", f"write {name} too: mails need it"
+    if table.sender and len(table.sender.partition("@")[0]) > SENDER_CHARACTERS:
+        what = f"'sender' has more than {SENDER_CHARACTERS} characters before the @"
+        return what, "give a shorter one"
+    if table.tokens_file and not table.listen:
+        return (
+            "'tokens_file' stands without 'listen'",
+            "write listen too: nobody can hand in events otherwise",
+        )
+    if table.max_delay_minutes < table.quiet_minutes:
+        return (
+            "'max_delay_minutes' is less than 'quiet_minutes'",
+            "a mail waits for the quiet, but not longer than that",
+        )
+    if not table.data_nodes:
+        return "'data_nodes' is empty", "name the data nodes this node speaks for, or leave it out"
+    return "", ""

@@ -21,7 +21,7 @@ from esgf_gossip.files import read_file, sync
 from esgf_gossip.storage.backup_file import NODE_TOML, SITE, STATE, TRUST, BackupError, Manifest, is_part
 from esgf_gossip.storage.database import FILE_NAME, Database, InUseError, StorageError
 from esgf_gossip.storage.outputs import STAMP
-from esgf_gossip.storage.state_files import OTHER_FILES
+from esgf_gossip.storage.state_files import OTHER_FILES, TRACKING_KEY
 
 EPOCH: Final = "epoch"
 _TRUST_DEPTH: Final = 4
@@ -50,6 +50,10 @@ def parts_of(config: Config, config_path: Path, *, with_keys: bool) -> dict[str,
     """
     parts = {NODE_TOML: config_path.absolute()}
     parts |= {f"{SITE}/{name}": path for name, path in site_files(config).items() if path.is_file()}
+    tracking_key = config.node.state / TRACKING_KEY
+    if with_keys and tracking_key.is_file():
+        # Without it nobody can read whom tracking.db names.
+        parts[f"{STATE}/{TRACKING_KEY}"] = tracking_key
     for path in _files_below(config.trust.directory, _TRUST_DEPTH):
         name = f"{TRUST}/{path.relative_to(config.trust.directory).as_posix()}"
         # What nobody else may read is a key, or as good as one.
@@ -127,7 +131,7 @@ def put_back(unpacked: Path, config: Config, stamp: str, *, replace: bool) -> Re
     _put_trust(unpacked / TRUST, config.trust.directory, done)
     for name, path in site_files(config).items():
         _put(unpacked / SITE / name, path, done)
-    for name in OTHER_FILES:
+    for name in (*OTHER_FILES, TRACKING_KEY):
         _put(unpacked / STATE / name, state / name, done)
     if present.exists():
         aside = state / f"{FILE_NAME}.replaced-{stamp}"

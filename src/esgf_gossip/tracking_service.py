@@ -11,6 +11,7 @@ from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
@@ -138,7 +139,7 @@ class TrackingService:
         table = self._config.tracking
         if table.listen is not None:
             pages = {**self.inlets.pages, **mail_pages(self.users.desk)}
-            site = make_tracking_site(pages, self._config.http.hosts, self._reactor)
+            site = make_tracking_site(pages, self._names(), self._reactor)
             factory = with_certificate(site, self._certificate)
             self._port = self._reactor.listenTCP(table.listen[1], factory, interface=table.listen[0])
         self._work_out_homes()
@@ -150,6 +151,16 @@ class TrackingService:
         self.users.start()
         self.inlets.start()
         self._mail_when_ready()
+
+    def _names(self) -> list[str]:
+        """Return the host names under which the port of the writers is asked for."""
+        table = self._config.tracking
+        names = [*self._config.http.hosts]
+        if table.listen is not None:
+            names.append(table.listen[0])
+        if table.public_url is not None:
+            names.append(urlsplit(table.public_url).hostname or "")
+        return [name for name in dict.fromkeys(names) if name]
 
     def _mail_when_ready(self) -> None:
         if self._picture.is_ready():

@@ -29,6 +29,7 @@ from esgf_gossip.sources.identity_provider import IdentityProviders
 from esgf_gossip.sources.reach import Network, OpenEndpoint
 from esgf_gossip.sources.user_addresses import AccountQuestions, ask_accounts, ask_cog, ask_file
 from esgf_gossip.sources.user_file import UserFile
+from esgf_gossip.storage.state_files import TRACKING_KEY
 from esgf_gossip.tracking import address_book, errata_store, file_learning, homeward_rows, persons, pipeline
 from esgf_gossip.tracking.address_book import Addresses
 from esgf_gossip.tracking.claims import is_told_elsewhere
@@ -64,7 +65,6 @@ SCRIPTS: Final[Mapping[str, str]] = {
     "file-learning": file_learning.SCRIPT,
     **MAILING,
 }
-KEY_FILE: Final = "tracking.key"
 ACCESS_PLACES: Final = "access-logs.json"
 _PASSWORD_BYTES: Final = 4096
 _MINUTE_MS: Final = 60_000
@@ -119,7 +119,7 @@ class Users:
         self._homes: Final = homes
         self._reactor: Final = reactor
         self._now_ms: Final = now_ms
-        self._values: Final = SealedValues(state / KEY_FILE)
+        self._values: Final = SealedValues(state / TRACKING_KEY)
         database.now(persons.check_key, self._values)
         self._max_age_ms: Final = table.max_age_days * _DAY_MS
         providers = IdentityProviders(

@@ -41,7 +41,7 @@ from esgf_gossip.storage.backup_file import (
 )
 from esgf_gossip.storage.database import FILE_NAME, Database, InUseError, StorageError
 from esgf_gossip.storage.history_reader import FILE_NAME as HISTORY
-from esgf_gossip.storage.state_files import copy_state
+from esgf_gossip.storage.state_files import DOWNLOADS, copy_state
 from esgf_gossip.views.node_json import utc_text
 
 # A registry of a hundred megabytes is copied in a second; a slow disk takes its time.
@@ -51,7 +51,9 @@ COPY_TIMEOUT_S: Final = 3600.0
 @click.command(epilog="Example: esgf-gossip backup /backup/node1-2026-11-27.tar.gz")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--no-keys", is_flag=True, help="Leave out what only the daemon may read: the node's keys.")
-@click.option("--no-history", is_flag=True, help="Leave out the history, which may be large.")
+@click.option(
+    "--no-history", is_flag=True, help="Leave out the history and the downloads, which may be large."
+)
 @config_option
 @json_option
 @common_options
@@ -59,8 +61,8 @@ def backup(file: Path, config_path: Path, *, no_keys: bool, no_history: bool, js
     """
     Write a backup of this node into FILE, while the daemon runs or not.
 
-    In it: node.toml, registry, history, the journal of tasks, the files of [esgf], the folder of trust. FILE holds
-    the node's private key unless --no-keys is given: it is made readable by its owner alone; keep it so. An existing
+    In it: node.toml, registry, history, the journal of tasks, what tracking knows, the files of [esgf], the folder of
+    trust. FILE holds the node's private key unless --no-keys is given: it is made readable by its owner alone; keep it so. An existing
     FILE is left untouched.
     """
     config = load(config_path)
@@ -76,7 +78,11 @@ def backup(file: Path, config_path: Path, *, no_keys: bool, no_history: bool, js
         {},
     )
     with _databases(config, file.parent) as databases:
-        chosen = {name: path for name, path in databases.items() if not (no_history and name == HISTORY)}
+        chosen = {
+            name: path
+            for name, path in databases.items()
+            if not (no_history and name in (HISTORY, DOWNLOADS))
+        }
         parts = parts_of(config, config_path, with_keys=not no_keys)
         parts |= {f"{STATE}/{name}": path for name, path in chosen.items()}
         with _progress("backup", sum(path.stat().st_size for path in parts.values())) as on_bytes:

@@ -54,6 +54,7 @@ def all_findings(config: Config) -> Iterator[Finding]:
     yield from _trust(config)
     yield from _site(config)
     yield from _metrics(config)
+    yield from _tracking(config)
     yield from _data_roots(config)
     yield from _documents(config)
     yield from _database(config)
@@ -181,6 +182,13 @@ def _documents(config: Config) -> Iterator[Finding]:
         )
 
 
+def _tracking(config: Config) -> Iterator[Finding]:
+    from esgf_gossip.cli.tracking_findings import tracking_faults  # noqa: PLC0415 - brings what it looks at
+
+    for text in tracking_faults(config):
+        yield Finding(Level.ATTENTION, "tracking", text)
+
+
 def _metrics(config: Config) -> Iterator[Finding]:
     from esgf_gossip.sources.gauge import SourceError  # noqa: PLC0415 - check and run alone need it
     from esgf_gossip.sources.host import read_host  # noqa: PLC0415
@@ -243,7 +251,8 @@ def _database(config: Config) -> Iterator[Finding]:
 
 
 def _ports(config: Config) -> Iterator[Finding]:
-    for part, address in {"gossip": config.gossip.listen, "http": config.http.listen}.items():
+    listens = {"gossip": config.gossip.listen, "http": config.http.listen, "tracking": config.tracking.listen}
+    for part, address in listens.items():
         if address is None:
             continue
         reason = bind_error(address)

@@ -31,7 +31,7 @@ STATE: Final = "state"
 TRUST: Final = "trust"
 SITE: Final = "site"
 _PART: Final = re.compile(
-    rf"{NODE_TOML}|{STATE}/[a-z]+\.db|{SITE}/[a-z_]+|{TRUST}(?:/[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*){{1,4}}"
+    rf"{NODE_TOML}|{STATE}/[a-z]+\.db|{STATE}/tracking\.key|{SITE}/[a-z_]+|{TRUST}(?:/[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*){{1,4}}"
 )
 _BLOCK_BYTES: Final = 1024 * 1024
 

@@ -15,9 +15,11 @@ from esgf_gossip.storage.task_journal import FILE_NAME as TASKS
 
 # Of the room of tracking, which stands above this one.
 TRACKING: Final = "tracking.db"
+DOWNLOADS: Final = "downloads.db"
+TRACKING_KEY: Final = "tracking.key"
 
 # Beside the registry, where there are such.
-OTHER_FILES: Final = (HISTORY, TASKS, TRACKING)
+OTHER_FILES: Final = (HISTORY, TASKS, TRACKING, DOWNLOADS)
 
 
 def copy_state(state: Path, registry: Database, folder: Path, is_stopped: Callable[[], bool]) -> list[str]:

@@ -19,6 +19,7 @@ import attrs
 
 from esgf_gossip.sources.access_log import LogReading, LogRow, PublishedFiles
 from esgf_gossip.sources.log_position import LogPosition
+from esgf_gossip.storage.state_files import DOWNLOADS
 from esgf_gossip.tracking.identity import DatasetId, IdentityError, parse_dataset
 from esgf_gossip.tracking.matches import Change, Match
 from esgf_gossip.tracking.openids import NOBODY, OPENID_CHARACTERS, fold_openid
@@ -27,7 +28,7 @@ from esgf_gossip.tracking.urls import Place, could_be, dataset_of, read_url
 
 # Rows that one step of forgetting takes away.
 FORGET_ROWS: Final = 5_000
-FILE_NAME: Final = "downloads.db"
+FILE_NAME: Final = DOWNLOADS
 
 # Under these names the stores keep how far they have read.
 POSITION: Final = "position"

@@ -10,7 +10,7 @@ MAIL = {
     "smtp": "127.0.0.1:25",
     "sender": "news@node1.example",
     "public_url": "https://node1.example:8952",
-    "listen": ":8952",
+    "listen": "127.0.0.1:8952",
 }
 
 

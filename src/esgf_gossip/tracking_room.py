@@ -6,7 +6,7 @@ The log is followed by every node. A database that cannot be opened is a fault t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
@@ -28,6 +28,9 @@ from esgf_gossip.tracking.database import TrackingDatabase, TrackingError
 from esgf_gossip.trust.material import TrustMaterial
 from esgf_gossip.views.federation import TrackingState
 from esgf_gossip.web.picture import Picture
+
+# The tables of the log, which every node has.
+LOG_SCRIPTS: Final[Mapping[str, str]] = {"changes": changes.SCRIPT, "ledger": ledger.SCRIPT}
 
 
 class TrackingRoom:
@@ -78,7 +81,7 @@ class TrackingRoom:
         )
 
     def _open(self) -> TrackingDatabase | str:
-        scripts = {"changes": changes.SCRIPT, "ledger": ledger.SCRIPT}
+        scripts = dict(LOG_SCRIPTS)
         if is_on(self._config.tracking):
             from esgf_gossip import tracking_inlets, tracking_users  # noqa: PLC0415 - bring mail and templates
 

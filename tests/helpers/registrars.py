@@ -10,7 +10,6 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from esgf_gossip.dataset_keeper import DatasetKeeper
-from esgf_gossip.preparing import SCRIPTS
 from esgf_gossip.sim.network import VirtualNetwork, a_network
 from esgf_gossip.storage.database import StorageError
 from esgf_gossip.storage.journal_thread import AtOnce
@@ -22,6 +21,7 @@ from esgf_gossip.tracking.events import DatasetEvent, EventType, encode_event
 from esgf_gossip.tracking.hand import Word
 from esgf_gossip.tracking.identity import DatasetId, parse_dataset
 from esgf_gossip.tracking.versions import status_of
+from esgf_gossip.tracking_room import LOG_SCRIPTS as SCRIPTS
 from esgf_gossip.web.events import EventHub
 
 A, B, C = (f"n{number:02}.example.org" for number in range(3))

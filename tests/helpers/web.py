@@ -18,8 +18,8 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from esgf_gossip.core.reachability import Reachability
 from esgf_gossip.documents.library import Library
 from esgf_gossip.esgf.registration import Registration
-from esgf_gossip.preparing import SCRIPTS
 from esgf_gossip.storage.history_reader import Wish
+from esgf_gossip.tracking_room import LOG_SCRIPTS as SCRIPTS
 from esgf_gossip.views.explanation import explain
 from esgf_gossip.views.federation import FederationView, NodeStatus, NodeView, OwnState
 from esgf_gossip.views.history_json import change_body

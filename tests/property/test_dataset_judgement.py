@@ -6,12 +6,12 @@ import sqlite3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esgf_gossip.preparing import SCRIPTS
 from esgf_gossip.tracking import ledger
 from esgf_gossip.tracking.events import TOLD, Claim, DatasetEvent, EventType, encode_claim, encode_event
 from esgf_gossip.tracking.identity import DatasetId
 from esgf_gossip.tracking.judgement import CLAIMS
 from esgf_gossip.tracking.versions import versions_of
+from esgf_gossip.tracking_room import LOG_SCRIPTS as SCRIPTS
 
 ORIGINS = ("a.example", "b.example", "c.example", "d.example")
 HOSTS = {origin: {origin} for origin in ORIGINS} | {"d.example": {"d.example", "e.example"}}

@@ -3,7 +3,6 @@
 import attrs
 import pytest
 
-from esgf_gossip.preparing import SCRIPTS
 from esgf_gossip.storage.journal_thread import AtOnce
 from esgf_gossip.tracking import ledger
 from esgf_gossip.tracking.changes import changes_after
@@ -13,6 +12,7 @@ from esgf_gossip.tracking.events import EventType, encode_event
 from esgf_gossip.tracking.hand import RefusedError, Word, events_of
 from esgf_gossip.tracking.identity import DatasetId
 from esgf_gossip.tracking.versions import Replica, State, status_of, versions_of
+from esgf_gossip.tracking_room import LOG_SCRIPTS as SCRIPTS
 from helpers.registrars import MASTER, V1, V2, V3, A, B, C, an_event
 
 

@@ -16,7 +16,8 @@ def a_window(tmp_path, text=""):
     actions = SimpleNamespace(
         config=load(path), reload=None, stop=None, leave=None, backup=None, announce=None, maintenance=None
     )
-    return Window(None, None, None, None, None, None, None, actions, lambda: 0)
+    tracking = SimpleNamespace(datasets=None)
+    return Window(None, None, None, None, None, tracking, None, actions, lambda: 0)
 
 
 def test_no_secret_of_the_configuration_is_shown(tmp_path):

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from esgf_gossip.esgf.health import Health, ServiceHealth
 from esgf_gossip.esgf.metrics import COUNT_MAX, Metrics
 from esgf_gossip.esgf.resources import Resources
-from esgf_gossip.views.federation import DatasetCounts, FederationView, NodeStatus, OwnState
+from esgf_gossip.views.federation import DatasetCounts, FederationView, NodeStatus, OwnState, TrackingState
 from esgf_gossip.views.prometheus import CONTENT_TYPE, prometheus_page
 from esgf_gossip.views.task_counts import TaskCounts
 from esgf_gossip.web.api import PROMETHEUS
@@ -53,6 +53,7 @@ FULL = a_federation(
     list_alarms=("kept",),
     trust_error="bad",
     tasks=TaskCounts(5, 4, 3, 2, 60, "full", ("2 failed",)),
+    tracking=TrackingState({"mail": "the server is away"}, {"mail": {"queued": 7}}),
     datasets=DatasetCounts({"retracted": 9}, 8, 7, 6, 5),
 )
 
@@ -95,6 +96,7 @@ def test_every_number_of_the_view_is_there():
     assert of("service_up", host=FULL_HOST, type="ThreddsService") is None
     assert [of("tasks", state=one) for one in ("waiting", "running", "done", "failed")] == [5, 4, 3, 2]
     assert (of("tasks_oldest_age_seconds"), of("fault", part="tasks")) == (60, 1)
+    assert (of("tracking", part="mail", figure="queued"), of("fault", part="tracking")) == (7, 1)
     assert [
         of(f"node_{name}", host=FULL_HOST) for name in ("downloads", "download_bytes", "download_users")
     ] == [1, 2, 3]

@@ -87,6 +87,7 @@ def is_on(table: TrackingTable) -> bool:
     """Tell whether the table switches anything on beside the log of datasets, which every node follows."""
     return bool(
         table.listen
+        or table.index
         or table.spool
         or table.kafka
         or table.errata

@@ -117,6 +117,11 @@ class DatasetKeeper:
         return self._missing or (self._reader.fault if self._reader else "")
 
     @property
+    def has_read(self) -> bool:
+        """Whether all that the disk held at the start is in force."""
+        return self._reader is not None and self._reader.has_read
+
+    @property
     def hosts(self) -> frozenset[str]:
         """The names that this node's certificate grants: the data nodes it may speak for."""
         line = self._node.registry.table.line(self._host)

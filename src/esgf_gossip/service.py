@@ -321,10 +321,13 @@ class GossipService(Service):
         self._driver.stop()
         waits = [maybeDeferred(self._connections.stop), maybeDeferred(self._control.stop)]
         waits.extend(self._close_http())
+        stop_s = self._tracking.stop_s
         waits.append(self._tracking.stop())
         waits.extend(connection.closed() for connection in connections)
         stopped: Deferred[Any] = DeferredList(waits, consumeErrors=True)
-        stopped.addTimeout(STOP_S, self._reactor, onTimeoutCancel=lambda result, _after_s: result)
+        stopped.addTimeout(
+            max(STOP_S, stop_s), self._reactor, onTimeoutCancel=lambda result, _after_s: result
+        )
         stopped.addBoth(lambda _: self._close_all())
         return stopped
 
@@ -368,6 +371,7 @@ class GossipService(Service):
         """
         with self._manager.reload():
             self.config, outcome = self._reloading.read(self.config)
+            outcome.refused.extend(filter(None, [self._tracking.reload()]))
         self.picture.moved()
         return succeed(attrs.asdict(outcome))
 

@@ -10,17 +10,17 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, Final, Protocol
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
 
 from esgf_gossip.addresses import format_address
 from esgf_gossip.config_tracking import TrackingTable
 from esgf_gossip.sources.errata_service import ErrataService
 from esgf_gossip.sources.event_spool import EventSpool
+from esgf_gossip.sources.gauge import SourceError, in_thread
 from esgf_gossip.sources.index_client import IndexClient
 from esgf_gossip.tracking import catalog, event_intake, index_poll, publisher_events
 from esgf_gossip.tracking.database import TrackingDatabase, TrackingError
@@ -80,6 +80,8 @@ class Inlets:
         on_change: called after an erratum became a change.
     """
 
+    log = Logger()
+
     def __init__(
         self,
         table: TrackingTable,
@@ -92,6 +94,8 @@ class Inlets:
         on_change: Callable[[], object],
     ) -> None:
         self.pages: Final[dict[str, Any]] = {}
+        # Those that could not begin, and why.
+        self._lame: Final[dict[str, str]] = {}
         self._database: Final = database
         self.intake: Final = Intake(database, table.data_nodes, publish, reactor, now_ms)
         self._inlets: Final[dict[str, Inlet]] = {"intake": self.intake}
@@ -114,7 +118,8 @@ class Inlets:
                 Site(node, f"https://{node}/thredds/fileServer/"),
                 database,
                 self.intake.see,
-                partial(deferToThreadPool, reactor, reactor.getThreadPool()),
+                # Not the reactor's own threads: a stop would wait for a question under way.
+                lambda work, *arguments: in_thread(lambda: work(*arguments), reactor),
                 reactor,
                 now_ms,
             )
@@ -133,7 +138,7 @@ class Inlets:
                 f"esgf-gossip.{host}",
                 EventReader("kafka", now_ms, reactor).read_one,
                 self.intake.see,
-                state / "kafka-dead-letters.jsonl",
+                state / "kafka-refused.jsonl",
                 reactor,
             )
 
@@ -154,17 +159,21 @@ class Inlets:
             )
 
     def start(self) -> None:
-        """Begin with all of them."""
-        for inlet in self._inlets.values():
-            inlet.start()
+        """Begin with all of them; one that cannot begin is a fault that is shown, and no more."""
+        for name, inlet in self._inlets.items():
+            try:
+                inlet.start()
+            except (SourceError, OSError) as error:
+                self._lame[name] = str(error)
+                self.log.warn("tracking, {name}: {reason}", name=name, reason=str(error))
 
     def stop(self) -> list[Any]:
         """End all of them; return what has to be waited for."""
-        return [inlet.stop() for inlet in reversed(self._inlets.values())]
+        return [inlet.stop() for name, inlet in reversed(self._inlets.items()) if name not in self._lame]
 
     def faults(self) -> dict[str, str]:
         """Return what an operator must mend, by source."""
-        found = {name: inlet.fault for name, inlet in {**self._inlets, **self.pages}.items()}
+        found = {name: inlet.fault for name, inlet in {**self._inlets, **self.pages}.items()} | self._lame
         return {name: fault for name, fault in found.items() if fault}
 
     def figures(self) -> dict[str, dict[str, int]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from esgf_gossip.config import Config
@@ -20,15 +21,16 @@ from esgf_gossip.dataset_keeper import DatasetKeeper
 from esgf_gossip.document_reader import Read
 from esgf_gossip.net.connections import Connections
 from esgf_gossip.net.driver import Driver
-from esgf_gossip.storage.database import StorageError
 from esgf_gossip.storage.journal_thread import JournalThread
 from esgf_gossip.storage.state_files import TRACKING
 from esgf_gossip.tracking import changes, ledger
 from esgf_gossip.tracking.database import TrackingDatabase, TrackingError
+from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.material import TrustMaterial
 from esgf_gossip.views.federation import TrackingState
 from esgf_gossip.web.picture import Picture
 
+STOP_S: Final = 10.0
 # The tables of the log, which every node has.
 LOG_SCRIPTS: Final[Mapping[str, str]] = {"changes": changes.SCRIPT, "ledger": ledger.SCRIPT}
 
@@ -67,6 +69,8 @@ class TrackingRoom:
         self._reactor: Final = reactor
         self._now_ms: Final = now_ms
         self._service: Any = None
+        # Why nothing of [tracking] is on, though it should be.
+        self._fault = ""
         self._database: Final = self._open()
         self.datasets: Final = DatasetKeeper(
             node,
@@ -99,15 +103,10 @@ class TrackingRoom:
         return None if self._service is None else self._service.users.desk
 
     def join(self, driver: Driver, connections: Connections, material: Callable[[], TrustMaterial]) -> None:
-        """
-        Make what ``[tracking]`` switches on.
-
-        Raises:
-            TrustError, StorageError: a certificate, key or password cannot be read.
-        """
+        """Make what ``[tracking]`` switches on; what cannot be made is a fault that is shown, and no more."""
         if isinstance(self._database, str) or not is_on(self._config.tracking):
             return
-        from esgf_gossip.tracking.mail_signing import SigningError  # noqa: PLC0415
+        from esgf_gossip.tracking.mail_signing import SigningError  # noqa: PLC0415 - as in _open
         from esgf_gossip.tracking_service import TrackingService  # noqa: PLC0415
 
         try:
@@ -123,19 +122,36 @@ class TrackingRoom:
                 self._reactor,
                 self._now_ms,
             )
-        except (SigningError, TrackingError, ValueError) as error:
-            raise StorageError(str(error)) from None
+        except (TrustError, SigningError, TrackingError, ValueError, OSError) as error:
+            self._leave_out(str(error))
+
+    def _leave_out(self, reason: str) -> None:
+        """Go on without tracking: the federation needs none of it."""
+        self._fault = reason
+        self._service = None
+        self.log.critical("tracking is off: {reason}; correct it and restart the daemon", reason=reason)
 
     def start(self) -> None:
-        """
-        Follow the log, and begin what is switched on.
-
-        Raises:
-            CannotListenError: the port of the writers is taken.
-        """
+        """Follow the log, and begin what is switched on."""
         if self._service is not None:
-            self._service.start()
+            try:
+                self._service.start()
+            except CannotListenError as error:
+                self.stop()
+                address = f"{error.interface or '*'}:{error.port}"
+                self._leave_out(
+                    f"cannot listen on {address}: {error.socketError}; stop what uses it, or correct it"
+                )
         self.datasets.start()
+
+    def reload(self) -> str:
+        """Read again what may change without a stop: the certificate of the port; return what is wrong, or empty."""
+        return "" if self._service is None else str(self._service.reload())
+
+    @property
+    def stop_s(self) -> float:
+        """How long a stop may take: a mail under way is a second or two from its end."""
+        return 0.0 if self._service is None else STOP_S
 
     def notice(self, notice: Notice) -> None:
         """Hear a notice of the core."""
@@ -143,6 +159,8 @@ class TrackingRoom:
 
     def state(self) -> TrackingState | None:
         """Return what tracking does; None where it is off."""
+        if self._fault:
+            return TrackingState({"tracking": self._fault}, {})
         return None if self._service is None else self._service.state()
 
     def stop(self) -> Deferred[Any]:

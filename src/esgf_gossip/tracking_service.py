@@ -27,6 +27,7 @@ from esgf_gossip.tracking.database import TrackingDatabase
 from esgf_gossip.tracking.homes import Homes, homes_of, sees_most
 from esgf_gossip.tracking_inlets import Inlets
 from esgf_gossip.tracking_users import Users
+from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.material import TrustMaterial
 from esgf_gossip.trust.web_client import WebClientPolicy
 from esgf_gossip.trust.web_tls import HostCertificate
@@ -36,8 +37,12 @@ from esgf_gossip.web.unsubscribe import mail_pages
 
 # Whose user is whose is worked out anew so long after something changed.
 HOMES_S: Final = 1.0
-# After the first comparison with peers their logs come: no mail before, for another node may have stood in.
-LOGS_S: Final = 5.0
+# After the first comparison with peers their logs come: no mail before, for another node may have stood in. The
+# simulator finds two users told twice in 30 histories with half a minute, none with five.
+LOGS_S: Final = 300.0
+# A node to which nothing has happened yet has missed nothing.
+FIRST_S: Final = 2.0
+CERTIFICATE_S: Final = 24 * 3600.0
 
 
 class Scene(Protocol):
@@ -101,6 +106,8 @@ class TrackingService:
         self._homes = Homes(config.node.host, {}, {})
         self._homes_call: Any = None
         self._mail_call: Any = None
+        self._reload_call: Any = None
+        self._certificate_fault = ""
         self._away: frozenset[str] = frozenset()
         self._forget_view: Callable[[], None] = lambda: None
         self._port: Any = None
@@ -120,6 +127,7 @@ class TrackingService:
             reactor=reactor,
             now_ms=now_ms,
         )
+        self._has_past: Final = self.users.has_past()
         self._host: Final = FeedbackHost(self.users.take_question, reactor)
         self.inlets: Final = Inlets(
             table, config.node.host, database, datasets.publish, state, reactor, now_ms, self.users.wake
@@ -151,6 +159,7 @@ class TrackingService:
         self.users.start()
         self.inlets.start()
         self._mail_when_ready()
+        self._reload_call = self._reactor.callLater(CERTIFICATE_S, self._reload_again)
 
     def _names(self) -> list[str]:
         """Return the host names under which the port of the writers is asked for."""
@@ -163,20 +172,42 @@ class TrackingService:
         return [name for name in dict.fromkeys(names) if name]
 
     def _mail_when_ready(self) -> None:
-        if self._picture.is_ready():
-            self._mail_call = self._reactor.callLater(LOGS_S, self.users.start_mailing)
+        if self._picture.is_ready() and self._datasets.has_read:
+            pause_s = LOGS_S if self._has_past else FIRST_S
+            self._mail_call = self._reactor.callLater(pause_s, self.users.start_mailing)
         else:
             self._mail_call = self._reactor.callLater(1.0, self._mail_when_ready)
+
+    def reload(self) -> str:
+        """Read the certificate of the port again; return what is wrong with it, empty where all is well."""
+        if self._certificate is None:
+            return ""
+        try:
+            self._certificate.reload()
+        except (TrustError, OSError) as error:
+            self._certificate_fault = f"{error}; the certificate in force stays"
+        else:
+            self._certificate_fault = ""
+        return self._certificate_fault
+
+    def _reload_again(self) -> None:
+        self.reload()
+        self._reload_call = self._reactor.callLater(CERTIFICATE_S, self._reload_again)
 
     def stop(self) -> Deferred[Any]:
         """End; fires when nothing is under way."""
         self._forget_view()
-        for call in (self._homes_call, self._mail_call):
+        for call in (self._homes_call, self._mail_call, self._reload_call):
             if call is not None and call.active():
                 call.cancel()
+        self._driver.on_feedback = lambda *_: None
         port, self._port = self._port, None
         waits = [maybeDeferred(port.stopListening)] if port is not None else []
-        waits += [maybeDeferred(lambda one=one: one) for one in (*self.inlets.stop(), *self.users.stop())]
+        for part in (self.inlets, self.users):
+            try:
+                waits += [one for one in part.stop() if isinstance(one, Deferred)]
+            except Exception:  # noqa: BLE001 - the others must end all the same
+                self.log.failure("A part of tracking does not stop")
         return DeferredList(waits, consumeErrors=True)
 
     def _view_changed(self) -> None:
@@ -200,4 +231,7 @@ class TrackingService:
     def state(self) -> TrackingState:
         """Return figures and faults by part."""
         figures = {**self.inlets.figures(), **self.users.figures()}
-        return TrackingState({**self.inlets.faults(), **self.users.faults()}, figures)
+        faults = {**self.inlets.faults(), **self.users.faults()}
+        if self._certificate_fault:
+            faults["certificate"] = self._certificate_fault
+        return TrackingState(faults, figures)

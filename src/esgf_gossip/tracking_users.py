@@ -16,8 +16,7 @@ from random import SystemRandom
 from typing import Any, Final
 
 import attrs
-from twisted.internet.defer import Deferred, inlineCallbacks
-from twisted.internet.threads import deferToThreadPool
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 
 from esgf_gossip.config_tracking import TrackingTable
 from esgf_gossip.core.model import Address
@@ -25,6 +24,7 @@ from esgf_gossip.esgf.openids import canonical_openid
 from esgf_gossip.files import read_file
 from esgf_gossip.sources.access_files import AccessFiles
 from esgf_gossip.sources.access_log import AccessLog
+from esgf_gossip.sources.gauge import in_thread
 from esgf_gossip.sources.identity_provider import IdentityProviders
 from esgf_gossip.sources.reach import Network, OpenEndpoint
 from esgf_gossip.sources.user_addresses import AccountQuestions, ask_accounts, ask_cog, ask_file
@@ -39,7 +39,7 @@ from esgf_gossip.tracking.downloads import Downloads, DownloadsError
 from esgf_gossip.tracking.downloads_postgres import PostgresDownloads
 from esgf_gossip.tracking.downloads_sqlite import SqliteDownloads
 from esgf_gossip.tracking.fallback import Fallback
-from esgf_gossip.tracking.feedback_messages import Answer, Question
+from esgf_gossip.tracking.feedback_messages import Answer, Question, Verdict
 from esgf_gossip.tracking.file_learning import FileLearning
 from esgf_gossip.tracking.forgetting import OfOpenids
 from esgf_gossip.tracking.homes import Homes
@@ -144,8 +144,10 @@ class Users:
         self.projector: Final = self._projector(table, state)
         self.is_mailing: Final = table.smtp is not None or table.dry_run
         self._is_mailing_started = False
+        self._is_dry_run: Final = table.dry_run
         fallback = None
-        if self.is_mailing:
+        # In a dry run nobody is told, so this node must not say of others' users that they were.
+        if self.is_mailing and not table.dry_run:
             fallback = Fallback(
                 database,
                 self._values,
@@ -168,6 +170,7 @@ class Users:
             now_ms=now_ms,
             max_age_ms=self._max_age_ms,
             random=SystemRandom(),
+            is_mailing=self.is_mailing,
         )
         self.pipeline: Final = self._pipeline()
         self.desk: Final = UserDesk(self.mailing, self.projector, self._erase_also)
@@ -270,9 +273,14 @@ class Users:
         )
 
     def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work, *arguments)
+        # Not the reactor's own threads: a stop would wait for what is under way there.
+        return in_thread(lambda: work(*arguments), self._reactor)
 
     # ----------------------------------------------------------------- running
+
+    def has_past(self) -> bool:
+        """Tell whether anything happened before this start that another node may have told users of meanwhile."""
+        return bool(self._database.now(_has_past))
 
     def start_mailing(self) -> None:
         """Begin to write to users: when it is known what other nodes told them while this one was away."""
@@ -305,7 +313,13 @@ class Users:
             self.pipeline.wake()
 
     def take_question(self, from_node: str, question: Question) -> Deferred[Answer]:
-        """Take what another node brings home; fires when it is on the disk."""
+        """
+        Take what another node brings home; fires when it is on the disk.
+
+        In a dry run it is told to come again: what was made in one is never sent.
+        """
+        if self._is_dry_run:
+            return succeed(Answer(Verdict.BUSY))
         is_ours = self._homes().is_ours
         taking = self._database.run(
             receive, question, from_node, self._now_ms(), is_ours=is_ours, take=self._take
@@ -370,7 +384,11 @@ class Users:
         found: dict[str, dict[str, int]] = {}
         if self.projector is not None and self.pipeline is not None:
             found["downloads"] = attrs.asdict(self.projector.counts())
-            found["matching"] = {"changes": self.pipeline.changes, "matches": self.pipeline.matches}
+            found["matching"] = {
+                "changes": self.pipeline.changes,
+                "too_old": self.pipeline.too_old,
+                "matches": self.pipeline.matches,
+            }
         found["homeward"] = {
             "waiting": sum(one.count for one in self.homeward.waiting),
             **self.homeward.counts,
@@ -411,6 +429,10 @@ class UserDesk(MailDesk):
                     counts[name] = counts.get(name, 0) + count
         told = yield super().erase(who)
         return {**told, "downloads": counts}
+
+
+def _has_past(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM change LIMIT 1").fetchone() is not None
 
 
 def _issues_of(connection: sqlite3.Connection, datasets: Sequence[DatasetId]) -> list[Issue]:

@@ -12,6 +12,8 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any, Final
 
+import attrs
+
 from esgf_gossip.tracking.identity import parse_dataset
 from esgf_gossip.tracking.matches import Change, change_to_json
 
@@ -24,7 +26,12 @@ CREATE TABLE change (
 
 
 def add_change(connection: sqlite3.Connection, change: Change, now_ms: int) -> int | None:
-    """Note a change; return its number, None where its key is known already (what was noted first stays)."""
+    """
+    Note a change; return its number, None where its key is known already (what was noted first stays).
+
+    Nothing happens later than it is heard of: a clock that runs ahead would keep a change fresh for ever.
+    """
+    change = attrs.evolve(change, occurred_ms=min(change.occurred_ms, now_ms))
     cursor = connection.execute(
         "INSERT INTO change (key, kind, occurred_ms, counted_ms, body) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (key) DO NOTHING",

@@ -109,6 +109,7 @@ class Homeward:
         now_ms: the wall clock.
         max_age_ms: what has waited for so long is given up.
         random: for rests that differ.
+        is_mailing: whether this node writes to its own users; what is of them waits until it does.
     """
 
     log = Logger()
@@ -126,7 +127,9 @@ class Homeward:
         now_ms: Callable[[], int],
         max_age_ms: int,
         random: Random,
+        is_mailing: bool = True,
     ) -> None:
+        self._is_mailing: Final = is_mailing
         self._database: Final = database
         self._clock: Final = clock
         self._sealed: Final = sealed
@@ -162,7 +165,7 @@ class Homeward:
             by_home.setdefault(homes.home_of(match.openid), []).append(match)
         now_ms = self._now_ms()
         for home, theirs in by_home.items():
-            if home == homes.own:
+            if home == homes.own and self._is_mailing:
                 self._take(connection, change, theirs, homes.own, now_ms)
             else:
                 rows.put(connection, self._sealed, home, theirs, now_ms)
@@ -284,6 +287,8 @@ class Homeward:
             )
 
     def _is_due(self, home: str) -> bool:
+        if home == self._homes().own and not self._is_mailing:
+            return False
         known = self._known.get(home)
         return known is None or self._clock.seconds() >= known.next_s
 

@@ -63,6 +63,8 @@ class Pipeline:
         expected: tuple[type[Exception], ...] = (),
     ) -> None:
         self.changes = 0
+        # Of them those that nobody is told of.
+        self.too_old = 0
         self.matches = 0
         # Empty: all is well; else one line for the operator.
         self.fault = ""
@@ -146,6 +148,7 @@ class Pipeline:
             )
         yield self._database.run(_cross_off, found[-1][0])
         self.changes += len(found)
+        self.too_old += len(found) - len(fresh)
         return len(found) == CHANGES_AT_ONCE
 
     def _take(self, changes: Mapping[bytes, Change], matches: Sequence[Match]) -> Deferred[None]:

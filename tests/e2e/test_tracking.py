@@ -1,5 +1,6 @@
 """The whole tracking story between real daemons: who is told, how often, and what no other node ever hears."""
 
+import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from esgf_gossip.demo.processes import DemoFederation
 from esgf_gossip.demo.story import NODES, USERS, Place, Story, openid, write_users
 from helpers.daemons import all_equal, eventually, fetch
 
+PROGRAM = Path(sys.executable).parent / "esgf-gossip"
 TAPPED = Path(__file__).resolve().parents[1] / "helpers" / "tapped_daemon.py"
 
 
@@ -66,3 +68,32 @@ def test_each_user_has_one_mail_and_no_other_node_hears_of_him(tmp_path, monkeyp
                     heard_at_home += 1
             assert not any(openid(home, name).encode() in text for text in logs)
     assert heard_at_home > 0
+
+
+WRONG = """
+[tracking]
+listen = "127.0.0.1:{port}"
+public_url = "http://127.0.0.1:{port}"
+smtp = "127.0.0.1:9"
+sender = "news@node.example"
+dkim_key = "gone.pem"
+dkim_selector = "x"
+"""
+
+
+def test_a_wrong_table_switches_tracking_off_and_nothing_else(tmp_path):
+    """A key that is not there is a fault that status shows; the daemon gossips on, and follows the log of datasets."""
+    with DemoFederation(tmp_path / "a demo", 2) as federation:
+        federation.prepare()
+        wrong, right = federation.hosts
+        path = federation.config_path(wrong)
+        path.write_text(path.read_text() + WRONG.format(port=federation.node(wrong).http_port + 1))
+        federation.start_all()
+        eventually(lambda: all_equal(federation, federation.hosts, 2), "both converge")
+        assert "gone.pem" in federation.control(wrong).ask("status")["tracking"]["faults"]["tracking"]
+        assert "tracking" not in federation.control(right).ask("status")
+        checked = subprocess.run(
+            [PROGRAM, "check", "--config", path], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert "attention: tracking: " in checked.stdout
+        assert "gone.pem" in checked.stdout

@@ -214,6 +214,19 @@ def test_a_provider_that_is_silent_is_asked_in_later_turns(world):
     assert left(world) == 0
 
 
+def test_a_user_whom_no_stand_in_knows_waits_for_home(world):
+    """B finds no address of Ann in its turns: her match stays, and the home that comes back tells her."""
+    world.strangers.add(ANN)
+    world.node("H").crash()
+    change = retracted(world, "B")
+    world.run(2 * LONG_H)
+    assert world.node("B").fallback.counts["unknown"] > 0
+    assert (world.sent(ANN, change), left(world)) == ([], 1)
+    world.node("H").restart()
+    world.run(2)
+    assert (world.sent(ANN, change), left(world)) == ([host("H")], 0)
+
+
 def test_users_of_a_host_without_a_daemon_are_told_by_one_that_matched(tmp_path):
     """Their provider never runs one: after the fallback the first by rank tells them; if a daemon comes, it is their home."""
     world = World(tmp_path, 3, homeless=[host("H")])

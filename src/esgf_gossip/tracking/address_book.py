@@ -188,7 +188,7 @@ class Addresses:
             self._keep(nobody, name)
             return
         asking: Deferred[Any] = maybeDeferred(self._provider, self._spelled[name])
-        asking.addCallbacks(_resolved, lambda failure: _unanswered(failure, silent))
+        asking.addCallbacks(lambda answer: _resolved(answer, silent), lambda failure: _unanswered(failure, silent))
         asking.addCallback(self._keep, name)
         asking.addErrback(self._failed, name)
 
@@ -267,7 +267,10 @@ def _context(person: bytes) -> str:
     return f"address/{person.hex()}"
 
 
-def _resolved(answer: SamlAnswer) -> Resolution:
+def _resolved(answer: SamlAnswer, silent: str) -> Resolution:
+    if not answer.is_known and silent:
+        # Who said nothing may know the user.
+        return Resolution(Finding.UNANSWERED, source=SAML, reason=silent)
     if not answer.is_known:
         return Resolution(Finding.UNKNOWN, source=SAML, reason="the identity provider does not know the user")
     return Resolution(Finding.FOUND, answer.address, source=SAML)

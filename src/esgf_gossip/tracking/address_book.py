@@ -188,7 +188,9 @@ class Addresses:
             self._keep(nobody, name)
             return
         asking: Deferred[Any] = maybeDeferred(self._provider, self._spelled[name])
-        asking.addCallbacks(lambda answer: _resolved(answer, silent), lambda failure: _unanswered(failure, silent))
+        asking.addCallbacks(
+            lambda answer: _resolved(answer, silent), lambda failure: _unanswered(failure, silent)
+        )
         asking.addCallback(self._keep, name)
         asking.addErrback(self._failed, name)
 

@@ -137,6 +137,21 @@ def test_a_fault_with_one_mail_keeps_no_other_from_going_out(office, monkeypatch
     assert office.server.recipients == ["bob@site.org", "jane@site.org"]
 
 
+def test_a_mail_that_cannot_be_read_stops_no_other(office):
+    """It has failed, with its reason; the one before it is sent once, and the one after it too."""
+    office.server.refuses = True
+    change = a_change()
+    office.take(change, *(a_match(change, user) for user in ("ann", "bob", "cy")))
+    office.wait(5)
+    ((bad,),) = office.sql("SELECT number FROM mail ORDER BY due_ms, number LIMIT 1 OFFSET 1")
+    office.sql("UPDATE mail SET sealed = x'00' WHERE number = ?", bad)
+    office.server.refuses = False
+    office.wait(900)
+    assert len(office.server.recipients) == len(set(office.server.recipients)) == 2
+    assert office.sql("SELECT number FROM mail WHERE state = 'failed'") == [(bad,)]
+    assert (office.audit("failed"), office.mailing.fault) == (["cannot be read: TrustError"], "")
+
+
 def test_a_disk_that_says_no_loses_no_outcome(office, monkeypatch):
     """The answer of the server is kept until it is on disk; nothing is sent twice."""
     settle = outbox.settle

@@ -115,6 +115,13 @@ def test_what_is_old_is_forgotten_and_addresses_first(offices):
     assert office.audit("forgotten") != []
 
 
+def test_addresses_that_were_kept_for_long_enough_go_within_the_hour(office):
+    """Also those of users whom nobody asks for again."""
+    office.sql("INSERT INTO address VALUES (x'01', 'found', x'00', 1, 'saml', '', ?)", office.now_ms() + 1000)
+    office.wait(3700, step_s=30)
+    assert office.sql("SELECT * FROM address") == []
+
+
 def test_a_fault_with_one_mail_keeps_no_other_from_going_out(office, monkeypatch):
     """It is said, and names nobody."""
     render = office.mailing.text.render

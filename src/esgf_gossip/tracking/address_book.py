@@ -117,10 +117,6 @@ class Addresses:
             self._forgotten.add(name)
         return self._database.run(forget, self._sealed, openid)
 
-    def expire(self) -> Deferred[int]:
-        """Forget what has been kept for long enough; fires with how many that were."""
-        return self._database.run(_expired, self._now_ms())
-
     def _found(self, row: tuple[Any, ...] | None, name: str) -> None:
         kept = None if row is None else self._opened(row, name)
         if kept is not None:
@@ -261,7 +257,8 @@ def _keep(connection: sqlite3.Connection, row: Sequence[Any]) -> None:
     connection.execute("INSERT OR REPLACE INTO address VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
-def _expired(connection: sqlite3.Connection, now_ms: int) -> int:
+def expire(connection: sqlite3.Connection, now_ms: int) -> int:
+    """Forget what has been kept for long enough; return how many users that were of."""
     return connection.execute("DELETE FROM address WHERE until_ms <= ?", [now_ms]).rowcount
 
 

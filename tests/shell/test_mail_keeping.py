@@ -4,11 +4,13 @@ import json
 import sqlite3
 
 import pytest
+from twisted.internet.defer import succeed
 
 from esgf_gossip.tracking import outbox
 from esgf_gossip.tracking.database import TrackingError
 from esgf_gossip.tracking.holds import HoldError
 from esgf_gossip.tracking.persons import check_key
+from esgf_gossip.tracking.resolution import Finding, Resolution
 from esgf_gossip.trust.sealed_values import SealedValues
 from helpers.mailing import DAY_S, Office, a_change, a_match, openid
 
@@ -95,6 +97,21 @@ def test_everything_of_a_person_is_exported_and_erased(office, everything_said):
     assert b"site.org" not in content
     assert b"openid/jane" not in content
     assert "site.org" not in everything_said()
+
+
+def test_an_erasure_finds_every_spelling_of_an_openid(offices):
+    """As another node's log spells it, and while nobody knows the address: nothing is mailed later."""
+    answers = [Resolution(Finding.UNANSWERED)]
+    office = offices(resolve=lambda one: succeed(answers[0]))
+    change = a_change()
+    office.take(change, a_match(change, openid=openid("jane").replace("esgf-h", "ESGF-H") + "/"))
+    office.wait(5)
+    erased = office.result(office.desk.erase(openid("jane")))
+    assert erased["matches"] == 1
+    answers[0] = Resolution(Finding.FOUND, "jane@site.org")
+    office.take(change, a_match(change))
+    office.wait(7200, step_s=10)
+    assert office.server.recipients == []
 
 
 def test_what_is_old_is_forgotten_and_addresses_first(offices):

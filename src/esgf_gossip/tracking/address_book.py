@@ -21,6 +21,7 @@ from esgf_gossip.sources.gauge import SourceError
 from esgf_gossip.sources.identity_provider import ProviderError
 from esgf_gossip.sources.user_addresses import BATCH, Account
 from esgf_gossip.tracking.database import TrackingDatabase
+from esgf_gossip.tracking.openids import fold_openid
 from esgf_gossip.tracking.resolution import Finding, Resolution
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.sealed_values import SealedValues
@@ -236,7 +237,7 @@ class Addresses:
 
 def person_of(sealed: SealedValues, openid: str) -> bytes:
     """Return the keyed hash by which a user lies in the tracker's tables."""
-    return sealed.keyed_hash("openid", canonical_openid(openid))
+    return sealed.keyed_hash("openid", fold_openid(openid))
 
 
 def forget(connection: sqlite3.Connection, sealed: SealedValues, openid: str) -> bool:

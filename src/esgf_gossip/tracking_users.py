@@ -223,6 +223,7 @@ class Users:
             _issues_of,
             signer,
             lambda connection, openid, key: is_told_elsewhere(connection, openid, key, self._host),
+            address_book.expire,
         )
 
     def _server(self, table: TrackingTable, address: Address) -> SmtpServer:

@@ -100,6 +100,8 @@ class World:
         self.down: set[str] = set()
         self.cut: list[set[str]] = []
         self.silent_providers: set[str] = set()
+        # Users whom no stand-in can find: their accounts are known at home alone.
+        self.strangers: set[str] = set()
         self.lost_answers = 0.0
         self.faults: Counter[str] = Counter()
         # Every mail that went out: who sent it, to whom, of which change.
@@ -304,6 +306,8 @@ class SimNode:
         if openid_host(openid) in self.world.silent_providers:
             self.world.faults["provider silent"] += 1
             return succeed(Resolution(Finding.UNANSWERED))
+        if openid in self.world.strangers:
+            return succeed(Resolution(Finding.UNKNOWN))
         return succeed(Resolution(Finding.FOUND, "someone@mail.example.org"))
 
     def mail(self) -> None:

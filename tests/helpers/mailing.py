@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.task import Clock
 
 from esgf_gossip.storage.journal_thread import AtOnce
+from esgf_gossip.tracking import address_book
 from esgf_gossip.tracking.database import TrackingDatabase
 from esgf_gossip.tracking.events import change_key
 from esgf_gossip.tracking.identity import DatasetId, parse_dataset
@@ -149,7 +150,8 @@ class Office:
     def open(self, **changes: Any) -> None:
         """Begin as a new process would."""
         self.settings = attrs.evolve(self.settings, **changes)
-        self.database = TrackingDatabase(self.folder / "tracking.db", SCRIPTS, AtOnce())
+        scripts = {**SCRIPTS, "addresses": address_book.SCRIPT}
+        self.database = TrackingDatabase(self.folder / "tracking.db", scripts, AtOnce())
         self.database.now(check_key, self.values)
         self.mailing = Mailing(
             self.database,
@@ -162,6 +164,7 @@ class Office:
             Random(1),
             maybeDeferred,
             lambda _connection, _datasets: self.issues,
+            also_forget=address_book.expire,
         )
         self.desk = MailDesk(self.mailing)
         self.mailing.start()

@@ -103,6 +103,17 @@ def test_a_closed_account_is_final_at_home_alone(book):
     assert book.resolve(BOB).address == "bob@mail.example.org"
 
 
+def test_nobody_is_unknown_while_a_source_is_silent(book):
+    """The database that is away may know whom the provider does not: asked again, and unknown once it has said so."""
+    book.accounts["database"] = SourceError("[tracking] database: down")
+    book.people[ANN] = SamlAnswer(is_known=False, address="")
+    found = book.resolve(ANN)
+    assert (found.finding, found.reason) == (Finding.UNANSWERED, "[tracking] database: down")
+    book.accounts["database"] = {}
+    book.now_ms += UNANSWERED_MS
+    assert book.resolve(ANN).finding is Finding.UNKNOWN
+
+
 def test_failures_are_told_without_the_user_and_asked_again(book):
     """A database that is down does not stop the next source; nobody: unanswered, for a short while."""
     book.accounts["database"] = SourceError("[tracking] database: down")
@@ -150,9 +161,7 @@ def test_addresses_are_kept_sealed_and_expire(book):
         assert secret not in book.on_disk(), secret
     assert book.database.now(address_book.counts, book.now_ms) == AddressCounts(1, 0)
     book.now_ms += 7 * DAY_MS
-    expired = []
-    book.addresses.expire().addCallback(expired.append)
-    assert expired == [1]
+    assert book.database.now(address_book.expire, book.now_ms) == 1
     book.resolve(ANN)
     assert len(book.asked) == 2
 

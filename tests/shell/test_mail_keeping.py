@@ -4,11 +4,13 @@ import json
 import sqlite3
 
 import pytest
+from twisted.internet.defer import succeed
 
 from esgf_gossip.tracking import outbox
 from esgf_gossip.tracking.database import TrackingError
 from esgf_gossip.tracking.holds import HoldError
 from esgf_gossip.tracking.persons import check_key
+from esgf_gossip.tracking.resolution import Finding, Resolution
 from esgf_gossip.trust.sealed_values import SealedValues
 from helpers.mailing import DAY_S, Office, a_change, a_match, openid
 
@@ -97,6 +99,21 @@ def test_everything_of_a_person_is_exported_and_erased(office, everything_said):
     assert "site.org" not in everything_said()
 
 
+def test_an_erasure_finds_every_spelling_of_an_openid(offices):
+    """As another node's log spells it, and while nobody knows the address: nothing is mailed later."""
+    answers = [Resolution(Finding.UNANSWERED)]
+    office = offices(resolve=lambda one: succeed(answers[0]))
+    change = a_change()
+    office.take(change, a_match(change, openid=openid("jane").replace("esgf-h", "ESGF-H") + "/"))
+    office.wait(5)
+    erased = office.result(office.desk.erase(openid("jane")))
+    assert erased["matches"] == 1
+    answers[0] = Resolution(Finding.FOUND, "jane@site.org")
+    office.take(change, a_match(change))
+    office.wait(7200, step_s=10)
+    assert office.server.recipients == []
+
+
 def test_what_is_old_is_forgotten_and_addresses_first(offices):
     """Addresses go after their days, everything of a change when it can no longer be mailed, the audit last."""
     office = offices(address_days=7, max_age_days=30, keep_days=100)
@@ -113,6 +130,13 @@ def test_what_is_old_is_forgotten_and_addresses_first(offices):
     office.wait(10 * DAY_S, 10800.0)
     assert office.audit("sent") == []
     assert office.audit("forgotten") != []
+
+
+def test_addresses_that_were_kept_for_long_enough_go_within_the_hour(office):
+    """Also those of users whom nobody asks for again."""
+    office.sql("INSERT INTO address VALUES (x'01', 'found', x'00', 1, 'saml', '', ?)", office.now_ms() + 1000)
+    office.wait(3700, step_s=30)
+    assert office.sql("SELECT * FROM address") == []
 
 
 def test_a_fault_with_one_mail_keeps_no_other_from_going_out(office, monkeypatch):
@@ -135,6 +159,21 @@ def test_a_fault_with_one_mail_keeps_no_other_from_going_out(office, monkeypatch
     office.open()
     office.wait(5)
     assert office.server.recipients == ["bob@site.org", "jane@site.org"]
+
+
+def test_a_mail_that_cannot_be_read_stops_no_other(office):
+    """It has failed, with its reason; the one before it is sent once, and the one after it too."""
+    office.server.refuses = True
+    change = a_change()
+    office.take(change, *(a_match(change, user) for user in ("ann", "bob", "cy")))
+    office.wait(5)
+    ((bad,),) = office.sql("SELECT number FROM mail ORDER BY due_ms, number LIMIT 1 OFFSET 1")
+    office.sql("UPDATE mail SET sealed = x'00' WHERE number = ?", bad)
+    office.server.refuses = False
+    office.wait(900)
+    assert len(office.server.recipients) == len(set(office.server.recipients)) == 2
+    assert office.sql("SELECT number FROM mail WHERE state = 'failed'") == [(bad,)]
+    assert (office.audit("failed"), office.mailing.fault) == (["cannot be read: TrustError"], "")
 
 
 def test_a_disk_that_says_no_loses_no_outcome(office, monkeypatch):

@@ -218,7 +218,7 @@ class TestControl:
             ("notify-hold", {"change": 5, "who": "ann"}, "change is a text", False),
             ("notify-list", {"limit": 0}, "limit is a number", False),
             ("notify-export", {}, "person is a text", False),
-            ("notify-erase", {"person": "x" * 400, "confirm": True}, "at most 300", False),
+            ("notify-erase", {"person": "x" * 501, "confirm": True}, "at most 500", False),
         ],
     )
     def test_wrong_questions_are_one_line(self, ask, command, fields, words, is_missing):

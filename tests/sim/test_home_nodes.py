@@ -7,6 +7,7 @@ import pytest
 from esgf_gossip.tracking import homeward_rows
 from esgf_gossip.tracking.changes import add_change
 from esgf_gossip.tracking.claims import SETTLE_MS, TURN_MS, rank, token
+from esgf_gossip.tracking.homes import Homes
 from esgf_gossip.trust.sealed_values import SealedValues
 from helpers.home_nodes import (
     FALLBACK_MS,
@@ -214,6 +215,19 @@ def test_a_provider_that_is_silent_is_asked_in_later_turns(world):
     assert left(world) == 0
 
 
+def test_a_user_whom_no_stand_in_knows_waits_for_home(world):
+    """B finds no address of Ann in its turns: her match stays, and the home that comes back tells her."""
+    world.strangers.add(ANN)
+    world.node("H").crash()
+    change = retracted(world, "B")
+    world.run(2 * LONG_H)
+    assert world.node("B").fallback.counts["unknown"] > 0
+    assert (world.sent(ANN, change), left(world)) == ([], 1)
+    world.node("H").restart()
+    world.run(2)
+    assert (world.sent(ANN, change), left(world)) == ([host("H")], 0)
+
+
 def test_users_of_a_host_without_a_daemon_are_told_by_one_that_matched(tmp_path):
     """Their provider never runs one: after the fallback the first by rank tells them; if a daemon comes, it is their home."""
     world = World(tmp_path, 3, homeless=[host("H")])
@@ -240,6 +254,24 @@ def test_a_change_that_home_has_not_heard_of_waits_for_it(world):
     world.node("H").learn(change)
     world.run(2)
     assert world.sent(ANN, change) == [host("H")]
+
+
+@pytest.mark.parametrize("is_told_of_it", [True, False], ids=["homes changed", "six hours later"])
+def test_a_home_that_refused_a_user_is_asked_again(world, is_told_of_it):
+    """H does not know for some minutes whose home it is; it is asked again when that changes, else after six hours."""
+    home, bearer = world.node("H"), world.node("B")
+    right, home.homes = home.homes, lambda: Homes(home.host, {}, {})
+    change = retracted(world, "B")
+    world.node("B").fallback._may_act = lambda _home: False
+    world.run(0.2)
+    home.homes = right
+    if is_told_of_it:
+        bearer.homeward.homes_changed()
+    world.run(1)
+    assert world.sent(ANN, change) == ([host("H")] if is_told_of_it else [])
+    world.run(7)
+    assert (world.sent(ANN, change), left(world)) == ([host("H")], 0)
+    assert bearer.homeward.counts["refused"] == 1
 
 
 def test_the_one_way_to_be_told_twice(world):

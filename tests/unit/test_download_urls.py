@@ -90,6 +90,7 @@ def test_openids_are_equal_as_identity_providers_have_them():
         f" {wanted}/ ",
         wanted.replace("https", "HTTPS").replace("idp.example", "IDP.Example"),
         wanted.replace(".org", ".org:443"),
+        f"{wanted}#me",
     ):
         assert fold_openid(same) == wanted
     for other in (

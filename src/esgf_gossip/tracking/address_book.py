@@ -21,6 +21,7 @@ from esgf_gossip.sources.gauge import SourceError
 from esgf_gossip.sources.identity_provider import ProviderError
 from esgf_gossip.sources.user_addresses import BATCH, Account
 from esgf_gossip.tracking.database import TrackingDatabase
+from esgf_gossip.tracking.openids import fold_openid
 from esgf_gossip.tracking.resolution import Finding, Resolution
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.sealed_values import SealedValues
@@ -117,10 +118,6 @@ class Addresses:
             self._forgotten.add(name)
         return self._database.run(forget, self._sealed, openid)
 
-    def expire(self) -> Deferred[int]:
-        """Forget what has been kept for long enough; fires with how many that were."""
-        return self._database.run(_expired, self._now_ms())
-
     def _found(self, row: tuple[Any, ...] | None, name: str) -> None:
         kept = None if row is None else self._opened(row, name)
         if kept is not None:
@@ -188,7 +185,9 @@ class Addresses:
             self._keep(nobody, name)
             return
         asking: Deferred[Any] = maybeDeferred(self._provider, self._spelled[name])
-        asking.addCallbacks(_resolved, lambda failure: _unanswered(failure, silent))
+        asking.addCallbacks(
+            lambda answer: _resolved(answer, silent), lambda failure: _unanswered(failure, silent)
+        )
         asking.addCallback(self._keep, name)
         asking.addErrback(self._failed, name)
 
@@ -238,7 +237,7 @@ class Addresses:
 
 def person_of(sealed: SealedValues, openid: str) -> bytes:
     """Return the keyed hash by which a user lies in the tracker's tables."""
-    return sealed.keyed_hash("openid", canonical_openid(openid))
+    return sealed.keyed_hash("openid", fold_openid(openid))
 
 
 def forget(connection: sqlite3.Connection, sealed: SealedValues, openid: str) -> bool:
@@ -259,7 +258,8 @@ def _keep(connection: sqlite3.Connection, row: Sequence[Any]) -> None:
     connection.execute("INSERT OR REPLACE INTO address VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
-def _expired(connection: sqlite3.Connection, now_ms: int) -> int:
+def expire(connection: sqlite3.Connection, now_ms: int) -> int:
+    """Forget what has been kept for long enough; return how many users that were of."""
     return connection.execute("DELETE FROM address WHERE until_ms <= ?", [now_ms]).rowcount
 
 
@@ -267,7 +267,10 @@ def _context(person: bytes) -> str:
     return f"address/{person.hex()}"
 
 
-def _resolved(answer: SamlAnswer) -> Resolution:
+def _resolved(answer: SamlAnswer, silent: str) -> Resolution:
+    if not answer.is_known and silent:
+        # Who said nothing may know the user.
+        return Resolution(Finding.UNANSWERED, source=SAML, reason=silent)
     if not answer.is_known:
         return Resolution(Finding.UNKNOWN, source=SAML, reason="the identity provider does not know the user")
     return Resolution(Finding.FOUND, answer.address, source=SAML)

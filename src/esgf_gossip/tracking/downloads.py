@@ -17,12 +17,13 @@ from typing import Any, Final, Protocol
 
 import attrs
 
+from esgf_gossip.esgf.openids import OPENID_CHARACTERS
 from esgf_gossip.sources.access_log import LogReading, LogRow, PublishedFiles
 from esgf_gossip.sources.log_position import LogPosition
 from esgf_gossip.storage.state_files import DOWNLOADS
 from esgf_gossip.tracking.identity import DatasetId, IdentityError, parse_dataset
 from esgf_gossip.tracking.matches import Change, Match
-from esgf_gossip.tracking.openids import NOBODY, OPENID_CHARACTERS, fold_openid
+from esgf_gossip.tracking.openids import NOBODY, fold_openid
 from esgf_gossip.tracking.sightings import SeenFile
 from esgf_gossip.tracking.urls import Place, could_be, dataset_of, read_url
 

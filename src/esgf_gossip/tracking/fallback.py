@@ -119,12 +119,9 @@ class Fallback:
         asked = [(row, self._resolve(row.match.openid)) for row in turns]
         for row, resolving in asked:
             found: Resolution = yield resolving
-            if found.finding is Finding.UNANSWERED:
-                # In a later turn, this node's or another's.
-                self.counts["unresolved"] += 1
-            elif found.finding is Finding.UNKNOWN:
-                self.counts["unknown"] += 1
-                yield self._database.run(rows.remove, [row.id])
+            if found.finding is not Finding.FOUND:
+                # In a later turn, this node's or another's; the home, once it is back, knows its users best.
+                self.counts["unknown" if found.finding is Finding.UNKNOWN else "unresolved"] += 1
             elif (yield self._database.run(self._hand_over, row)):
                 self.counts["told"] += 1
         yield self._tell_others()

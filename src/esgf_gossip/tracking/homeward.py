@@ -146,6 +146,7 @@ class Homeward:
         self._timer: IDelayedCall | None = None
         self._is_passing = False
         self._is_woken = False
+        self._are_homes_new = False
         self._is_stopped = False
         self._database_fault = ""
         # What became of matches since the start: taken, refused, unknown_change, busy, unanswered, expired, unreadable.
@@ -195,7 +196,8 @@ class Homeward:
             self.wake()
 
     def homes_changed(self) -> None:
-        """Hear that users may have a home now who had none."""
+        """Hear that users may have a home now who had none, and that a home may take now whom it refused."""
+        self._are_homes_new = True
         if self._known.pop(rows.NOBODY, None) is not None:
             self.wake()
 
@@ -260,6 +262,9 @@ class Homeward:
 
     @inlineCallbacks
     def _pass(self) -> Iterator[Any]:
+        if self._are_homes_new:
+            yield self._database.run(rows.forget_refusals)
+            self._are_homes_new = False
         found = yield self._database.run(rows.survey, self._now_ms() - self._max_age_ms)
         self.counts["expired"] += found.expired
         waiting = found.waiting
@@ -310,7 +315,13 @@ class Homeward:
             after = 0
             while known.unheard.get(change_key) is unheard and not self._is_stopped:
                 found, after, lost = yield self._database.run(
-                    rows.batch, self._sealed, home, change_key, self._homes().home_of, after
+                    rows.batch,
+                    self._sealed,
+                    home,
+                    change_key,
+                    self._homes().home_of,
+                    after,
+                    self._now_ms(),
                 )
                 if not after:
                     break

@@ -32,6 +32,7 @@ CREATE TABLE homeward (
     queued_ms INTEGER NOT NULL,
     state INTEGER NOT NULL DEFAULT 0,
     refused_by TEXT NOT NULL DEFAULT '',
+    refused_ms INTEGER NOT NULL DEFAULT 0,
     token BLOB,
     claimed_ms INTEGER,
     UNIQUE (person, change_key)
@@ -45,6 +46,8 @@ CREATE TABLE home_answer (home TEXT PRIMARY KEY, answered_ms INTEGER NOT NULL) S
 # Of one step of the fallback.
 ROWS_MOST: Final = 500
 NOBODY: Final = ""
+# A home that refused a user may have had the wrong settings, or an old view: it is asked again after that long.
+REFUSED_MS: Final = 6 * 3600 * 1000
 
 
 class State(IntEnum):
@@ -146,26 +149,28 @@ def batch(
     change_key: bytes,
     home_of: Callable[[str], str | None],
     after: int,
+    now_ms: int,
 ) -> tuple[list[Row], int, int]:
     """
     Return the next rows of one change for a home, the id to go on after, and how many were lost.
 
-    Rows whose home is another now move there. What does not open any more (another key file) is lost, and removed.
+    Rows whose home is another now move there; to one that refused them after ``REFUSED_MS``, not before. What does not open any more (another key file) is lost, and removed.
     """
     found = connection.execute(
-        "SELECT id, sealed, queued_ms, refused_by FROM homeward "
+        "SELECT id, sealed, queued_ms, refused_by, refused_ms FROM homeward "
         "WHERE home = ? AND change_key = ? AND state < ? AND id > ? ORDER BY id LIMIT ?",
         [home, change_key, State.TOLD, after, USERS_MOST],
     ).fetchall()
     rows = []
     lost = []
-    for number, content, queued_ms, refused_by in found:
+    for number, content, queued_ms, refused_by, refused_ms in found:
         match = _opened(sealed, content, change_key)
         if match is None:
             lost.append(number)
             continue
         now_at = home_of(match.openid) or NOBODY
-        now_at = NOBODY if now_at == refused_by else now_at
+        if now_at == refused_by and now_ms - refused_ms < REFUSED_MS:
+            now_at = NOBODY
         if now_at != home:
             connection.execute("UPDATE homeward SET home = ? WHERE id = ?", [now_at, number])
         elif home != NOBODY:
@@ -181,13 +186,18 @@ def note_answer(
     taken: Collection[int] = (),
     refused: Collection[int] = (),
 ) -> None:
-    """Note in one step what a home answered: what it took is done, what it refused has no home any more."""
+    """Note in one step what a home answered: what it took is done, what it refused has no home for now."""
     connection.execute("INSERT OR REPLACE INTO home_answer VALUES (?, ?)", [home, now_ms])
     remove(connection, taken)
     connection.executemany(
-        "UPDATE homeward SET home = ?, refused_by = ? WHERE id = ?",
-        [(NOBODY, home, number) for number in refused],
+        "UPDATE homeward SET home = ?, refused_by = ?, refused_ms = ? WHERE id = ?",
+        [(NOBODY, home, now_ms, number) for number in refused],
     )
+
+
+def forget_refusals(connection: sqlite3.Connection) -> None:
+    """Let homes be asked again that have refused users: what they refused by may be another now."""
+    connection.execute("UPDATE homeward SET refused_by = '' WHERE refused_by <> ''")
 
 
 def remove(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:

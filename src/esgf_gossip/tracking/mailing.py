@@ -136,6 +136,7 @@ class Mailing:
         signer: DKIM.
         is_told: whether another node has told the bearer of an OpenID of a change; called in the tracker's thread.
         in_thread: runs a function that reads a file, outside of the reactor.
+        also_forget: (connection, now) drops what is old in other tables, once an hour in the tracker's thread.
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class Mailing:
         issues_of: IssuesOf = _no_issues,
         signer: Signer | None = None,
         is_told: IsTold = untold,
+        also_forget: Callable[[sqlite3.Connection, int], object] | None = None,
     ) -> None:
         self.database: Final = database
         self.values: Final = values
@@ -162,6 +164,7 @@ class Mailing:
         self._clock: Final = clock
         self._resolve: Final = resolve
         self._random: Final = random
+        self._also_forget: Final = also_forget
         self._digests: Final = DigestMaker(
             values,
             settings.window,
@@ -324,6 +327,8 @@ class Mailing:
         return min(IDLE_S, max(wait_s, LOOK_EVERY_S))
 
     def _forget(self) -> Generator[Any, Any, float]:
+        if self._also_forget is not None:
+            yield self.database.run(self._also_forget, self.now_ms())
         dropped = yield self.database.run(forgetting.forget_old, self.settings.keeping, self.now_ms())
         return LOOK_EVERY_S if max(dropped.values()) >= 1000 else FORGET_S
 

@@ -14,6 +14,7 @@ from typing import Final
 import attrs
 
 from esgf_gossip.tracking.database import TrackingError
+from esgf_gossip.tracking.openids import fold_openid
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.sealed_values import SealedValues
 
@@ -65,8 +66,8 @@ def check_key(connection: sqlite3.Connection, values: SealedValues) -> None:
 
 
 def openid_key(values: SealedValues, openid: str) -> bytes:
-    """Return the key of an OpenID."""
-    return values.keyed_hash("openid", openid.strip())[:KEY_BYTES]
+    """Return the key of an OpenID, the same for every spelling of it."""
+    return values.keyed_hash("openid", fold_openid(openid))[:KEY_BYTES]
 
 
 def person_key(values: SealedValues, address: str) -> bytes:

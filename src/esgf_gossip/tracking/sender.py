@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Generator, Mapping
+from json import JSONDecodeError
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -19,6 +20,7 @@ from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from esgf_gossip.core.errors import WireError
 from esgf_gossip.tracking import outbox
 from esgf_gossip.tracking.audit import nameless
 from esgf_gossip.tracking.backoff import delay_ms
@@ -28,6 +30,7 @@ from esgf_gossip.tracking.outbox import Mail, Outcome, Result
 from esgf_gossip.tracking.pausing import Pause
 from esgf_gossip.tracking.send_rates import SendRates
 from esgf_gossip.tracking.smtp_session import SmtpSession
+from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.sealed_values import SealedValues
 
 # A session without work is closed; servers do not like guests who rest.
@@ -38,6 +41,8 @@ LAST_PAUSE_MS: Final = 300_000
 IDLE_S: Final = 60.0
 DISK_PAUSE_S: Final = 10.0
 _LOOKS: Final = 100
+# Of what lies damaged; a fault of the program is none of the mail's, and loses none.
+_UNREADABLE: Final = (TrustError, WireError, JSONDecodeError, UnicodeError)
 
 _log = Logger()
 
@@ -177,11 +182,15 @@ class Sender:
                 if not is_recovered:
                     yield self._database.run(outbox.recover, self._now_ms())
                     is_recovered = True
+                if done is not None:
+                    # Alone: whatever is wrong with the next mail, this one is not sent again for it.
+                    yield self._database.run(outbox.settle, *done, self._now_ms(), self._random)
+                    done = None
                 yield self._reconcile()
                 work: _Work = yield self._database.run(
-                    self._turn, done, self._now_ms(), self._clock.seconds(), is_able=self._is_able()
+                    self._turn, self._now_ms(), self._clock.seconds(), is_able=self._is_able()
                 )
-                done, self._other_fault = None, ""
+                self._other_fault = ""
             except (TrackingError, CancelledError) as error:
                 if self._is_stopped:
                     return
@@ -258,27 +267,37 @@ class Sender:
     def _turn(
         self,
         connection: sqlite3.Connection,
-        done: tuple[Mail, Outcome] | None,
         now_ms: int,
         now_s: float,
         *,
         is_able: bool,
     ) -> _Work:
-        """Note the last outcome and claim the next mail, in one transaction of the tracker's thread."""
-        if done is not None:
-            outbox.settle(connection, *done, now_ms, self._random)
+        """Claim the next mail, in one transaction of the tracker's thread."""
         found = self._next(connection, now_ms, now_s, is_able=is_able)
         taken_back = 0
         while isinstance(found, int):
-            if self._still_wanted(connection, found, now_ms):
-                return _Work(
-                    outbox.claim(connection, self._values, found, now_ms), is_taken_back=taken_back > 0
-                )
+            mail = self._claimed(connection, found, now_ms)
+            if mail is not None:
+                return _Work(mail, is_taken_back=taken_back > 0)
             taken_back += 1
             # Very many that nobody wants any more: others get the tracker's thread between.
             is_enough = taken_back >= _LOOKS
             found = 0.001 if is_enough else self._next(connection, now_ms, now_s, is_able=is_able)
         return _Work(None, found, is_taken_back=taken_back > 0)
+
+    def _claimed(self, connection: sqlite3.Connection, number: int, now_ms: int) -> Mail | None:
+        """Claim a mail; None: it is not wanted any more, or what lies on the disk of it cannot be read."""
+        connection.execute("SAVEPOINT one_mail")
+        try:
+            is_wanted = self._still_wanted(connection, number, now_ms)
+            mail = outbox.claim(connection, self._values, number, now_ms) if is_wanted else None
+        except _UNREADABLE as error:
+            connection.execute("ROLLBACK TO one_mail")
+            mail = None
+            outbox.finish(connection, number, "failed", now_ms, f"cannot be read: {type(error).__name__}")
+            _log.error("Mail {number} on the disk cannot be read: it is not sent", number=number)
+        connection.execute("RELEASE one_mail")
+        return mail
 
     def _next(
         self, connection: sqlite3.Connection, now_ms: int, now_s: float, *, is_able: bool

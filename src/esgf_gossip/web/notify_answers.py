@@ -8,12 +8,14 @@ from typing import Any, Final, Protocol
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
+from esgf_gossip.esgf.openids import OPENID_CHARACTERS
 from esgf_gossip.tracking.database import TrackingError
 from esgf_gossip.tracking.holds import HoldError
 from esgf_gossip.web.control_answers import CommandError
 
 LINES_MOST: Final = 10_000
-WHO_CHARACTERS: Final = 300
+# The longest is an OpenID.
+WHO_CHARACTERS: Final = OPENID_CHARACTERS
 OFF: Final = "no notifications are made here; set tracking.smtp and tracking.sender in node.toml and restart"
 
 

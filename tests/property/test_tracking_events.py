@@ -5,7 +5,8 @@ from collections import Counter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers.sightings import Catalog, a_file, a_sighting
+from esgf_gossip.tracking.catalog import recall
+from helpers.sightings import Catalog, a_file, a_sighting, moved
 
 OWN = ("proxy", "index")
 SOURCES = (*OWN, "kafka", "stac", "journal")
@@ -68,11 +69,8 @@ def histories(draw):
     return history, expected
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
-@given(histories(), CLOCKS, st.data())
-def test_sources_that_lag_and_repeat_add_nothing(history, clocks, data):
-    """Each source tells the same history in its order, any of them late, parts of it again: each turn is said once."""
-    happened, expected = history
+def _lagging(happened, clocks, data):
+    """Draw how sources tell a history: each in its order, any of them late, parts of it again."""
     told = _told(happened, clocks)
     places = dict.fromkeys(SOURCES, 0)
     deliveries = []
@@ -82,5 +80,33 @@ def test_sources_that_lag_and_repeat_add_nothing(history, clocks, data):
         back = data.draw(st.integers(0, places[name])) if data.draw(st.booleans()) else places[name]
         deliveries += told[name][back : places[name] + 1]
         places[name] += 1
-    counts, _ = _counts(deliveries)
+    return deliveries
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@given(histories(), CLOCKS, st.data())
+def test_sources_that_lag_and_repeat_add_nothing(history, clocks, data):
+    """Each source tells the same history in its order, any of them late, parts of it again: each turn is said once."""
+    happened, expected = history
+    counts, _ = _counts(_lagging(happened, clocks, data))
     assert counts == expected
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@given(histories(), CLOCKS, st.booleans(), st.data())
+def test_own_events_that_come_back_late_change_nothing(history, clocks, is_replica, data):
+    """What was said comes back from the own log at any later time: the same is said as if it never did."""
+    deliveries = [
+        (at, moved(one, is_replica=is_replica) if one.is_replica is False else one)
+        for at, one in _lagging(history[0], clocks, data)
+    ]
+    plain, echoed = Catalog(), Catalog()
+    now = heard = 0
+    for at, sighting in deliveries:
+        now = max(now, at)
+        plain.see(sighting, now)
+        echoed.see(sighting, now)
+        for _ in range(data.draw(st.integers(0, len(echoed.said) - heard))):
+            recall(echoed.connection, echoed.said[heard])
+            heard += 1
+        assert echoed.story() == plain.story()

@@ -307,6 +307,16 @@ def test_only_publishers_may_come(memory):
     assert index.asked == []
 
 
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "forwarded", "x-real-ip"])
+def test_what_a_reverse_proxy_hands_on_is_no_publisher_s(memory, name):
+    """The address is the proxy's own, whoever sent it: 403, and what to do."""
+    index, proxy, site = memory
+    answer = Client(site).send(a_post(1).replace(b"\r\n\r\n", f"\r\n{name}: 10.0.0.1\r\n\r\nx".encode(), 1))
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"forward only /unsubscribe, /preferences, /list, /events" in answer
+    assert (index.asked, proxy.counts.refused) == ([], 1)
+
+
 def test_an_index_that_is_late_may_have_done_it(memory):
     """504, for the publisher to look before it tries again."""
     index, _, site = memory

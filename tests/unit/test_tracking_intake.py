@@ -11,7 +11,7 @@ from esgf_gossip.storage.journal_thread import AtOnce
 from esgf_gossip.tracking import event_intake
 from esgf_gossip.tracking.database import TrackingDatabase, TrackingError
 from esgf_gossip.tracking.event_intake import LONGEST_PAUSE_S, Intake
-from helpers.sightings import NODE, NOON_MS, a_sighting, moved
+from helpers.sightings import NODE, NOON_MS, OTHER, a_sighting, moved
 
 
 class Log:
@@ -35,15 +35,16 @@ class Log:
 class Bench:
     """An intake over a file, which can be begun again as after a crash."""
 
-    def __init__(self, path):
+    def __init__(self, path, data_nodes=(NODE,)):
         self.path = path
+        self.data_nodes = data_nodes
         self.clock = Clock()
         self.log = Log()
         self.begin()
 
     def begin(self):
         self.database = TrackingDatabase(self.path, {"intake": event_intake.SCRIPT}, AtOnce())
-        self.intake = Intake(self.database, [NODE], self.log.publish, self.clock, lambda: NOON_MS)
+        self.intake = Intake(self.database, self.data_nodes, self.log.publish, self.clock, lambda: NOON_MS)
         self.intake.start()
 
     def crash(self):
@@ -82,7 +83,7 @@ def test_a_log_that_fails_gets_everything_later_in_order(bench, caplog):
     bench.log.answer = lambda: fail(OSError("no space left"))
     for number in range(1, 4):
         bench.see(a_sighting("publish", number, number))
-    assert bench.intake.fault == "events cannot be published: no space left"
+    assert bench.intake.fault == f"events of {NODE} cannot be published: no space left"
     assert bench.intake.counts.waiting == 3
     for _ in range(12):
         bench.clock.advance(LONGEST_PAUSE_S)
@@ -94,6 +95,36 @@ def test_a_log_that_fails_gets_everything_later_in_order(bench, caplog):
     bench.clock.advance(LONGEST_PAUSE_S)
     assert bench.log.story == ["published 1", "new-version 2", "new-version 3", "new-version 4"]
     assert (bench.intake.fault, bench.intake.counts.waiting) == ("", 0)
+
+
+def test_one_data_node_without_a_certificate_holds_up_nobody_else(tmp_path, monkeypatch):
+    """Its events wait with a fault that names it, more than one call holds; those of others are said, in order."""
+    monkeypatch.setattr(event_intake, "SAID_AT_ONCE", 3)
+    bench = Bench(tmp_path / "tracking.db", [NODE, OTHER])
+
+    def publish(events):
+        if any(event.data_node == OTHER for event in events):
+            return fail(OSError("not in the certificate"))
+        bench.log.held += events
+        return succeed(None)
+
+    certified, bench.log.publish = bench.log.publish, publish
+    bench.crash()
+    elsewhere = [a_sighting("publish", number, number, data_node=OTHER) for number in range(5, 10)]
+    bench.see(*elsewhere, a_sighting("publish", 1))
+    bench.see(a_sighting("retract", 1, 1))
+    assert bench.log.story == ["published 1", "retracted 1"]
+    assert bench.intake.fault == f"events of {OTHER} cannot be published: not in the certificate"
+    assert bench.intake.counts.waiting == 5
+    bench.clock.advance(LONGEST_PAUSE_S)
+    bench.see(a_sighting("publish", 1, 2))
+    assert bench.log.story[2:] == ["reinstated 1"]
+    bench.log.publish = certified
+    bench.crash()
+    assert [event.data_node for event in bench.log.held[3:]] == [OTHER] * 5
+    assert (bench.intake.fault, bench.intake.counts.waiting) == ("", 0)
+    bench.intake.stop()
+    bench.database.close()
 
 
 def test_a_crash_between_the_disk_and_the_log_loses_nothing(bench):

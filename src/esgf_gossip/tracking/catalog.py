@@ -40,6 +40,7 @@ from esgf_gossip.tracking.copies import (
     put_copy,
 )
 from esgf_gossip.tracking.events import (
+    OF_ORIGINALS,
     REASON_CHARACTERS,
     UNCHANGED_FILES,
     VERSIONS,
@@ -119,28 +120,38 @@ def is_empty(connection: sqlite3.Connection) -> bool:
 
 def recall(connection: sqlite3.Connection, event: DatasetEvent) -> None:
     """
-    Learn from an event of this node's own log, where the catalog was lost and the log came back; in its order.
+    Learn from an event of this node's own log, in its order: one said by hand, or before the catalog was lost.
 
-    Without it a second retraction would be taken for the first, whose key receivers know already.
+    Without it a second retraction would be taken for the first, whose key receivers know already. What the catalog said
+    itself comes back too, perhaps after it has gone on: that must change nothing.
     """
     copy = get_copy(connection, event.dataset, event.data_node) or Copy(0, event.dataset, event.data_node)
     is_end = event.type in _END_OF
     turn = 2 * event.epoch + 1 + is_end
-    is_behind = turn < copy.turn
-    copy.is_replica = event.type in (EventType.REPLICATED, EventType.REPLICA_REMOVED)
-    if not is_behind:
-        if turn > copy.turn and not is_end:
-            copy.told &= _OF_THE_RECORD
+    is_new = turn > copy.turn
+    if is_new or copy.is_replica is None or (turn == copy.turn and clock_of(event.source) == HAND):
+        copy.is_replica = event.type not in OF_ORIGINALS
+    told = _TOLD_BY[event.type]
+    if turn < copy.turn:
+        # Only that an original was announced holds in every epoch.
+        told &= Said.NOTHING if copy.is_replica else _OF_THE_RECORD
+    elif copy.is_replica:
+        copy.told = Said.NOTHING
+    elif event.epoch > copy.epoch or event.type is EventType.REINSTATED:
+        copy.told &= _OF_THE_RECORD
+    copy.told |= told
+    if is_new:
         copy.turn, copy.epoch = turn, event.epoch
         copy.turned_ms = copy.noticed_ms = event.occurred_ms
         copy.turned_by = clock_of(event.source)
         if is_end:
-            copy.ended_as |= _END_OF[event.type]
+            copy.ended_as = _END_OF[event.type]
         else:
             copy.published_ms = event.occurred_ms
-    copy.told |= _TOLD_BY[event.type]
+    elif turn == copy.turn and is_end:
+        copy.ended_as |= _END_OF[event.type]
     put_copy(connection, copy)
-    if not is_behind:
+    if is_new:
         seen = AsSeen(turn, copy.published_ms, event.occurred_ms if is_end else NEVER_MS)
         put_as_seen(connection, copy, copy.turned_by, seen)
 

@@ -2,20 +2,21 @@
 Sightings in, events out: on the disk before anybody is told that they were taken, said until the log has them.
 
 What is learned and what is to be said of it are one transaction. Then the events are published, oldest first, and
-crossed off; after a crash, or while publishing fails, they wait. Publishing must bear repetition: between the log's
-disk and ours lies an instant (docs/adr/0021-tracking.md).
+crossed off; after a crash, or while publishing fails, they wait. Where those of one data node are refused, as those of
+one that the certificate does not name, they wait alone. Publishing must bear repetition: between the log's disk and
+ours lies an instant (docs/adr/0021-tracking.md).
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from functools import partial
 from random import Random, SystemRandom
 from typing import Any, Final
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -29,7 +30,9 @@ from esgf_gossip.tracking.whereabouts import with_nodes
 SCRIPT: Final = f"""
 {copies.SCRIPT};
 {seen_files.SCRIPT};
-CREATE TABLE event_to_say (number INTEGER PRIMARY KEY AUTOINCREMENT, leaf BLOB NOT NULL) STRICT
+CREATE TABLE event_to_say (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, data_node TEXT NOT NULL, leaf BLOB NOT NULL
+) STRICT
 """
 
 # Events of one call of ``publish``.
@@ -40,6 +43,7 @@ FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 300.0
 
 Publish = Callable[[Sequence[DatasetEvent]], "Deferred[None]"]
+_Row = tuple[int, str, bytes]
 
 
 @attrs.define
@@ -66,7 +70,7 @@ class Intake:
         database: with ``SCRIPT`` among its scripts.
         data_nodes: hosts, lower case, for which this node speaks.
         publish: writes events into this node's own log, in the reactor's thread; fires when they are there, or are
-            there already.
+            there already. What it refuses of several data nodes is handed in again for each of them alone.
         clock: the reactor, or a Clock in tests.
         now_ms: Unix milliseconds.
         random: spreads the pauses.
@@ -94,6 +98,8 @@ class Intake:
         self.fault = ""
         self._is_started = self._is_saying = False
         self._failures = 0
+        # Data nodes whose events were refused since the last pause, and why.
+        self._held: dict[str, str] = {}
         self._call: Any = None
         self._saying: Deferred[Any] | None = None
 
@@ -160,66 +166,111 @@ class Intake:
         named, unknown = with_nodes(sightings, partial(_original_of, connection))
         self.counts.nowhere += len(unknown)
         leaves = [
-            (encode_event(event),)
+            (event.data_node, encode_event(event))
             for sighting in named
             for event in catalog.see(connection, sighting, self._data_nodes, now_ms, is_quiet=is_quiet)
         ]
-        connection.executemany("INSERT INTO event_to_say (leaf) VALUES (?)", leaves)
+        connection.executemany("INSERT INTO event_to_say (data_node, leaf) VALUES (?, ?)", leaves)
         return len(leaves)
 
     # ----------------------------------------------------------------- saying
 
     def _say(self) -> None:
-        if not self._is_started or self._is_saying or (self._call is not None and self._call.active()):
+        is_resting = self._call is not None and self._call.active() and not self._held
+        if not self._is_started or self._is_saying or is_resting:
             return
         self._is_saying = True
-        saying = self._saying = maybeDeferred(self._database.run, _next)
+        saying = self._saying = maybeDeferred(self._database.run, _next, list(self._held))
         saying.addCallback(self._say_these)
         saying.addCallbacks(self._said, self._failed)
 
-    def _say_these(self, found: tuple[int, list[tuple[int, bytes]]]) -> Any:
+    @inlineCallbacks
+    def _say_these(self, found: tuple[int, list[_Row]]) -> Generator[Deferred[Any], Any, tuple[int, bool]]:
+        """Publish these; fires with how many were, and whether there were any."""
         self.counts.waiting, rows = found
-        if not rows:
-            return 0
-        events = [one for one in (decode_leaf(leaf) for _, leaf in rows) if isinstance(one, DatasetEvent)]
-        saying = maybeDeferred(self._publish, events)
-        return saying.addCallback(lambda _nothing: self._database.run(_cross_off, rows[-1][0], len(rows)))
+        nodes = list(dict.fromkeys(node for _, node, _ in rows))
+        # All at once, in order; only where that is refused each data node for itself.
+        parts = [rows]
+        said = 0
+        while parts:
+            part = parts.pop(0)
+            refusal = yield self._publish_these(part)
+            if not refusal:
+                said += len(part)
+            elif len(part) == len(rows) and len(nodes) > 1:
+                parts = [[row for row in rows if row[1] == node] for node in nodes]
+            else:
+                self._held[part[0][1]] = refusal
+        return said, bool(rows)
 
-    def _said(self, count: int) -> None:
+    @inlineCallbacks
+    def _publish_these(self, rows: Sequence[_Row]) -> Generator[Deferred[Any], Any, str]:
+        """Publish and cross off; fires with one line why they cannot be published, empty: they are."""
+        if rows:
+            events = [
+                one for one in (decode_leaf(leaf) for *_, leaf in rows) if isinstance(one, DatasetEvent)
+            ]
+            try:
+                yield maybeDeferred(self._publish, events)
+            except CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, the events wait
+                return _line(error)
+            yield self._database.run(_cross_off, [number for number, *_ in rows])
+        return ""
+
+    def _said(self, result: tuple[int, bool]) -> None:
+        count, were_any = result
         self._is_saying = False
-        if self.fault:
-            self.log.info("Events are published again")
-        self.fault, self._failures = "", 0
         self.counts.said += count
         self.counts.waiting = max(0, self.counts.waiting - count)
-        if self.counts.waiting:
+        if self._held:
+            self._show(
+                "; ".join(f"events of {node} cannot be published: {why}" for node, why in self._held.items())
+            )
+        else:
+            if self.fault:
+                self.log.info("Events are published again")
+            self.fault, self._failures = "", 0
+        if self.counts.waiting and were_any:
             self._say()
 
     def _failed(self, failure: Failure) -> None:
         self._is_saying = False
-        if not self._is_started or failure.check(CancelledError):
-            return
-        self._failures += 1
-        text = " ".join(str(failure.value).split())[:200] or type(failure.value).__name__
-        fault = f"events cannot be published: {text}"
+        if self._is_started and not failure.check(CancelledError):
+            self._show(f"events cannot be published: {_line(failure.value)}")
+
+    def _show(self, fault: str) -> None:
+        """Show why events wait, and try again later."""
         if fault != self.fault:
             self.log.error("{fault}; they wait on the disk and are tried again", fault=fault)
         self.fault = fault
-        longest_s = min(FIRST_PAUSE_S * 2.0 ** min(self._failures - 1, 32), LONGEST_PAUSE_S)
-        self._call = self._clock.callLater(longest_s * self._random.uniform(0.5, 1.0), self._say)
+        if self._call is None or not self._call.active():
+            self._failures += 1
+            longest_s = min(FIRST_PAUSE_S * 2.0 ** min(self._failures - 1, 32), LONGEST_PAUSE_S)
+            self._call = self._clock.callLater(longest_s * self._random.uniform(0.5, 1.0), self._try_again)
+
+    def _try_again(self) -> None:
+        self._held.clear()
+        self._say()
 
 
-def _next(connection: sqlite3.Connection) -> tuple[int, list[tuple[int, bytes]]]:
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _next(connection: sqlite3.Connection, held: Sequence[str]) -> tuple[int, list[_Row]]:
     count = connection.execute("SELECT count(*) FROM event_to_say").fetchone()[0]
+    marks = ", ".join("?" * len(held))
     rows = connection.execute(
-        "SELECT number, leaf FROM event_to_say ORDER BY number LIMIT ?", (SAID_AT_ONCE,)
+        f"SELECT number, data_node, leaf FROM event_to_say WHERE data_node NOT IN ({marks}) ORDER BY number LIMIT ?",  # noqa: S608 - our own text
+        (*held, SAID_AT_ONCE),
     )
     return int(count), rows.fetchall()
 
 
-def _cross_off(connection: sqlite3.Connection, number: int, count: int) -> int:
-    connection.execute("DELETE FROM event_to_say WHERE number <= ?", (number,))
-    return count
+def _cross_off(connection: sqlite3.Connection, numbers: Sequence[int]) -> None:
+    connection.executemany("DELETE FROM event_to_say WHERE number = ?", [(number,) for number in numbers])
 
 
 def _original_of(connection: sqlite3.Connection, dataset: DatasetId) -> str | None:

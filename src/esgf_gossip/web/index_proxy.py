@@ -58,6 +58,8 @@ _ANSWERED: Final = (
     b"Retry-After",
     b"Cache-Control",
 )
+# By these a reverse proxy says that the address we see is its own, not the publisher's.
+_FORWARDED: Final = ("X-Forwarded-For", "Forwarded", "X-Real-IP")
 # These give events at once; files alone do not, and are not asked about.
 _OF_RECORDS: Final = frozenset({Operation.PUBLISH, Operation.RETRACT, Operation.DELETE})
 
@@ -159,9 +161,25 @@ class IndexProxy(Resource):
             403, "publishers are not taken from this address; see tracking.publishers in node.toml"
         )
 
+    def _refuses_forwarded(self, request: Request) -> Problem | None:
+        # Whoever it is let through for, its address says nothing of it.
+        for name in _FORWARDED:
+            if request.requestHeaders.hasHeader(name):
+                self.counts.refused += 1
+                return Problem(
+                    403,
+                    f"this came through a reverse proxy ({name}), so nobody can tell whether a publisher sent it; let "
+                    "publishers come to tracking.listen itself, and forward only /unsubscribe, /preferences, /list, /events",
+                )
+        return None
+
     def render(self, request: Request) -> Any:
         """Hand on a call."""
-        problem = self.refuses(str(getattr(request.getClientAddress(), "host", ""))) or _misplaced(request)
+        problem = (
+            self.refuses(str(getattr(request.getClientAddress(), "host", "")))
+            or self._refuses_forwarded(request)
+            or _misplaced(request)
+        )
         if problem is None and self._under_way >= CALLS:
             problem = Problem(503, "too many calls at a time; try again", {"Retry-After": str(RETRY_AFTER_S)})
         if problem is not None:

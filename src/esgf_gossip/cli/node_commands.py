@@ -71,7 +71,21 @@ def status(config_path: Path, *, json_output: bool) -> None:
     if json_output:
         print_json(answer)
     else:
-        print_pairs(answer)
+        tracking = answer.pop("tracking", None)
+        print_pairs({**answer, **({} if tracking is None else {"tracking": _of_tracking(tracking)})})
+
+
+def _of_tracking(state: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what is wrong with tracking, then what its parts have done, as far as they did anything."""
+    faults = [f"{part}: {text}" for part, text in state.get("faults", {}).items()]
+    done = [
+        f"{part} ({', '.join(f'{name} {value}' for name, value in figures.items() if value)})".replace(
+            "_", " "
+        )
+        for part, figures in state.items()
+        if part != "faults" and any(figures.values())
+    ]
+    return "; ".join([*faults, *done]) or "nothing yet"
 
 
 @click.command(epilog="Example: esgf-gossip nodes --certificates")

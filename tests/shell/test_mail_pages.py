@@ -4,7 +4,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from twisted.internet.defer import fail
+from twisted.internet.defer import CancelledError, fail
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.web.resource import Resource
@@ -14,7 +14,9 @@ from esgf_gossip.cli import notify
 from esgf_gossip.cli.main import program
 from esgf_gossip.config import load
 from esgf_gossip.tracking.database import TrackingError
+from esgf_gossip.tracking.downloads import DownloadsError
 from esgf_gossip.tracking.preferences import read_preferences
+from esgf_gossip.tracking.projecting import StoppedError
 from esgf_gossip.tracking.tokens import Purpose, make_token
 from esgf_gossip.web.control_protocol import ControlFactory
 from esgf_gossip.web.unsubscribe import FORM_BYTES, mail_pages
@@ -226,6 +228,19 @@ class TestControl:
         answer = ask(command, **fields)
         assert words in answer["error"]
         assert answer.get("missing", False) is is_missing
+
+    @pytest.mark.parametrize(
+        ("error", "words"),
+        [
+            (DownloadsError("downloads.db: the disk is full"), "the disk is full"),
+            (StoppedError(), "being stopped; ask again"),
+            (CancelledError(), "being stopped; ask again"),
+        ],
+    )
+    def test_what_fails_below_is_one_line(self, office, ask, monkeypatch, error, words):
+        """The downloads cannot be read, or the daemon ends meanwhile."""
+        monkeypatch.setattr(office.desk, "erase", lambda _who: fail(error))
+        assert words in ask("notify-erase", person="jane@site.org", confirm=True)["error"]
 
     def test_a_node_without_mail_says_so(self):
         """And how it is switched on."""

@@ -322,6 +322,16 @@ class TestCommands:
         )
         assert asked == [{"command": "notify-erase", "person": "jane@site.org", "confirm": True}]
         result, _ = run_against(
+            config_again(config),
+            an_answer({"mails": 0, "note": "no OpenID is known"}),
+            "notify",
+            "erase",
+            "jane@site.org",
+            "--yes",
+        )
+        assert result.stderr == "esgf-gossip: no OpenID is known\n"
+        assert "note" not in result.stdout
+        result, _ = run_against(
             config_again(config), an_answer({"address": "x"}), "notify", "export", "jane@site.org"
         )
         assert json.loads(result.stdout) == {"address": "x"}

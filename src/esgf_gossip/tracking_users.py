@@ -173,7 +173,12 @@ class Users:
             is_mailing=self.is_mailing,
         )
         self.pipeline: Final = self._pipeline()
-        self.desk: Final = UserDesk(self.mailing, self.projector, self._erase_also)
+        self.desk: Final = UserDesk(
+            self.mailing,
+            self.projector,
+            self._erase_also,
+            lambda connection, openids: homeward_rows.known_of(connection, self._values, openids),
+        )
 
     # ----------------------------------------------------------------- making
 
@@ -404,8 +409,14 @@ class Users:
 class UserDesk(MailDesk):
     """The desk of mailing, that knows of downloads too."""
 
-    def __init__(self, mailing: Mailing, projector: Projector | None, also_erase: OfOpenids) -> None:
-        super().__init__(mailing, also_erase=also_erase)
+    def __init__(
+        self,
+        mailing: Mailing,
+        projector: Projector | None,
+        also_erase: OfOpenids,
+        also_export: OfOpenids | None = None,
+    ) -> None:
+        super().__init__(mailing, also_export, also_erase)
         self._projector: Final = projector
 
     @inlineCallbacks

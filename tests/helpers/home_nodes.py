@@ -18,7 +18,7 @@ from twisted.internet.task import Clock
 
 from esgf_gossip.esgf.openids import openid_host
 from esgf_gossip.storage.journal_thread import AtOnce
-from esgf_gossip.tracking import changes, claims, homeward_rows
+from esgf_gossip.tracking import address_book, changes, claims, homeward_rows
 from esgf_gossip.tracking.database import TrackingDatabase
 from esgf_gossip.tracking.events import Claim, EventType, change_key
 from esgf_gossip.tracking.fallback import Fallback
@@ -59,6 +59,7 @@ CREATE TABLE notice (
 """
 SCRIPTS = {
     "changes": changes.SCRIPT,
+    "addresses": address_book.SCRIPT,
     "homeward": homeward_rows.SCRIPT,
     "claim": CLAIM_SCRIPT,
     "mail": MAIL_SCRIPT,

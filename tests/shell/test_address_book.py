@@ -166,6 +166,16 @@ def test_addresses_are_kept_sealed_and_expire(book):
     assert len(book.asked) == 2
 
 
+def test_what_is_kept_is_exported(book):
+    """The address with where it is from, and for how long; of somebody else nothing."""
+    book.accounts["database"][ANN] = Account("ann@mail.example.org", is_valid=True)
+    book.resolve(ANN)
+    told = book.database.now(address_book.kept_of, book.sealed, f"{ANN}/")
+    assert (told["address"], told["source"]) == ("ann@mail.example.org", "database")
+    assert told["until_ms"] == book.now_ms + 7 * DAY_MS
+    assert book.database.now(address_book.kept_of, book.sealed, BOB) is None
+
+
 def test_a_row_of_another_key_or_person_is_asked_for_anew(book, tmp_path):
     """After a restore without its key file, and where rows were swapped: nothing opens, nobody gets another's mail."""
     for openid, address in ((ANN, "ann@mail.example.org"), (BOB, "bob@mail.example.org")):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from twisted.internet.defer import fail
+from twisted.internet.defer import CancelledError, fail
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.web.resource import Resource
@@ -14,7 +14,9 @@ from esgf_gossip.cli import notify
 from esgf_gossip.cli.main import program
 from esgf_gossip.config import load
 from esgf_gossip.tracking.database import TrackingError
+from esgf_gossip.tracking.downloads import DownloadsError
 from esgf_gossip.tracking.preferences import read_preferences
+from esgf_gossip.tracking.projecting import StoppedError
 from esgf_gossip.tracking.tokens import Purpose, make_token
 from esgf_gossip.web.control_protocol import ControlFactory
 from esgf_gossip.web.unsubscribe import FORM_BYTES, mail_pages
@@ -227,6 +229,19 @@ class TestControl:
         assert words in answer["error"]
         assert answer.get("missing", False) is is_missing
 
+    @pytest.mark.parametrize(
+        ("error", "words"),
+        [
+            (DownloadsError("downloads.db: the disk is full"), "the disk is full"),
+            (StoppedError(), "being stopped; ask again"),
+            (CancelledError(), "being stopped; ask again"),
+        ],
+    )
+    def test_what_fails_below_is_one_line(self, office, ask, monkeypatch, error, words):
+        """The downloads cannot be read, or the daemon ends meanwhile."""
+        monkeypatch.setattr(office.desk, "erase", lambda _who: fail(error))
+        assert words in ask("notify-erase", person="jane@site.org", confirm=True)["error"]
+
     def test_a_node_without_mail_says_so(self):
         """And how it is switched on."""
         answer = Program(ControlFactory(StubCommands(), Clock())).ask("notify-status")[0]
@@ -306,6 +321,16 @@ class TestCommands:
             config, an_answer({"mails": 1}), "notify", "erase", "jane@site.org", "--yes"
         )
         assert asked == [{"command": "notify-erase", "person": "jane@site.org", "confirm": True}]
+        result, _ = run_against(
+            config_again(config),
+            an_answer({"mails": 0, "note": "no OpenID is known"}),
+            "notify",
+            "erase",
+            "jane@site.org",
+            "--yes",
+        )
+        assert result.stderr == "esgf-gossip: no OpenID is known\n"
+        assert "note" not in result.stdout
         result, _ = run_against(
             config_again(config), an_answer({"address": "x"}), "notify", "export", "jane@site.org"
         )

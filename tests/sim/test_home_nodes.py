@@ -331,6 +331,18 @@ def test_a_user_who_is_erased_is_told_nothing_any_more(world):
     assert (world.sent(ANN, change), len(world.sent(BOB, change))) == ([], 1)
 
 
+def test_what_is_on_its_way_is_exported(world):
+    """By any spelling of the OpenID; where nothing waits the list is empty."""
+    world.node("H").crash()
+    change = retracted(world, "B")
+    node = world.node("B")
+    known = node.database.now(homeward_rows.known_of, node.sealed, [f"{ANN}/", BOB])
+    assert [(one["home"], one["match"]["change_key"]) for one in known["on_the_way"]] == [
+        (host("H"), change.key.hex())
+    ]
+    assert known["kept_addresses"] == []
+
+
 def test_a_key_file_that_is_lost_is_told(world):
     """Rows sealed by another key are counted as lost, and hold up nobody."""
     world.node("H").crash()

@@ -206,8 +206,11 @@ def erase(person: str, config_path: Path, *, yes: bool, json_output: bool) -> No
     answer = _ask(config_path, "notify-erase", LONG_S, person=person, confirm=True)
     if json_output:
         print_json(answer)
-    else:
-        print_pairs(answer)
+        return
+    note = answer.pop("note", "")
+    print_pairs(answer)
+    if note:
+        click.echo(printable(f"esgf-gossip: {text_of(note)}"), err=True)
 
 
 def who_asks() -> str:

@@ -246,6 +246,30 @@ def forget(connection: sqlite3.Connection, sealed: SealedValues, openid: str) ->
     return done.rowcount > 0
 
 
+def kept_of(connection: sqlite3.Connection, sealed: SealedValues, openid: str) -> dict[str, Any] | None:
+    """Return what is kept of a user, as JSON values; None: nothing that can be read."""
+    person = person_of(sealed, openid)
+    row = connection.execute(
+        "SELECT finding, sealed, is_opt_in, source, reason, until_ms FROM address WHERE person = ?", [person]
+    ).fetchone()
+    if row is None:
+        return None
+    finding, content, is_opt_in, source, reason, until_ms = row
+    try:
+        address = sealed.open(content, _context(person)).decode()
+    except (TrustError, UnicodeDecodeError):
+        return None
+    return {
+        "openid": openid,
+        "address": address,
+        "finding": finding,
+        "is_opt_in": bool(is_opt_in),
+        "source": source,
+        "reason": reason,
+        "until_ms": until_ms,
+    }
+
+
 def _kept(connection: sqlite3.Connection, person: bytes, now_ms: int) -> tuple[Any, ...] | None:
     row: tuple[Any, ...] | None = connection.execute(
         "SELECT finding, sealed, is_opt_in, source, reason FROM address WHERE person = ? AND until_ms > ?",

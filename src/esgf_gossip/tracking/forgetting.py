@@ -24,6 +24,7 @@ DAY_MS: Final = 86_400_000
 # How long the full list of a mail can be read, at least.
 LIST_MS: Final = 90 * DAY_MS
 EXPORT_MOST: Final = 100_000
+NO_OPENID: Final = "no OpenID of this address is known here: downloads are found by OpenID; erase that too"
 _AT_ONCE: Final = 2000
 
 # What other tables hold of the owner of some OpenIDs; called in the tracker's thread.
@@ -114,7 +115,7 @@ def _arrival(
 def erase_subject(
     connection: sqlite3.Connection, subject: Subject, now_ms: int, also: OfOpenids | None = None
 ) -> dict[str, Any]:
-    """Erase everything that is known of a person and leave tombstones; return what was erased, in counts."""
+    """Erase everything that is known of a person and leave tombstones; return what was erased, in counts, and a note."""
     counts: dict[str, Any] = {"openids": len(subject.openids), "matches": 0, "notices": 0, "mails": 0}
     for key, _ in subject.openids:
         counts["matches"] += connection.execute("DELETE FROM arrival WHERE openid_key = ?", (key,)).rowcount
@@ -131,6 +132,8 @@ def erase_subject(
         persons.bury(connection, person, now_ms)
     if also is not None:
         counts |= also(connection, [openid for _, openid in subject.openids])
+    if not subject.openids:
+        counts["note"] = NO_OPENID
     return counts
 
 

@@ -15,10 +15,10 @@ from typing import Any, Final
 import attrs
 
 from esgf_gossip.core.errors import WireError
-from esgf_gossip.tracking import claims
+from esgf_gossip.tracking import address_book, claims
 from esgf_gossip.tracking.address_book import person_of
 from esgf_gossip.tracking.feedback_messages import USERS_MOST, decode_match, encode_match
-from esgf_gossip.tracking.matches import Match
+from esgf_gossip.tracking.matches import Match, match_to_json
 from esgf_gossip.trust.errors import TrustError
 from esgf_gossip.trust.sealed_values import SealedValues
 
@@ -311,6 +311,19 @@ def of_user(connection: sqlite3.Connection, sealed: SealedValues, openid: str) -
     ).fetchall()
     matches = ((home, _opened(sealed, content, key)) for home, content, key in found)
     return [(home, match) for home, match in matches if match is not None]
+
+
+def known_of(connection: sqlite3.Connection, sealed: SealedValues, openids: Sequence[str]) -> dict[str, Any]:
+    """Return, for an export, which addresses of a user are kept, and what is on its way home, as JSON values."""
+    kept = [address_book.kept_of(connection, sealed, openid) for openid in openids]
+    return {
+        "kept_addresses": [one for one in kept if one is not None],
+        "on_the_way": [
+            {"home": home, "match": match_to_json(match)}
+            for openid in openids
+            for home, match in of_user(connection, sealed, openid)
+        ],
+    }
 
 
 def _opened(sealed: SealedValues, content: bytes, change_key: bytes) -> Match | None:

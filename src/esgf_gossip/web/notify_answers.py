@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from esgf_gossip.esgf.openids import OPENID_CHARACTERS
 from esgf_gossip.tracking.database import TrackingError
+from esgf_gossip.tracking.downloads import DownloadsError
 from esgf_gossip.tracking.holds import HoldError
+from esgf_gossip.tracking.projecting import StoppedError
 from esgf_gossip.web.control_answers import CommandError
 
 LINES_MOST: Final = 10_000
@@ -101,8 +103,10 @@ def _erase(desk: Notifications, fields: Mapping[str, Any]) -> Deferred[Any]:
 
 
 def _explain(failure: Failure) -> None:
-    failure.trap(HoldError, TrackingError)
+    failure.trap(HoldError, TrackingError, DownloadsError, StoppedError, CancelledError)
     error = failure.value
+    if isinstance(error, StoppedError | CancelledError):
+        raise CommandError("the daemon is being stopped; ask again when it runs") from None
     raise CommandError(str(error), is_missing=isinstance(error, HoldError) and error.is_missing)
 
 

@@ -14,7 +14,7 @@ from twisted.web.http_headers import Headers
 
 from esgf_gossip.sources.index_client import Answer, IndexUnreachable
 from esgf_gossip.web import index_proxy, tracking_site
-from esgf_gossip.web.index_proxy import BODY_BYTES, DISK_S, PATH, IndexProxy
+from esgf_gossip.web.index_proxy import BODY_BYTES, DISK_S, LARGE_BYTES, PATH, IndexProxy
 from esgf_gossip.web.tracking_site import make_tracking_site
 from helpers.daemons import eventually
 from helpers.tracking_process import TrackingProcess
@@ -351,6 +351,22 @@ def test_a_disk_that_hangs_holds_a_publisher_up_for_a_moment_only(memory):
     site.reactor.advance(DISK_S)
     assert client.received.startswith(b"HTTP/1.1 200 ")
     assert proxy.fault == "what the index did is not on this node's disk: the disk takes too long"
+
+
+def test_a_large_call_is_read_beside_the_reactor(memory):
+    """A thread reads it; others have their answers meanwhile, and it goes on when it was read."""
+    index, proxy, site = memory
+    index.answer = lambda: fail(IndexUnreachable("it is away"))
+    reading = []
+    proxy._run = lambda work, _reactor: reading.append((work, Deferred())) or reading[-1][1]
+    large, small = Client(site), Client(site)
+    record = a_record(1, "File").ljust(LARGE_BYTES + 1)
+    assert large.send(a_post(len(record), record)) == b""
+    assert small.send(a_post(1, b"x")).startswith(b"HTTP/1.1 502 ")
+    ((work, done),) = reading
+    done.callback(work())
+    assert large.received.startswith(b"HTTP/1.1 502 ")
+    assert len(index.asked) == 2
 
 
 def test_a_redirection_leads_back_through_the_proxy(memory):

@@ -17,7 +17,7 @@ from esgf_gossip.tracking.database import TrackingDatabase
 from esgf_gossip.tracking.event_intake import Intake
 from esgf_gossip.tracking.events import file_key
 from esgf_gossip.tracking.index_poll import LAG_MS, WHOLE_EVERY_MS, IndexPoll
-from esgf_gossip.tracking.index_questions import BEFORE_S, IndexQuestions
+from esgf_gossip.tracking.index_questions import BEFORE_S, LARGE_BYTES, IndexQuestions
 from esgf_gossip.tracking.seen_files import files_of
 from helpers.sightings import MASTER, NODE, NOON_MS, OTHER, a_sighting, version
 
@@ -282,3 +282,19 @@ def test_a_publisher_does_not_wait_for_an_index_that_hangs(bench):
     bench.clock.advance(BEFORE_S)
     assert asking.result.check(IndexUnreachable)
     asking.addErrback(lambda _: None)
+
+
+def test_a_large_answer_is_read_beside_the_reactor(bench):
+    """Pages of large records, and the files of a large dataset, go to a thread; small ones do not."""
+    works = []
+    bench.questions._run = lambda work, _reactor: works.append(work) or succeed(work())
+    bench.put(1)
+    found = bench.questions.page({"type": "Dataset"}, "id")
+    assert (len(found.result.records), works) == (1, [])
+    bench.put(2, title="x" * LARGE_BYTES)
+    found = bench.questions.page({"type": "Dataset"}, "id,title")
+    assert (len(found.result.records), len(works)) == (2, 1)
+    bench.interfere = lambda _: succeed(Answer(200, Headers(), b"[" * (LARGE_BYTES + 1)))
+    failed = bench.questions.page({"type": "Dataset"}, "id")
+    assert failed.result.check(IndexUnreachable)
+    failed.addErrback(lambda _: None)

@@ -9,22 +9,26 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlencode
 
 import attrs
 from twisted.internet.defer import Deferred, inlineCallbacks
 
+from esgf_gossip.sources.gauge import in_thread
 from esgf_gossip.sources.index_client import Answer, IndexUnreachable
 from esgf_gossip.tracking import record_fields
 from esgf_gossip.tracking.identity import DatasetId
 from esgf_gossip.tracking.publisher_calls import published
 from esgf_gossip.tracking.record_fields import Fields
-from esgf_gossip.tracking.sightings import Operation, Sighting
+from esgf_gossip.tracking.sightings import Operation, SeenFile, Sighting
 
 SOURCE: Final = "index"
 PAGE: Final = 1000
 ANSWER_BYTES: Final = 32 * 1024 * 1024
+# What is larger is read in a thread.
+LARGE_BYTES: Final = 1024 * 1024
 PAGE_S: Final = 60.0
 # What is asked while a publisher waits.
 BEFORE_S: Final = 20.0
@@ -56,12 +60,20 @@ class IndexQuestions:
         ask: as ``IndexClient.ask``.
         clock: the reactor, or a Clock in tests.
         now_ms: Unix milliseconds.
+        run: runs a function in a thread.
     """
 
-    def __init__(self, ask: Ask, clock: Any, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        ask: Ask,
+        clock: Any,
+        now_ms: Callable[[], int],
+        run: Callable[[Callable[[], Any], Any], Deferred[Any]] = in_thread,
+    ) -> None:
         self._ask: Final = ask
         self._clock: Final = clock
         self._now_ms: Final = now_ms
+        self._run = run
 
     @inlineCallbacks
     def page(self, wanted: Mapping[str, str], fields: str, offset: int = 0, limit: int = PAGE) -> Any:
@@ -82,7 +94,8 @@ class IndexQuestions:
         answer = yield self._ask(b"GET", target, {b"Accept": [b"*/*"]}, b"", PAGE_S, ANSWER_BYTES)
         if answer.status != 200:
             raise IndexUnreachable(f"answers a search with status {answer.status}")
-        records, total = _read(answer.body)
+        read = partial(_read, answer.body)
+        records, total = (yield self._run(read, self._clock)) if len(answer.body) > LARGE_BYTES else read()
         return Found(records, total, offset + len(records) >= total)
 
     @inlineCallbacks
@@ -137,11 +150,15 @@ class IndexQuestions:
         """Fire with the files of a copy, as sightings; none where the index has none; fails as ``page``."""
         wanted = {"type": "File", "dataset_id": f"{dataset}|{data_node}"}
         found = yield self.whole(wanted, OF_FILES, FILES_MOST)
-        sightings = self.sightings({**one, "type": ["File"]} for one in found.records)
-        files = tuple(file for one in sightings for file in one.files)
+        read = partial(self._files, found.records)
+        files = (yield self._run(read, self._clock)) if len(found.records) > PAGE else read()
         if not files:
             return []
         return [Sighting(Operation.ADD_FILES, dataset, data_node, None, self._now_ms(), SOURCE, files)]
+
+    def _files(self, records: Sequence[Fields]) -> tuple[SeenFile, ...]:
+        sightings = self.sightings({**one, "type": ["File"]} for one in records)
+        return tuple(file for one in sightings for file in one.files)
 
     def sightings(self, records: Any, latest_ms: int | None = None) -> list[Sighting]:
         """

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 import attrs
@@ -23,6 +24,7 @@ from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from esgf_gossip.sources.gauge import in_thread
 from esgf_gossip.sources.index_client import Answer, IndexUnreachable
 from esgf_gossip.tracking.publisher_calls import Call, is_success, read_call
 from esgf_gossip.tracking.sightings import Operation, Sighting
@@ -31,6 +33,8 @@ from esgf_gossip.web.resources import send_problem
 
 # A publisher sends a file's record at a time; harvesters of old sent whole catalogs.
 BODY_BYTES: Final = 32 * 1024 * 1024
+# What is larger is read in a thread: the largest takes up to a second.
+LARGE_BYTES: Final = 256 * 1024
 # Publishers ask for a few records; a call of ``ws`` is answered by a line.
 SEARCH_BYTES: Final = 16 * 1024 * 1024
 ANSWER_BYTES: Final = 1024 * 1024
@@ -120,6 +124,7 @@ class IndexProxy(Resource):
         publishers: networks whose clients may come, such as ``10.1.0.0/16``.
         clock: the reactor, or a Clock in tests.
         now_ms: Unix milliseconds.
+        run: runs a function in a thread.
     """
 
     isLeaf = True
@@ -134,6 +139,7 @@ class IndexProxy(Resource):
         publishers: Iterable[str],
         clock: Any,
         now_ms: Callable[[], int],
+        run: Callable[[Callable[[], Any], Any], Deferred[Any]] = in_thread,
     ) -> None:
         super().__init__()
         self._index: Final = index
@@ -142,6 +148,7 @@ class IndexProxy(Resource):
         self._networks: Final = [ipaddress.ip_network(one) for one in publishers]
         self._clock: Final = clock
         self._now_ms: Final = now_ms
+        self._run = run
         self._under_way = 0
         self.counts: Final = ProxyCounts()
         # Empty: all is well; else one line for the operator.
@@ -204,7 +211,8 @@ class IndexProxy(Resource):
         path, _, query = request.uri.partition(b"?")
         body = request.content.getvalue()
         name = (_PATHS.fullmatch(path) or [b"", b""])[1] or b""
-        call = read_call(name.decode("ascii"), query, body, self._now_ms())
+        read = partial(read_call, name.decode("ascii"), query, body, self._now_ms())
+        call = (yield self._run(read, self._clock)) if len(body) > LARGE_BYTES else read()
         yield self._ask_before(call)
         self.counts.calls += 1
         answer = yield self._index.ask(

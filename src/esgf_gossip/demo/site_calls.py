@@ -92,13 +92,17 @@ def retract(place: Place, master_id: str, version: str) -> None:
 
 
 def fetch(place: Place, openids: Sequence[str], master_id: str, version: str) -> None:
-    """Let users download all files of a version from a place: lines in the log of its web server."""
+    """Let users download all files of a version from a place."""
+    log_downloads(place, openids, [file_path(master_id, version, name) for name in file_names(master_id)])
+
+
+def log_downloads(place: Place, openids: Sequence[str], paths: Sequence[str]) -> None:
+    """Write lines into the log of a place's web server, as if users had downloaded files now."""
     stamp = datetime.now(UTC).strftime("%d/%b/%Y:%H:%M:%S %z")
     lines = [
-        f'127.0.0.1 - {one} [{stamp}] "GET {file_path(master_id, version, name)} HTTP/1.1" '
-        '200 1048576 "-" "Wget/1.21" "-" [0.4]\n'
+        f'127.0.0.1 - {one} [{stamp}] "GET {path} HTTP/1.1" 200 1048576 "-" "Wget/1.21" "-" [0.4]\n'
         for one in openids
-        for name in file_names(master_id)
+        for path in paths
     ]
     with place.access_log.open("a") as log:
         log.write("".join(lines))

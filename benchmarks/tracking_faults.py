@@ -256,6 +256,7 @@ def kill(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     duplicates = sum((found - wanted).values())
     return {
         "kills": kills,
+        "kills_while_data_came_and_went": kills - after,
         "datasets": len(datasets),
         "users_and_datasets": len(wanted),
         "mails": len(letters),

@@ -16,7 +16,7 @@ CAMPAIGN ?= build/campaign
 
 OLD ?= HEAD~1
 
-.PHONY: bench bench-full campaign clean deb deb-test demo docs downloads-bench downloads-campaign fuzz help home-campaign lint mail-campaign man mixed partition publisher-campaign screenshots task-campaign test
+.PHONY: bench bench-full campaign clean deb deb-test demo docs downloads-bench downloads-campaign fuzz help home-campaign lint mail-campaign man mixed partition publisher-campaign screenshots task-campaign test tracking-campaign
 
 help:
 	@echo "make demo [ARGS='--nodes 13 --seconds 20']   run a real federation on this machine"
@@ -26,6 +26,7 @@ help:
 	@echo "make publisher-campaign                      the real esgcet, two releases of it from PyPI, through the index proxy"
 	@echo "make home-campaign [ARGS='--seeds 1-200']    users told once whatever goes down: five nodes in virtual time"
 	@echo "make mail-campaign                           3,000 mails under 41 kill -9, an outage, 10,000 users told of everything six times"
+	@echo "make tracking-campaign [ARGS='--only kill']  real daemons: who is told, how often, what leaves a node; half an hour, as root"
 	@echo "make downloads-campaign                      100,000 downloads by 16 writers that commit in any order, the reader killed 30 times"
 	@echo "make downloads-bench                         5,000,000 downloads in both stores: reading them, matching changes; half an hour"
 	@echo "make bench                                   measure 7 and 25 nodes, with serf beside them: at most ten minutes"
@@ -102,6 +103,10 @@ home-campaign: $(VENV)/.installed-test
 mail-campaign: $(VENV)/.installed-test
 	@mkdir -p "$(CAMPAIGN)"
 	"$(BIN)/python" benchmarks/mail_campaign.py --results "$(CAMPAIGN)/mails.jsonl" $(ARGS)
+tracking-campaign: $(VENV)/.installed-test
+	@mkdir -p "$(CAMPAIGN)"
+	"$(BIN)/python" benchmarks/tracking_campaign.py --results "$(CAMPAIGN)/tracking.jsonl" $(ARGS)
+
 downloads-campaign: $(VENV)/.installed-test
 	PYTHONPATH=tests "$(BIN)/python" benchmarks/download_campaign.py $(ARGS)
 

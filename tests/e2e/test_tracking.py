@@ -7,7 +7,8 @@ from pathlib import Path
 
 from esgf_gossip.demo import processes
 from esgf_gossip.demo.processes import DemoFederation
-from esgf_gossip.demo.story import NODES, USERS, Place, Story, openid, write_users
+from esgf_gossip.demo.site_calls import Place, openid
+from esgf_gossip.demo.story import NODES, USERS, Story, write_users
 from helpers.daemons import all_equal, eventually, fetch
 
 PROGRAM = Path(sys.executable).parent / "esgf-gossip"

@@ -155,7 +155,8 @@ def _progress(watching: Watching, display: Display, count: int) -> Any:
 
 def _story(federation: DemoFederation, display: Display) -> Story | None:
     """Make the story of a federation that tracks, and what it needs beside the daemons."""
-    from esgf_gossip.demo.story import Place, Story, write_users  # noqa: PLC0415
+    from esgf_gossip.demo.site_calls import Place  # noqa: PLC0415
+    from esgf_gossip.demo.story import Story, write_users  # noqa: PLC0415
 
     services = federation.services
     if services is None:

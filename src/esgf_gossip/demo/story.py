@@ -2,33 +2,28 @@
 The story of ``demo --tracking``: a dataset published, replicated, downloaded, retracted, and who is told.
 
 A dataset appears at the first node and is copied to two others; made-up users fetch files of it; its original is
-retracted; each user who has it gets one mail, from the node that knows him. What happens is what a publisher's
-calls through each node's index proxy, and lines in its web server's log, set going; nothing is handed to a daemon
-by another way.
+retracted; each user who has it gets one mail, from the node that knows him. All of it is set going by what happens at
+the sites (``demo.site_calls``).
 """
 
 from __future__ import annotations
 
 import http.client
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
-from xml.sax.saxutils import escape
 
 import attrs
+
+from esgf_gossip.demo.site_calls import Place, fetch, openid, publish, retract, status
 
 # Five nodes: the original, two copies, the home of most users, the home of one.
 NODES: Final = 5
 MASTER: Final = "CMIP6.CMIP.DEMO.DEMO-ESM.historical.r1i1p1f1.Amon.tas.gn"
 OTHER: Final = "CMIP6.CMIP.DEMO.DEMO-ESM.historical.r1i1p1f1.Amon.pr.gn"
 VERSION: Final = "20260101"
-FILES: Final = ("185001-189912", "190001-194912", "195001-201412")
 # A busy machine is given that long for each step.
 STEP_DEADLINE_S: Final = 60.0
-_HTTP_S: Final = 10.0
 
 
 class StoryError(Exception):
@@ -64,31 +59,6 @@ USERS: Final = (
     User("di", ("di",), 4, (2,)),
     User("eve", ("eve",), 3, (0,), OTHER),
 )
-
-
-@attrs.frozen
-class Place:
-    """Where a node of the story is: its name, where its index proxy and its HTTP resource listen, its folder."""
-
-    host: str
-    tracking_port: int
-    http_port: int
-    folder: Path
-
-    @property
-    def access_log(self) -> Path:
-        """The log of its web server, which is made up."""
-        return self.folder / "access.log"
-
-    @property
-    def users_file(self) -> Path:
-        """The users it knows."""
-        return self.folder / "users.csv"
-
-
-def openid(home: Place, name: str) -> str:
-    """Return an OpenID as the identity provider of a node gives it."""
-    return f"https://{home.host}/esgf-idp/openid/{name}"
 
 
 def write_users(places: Sequence[Place]) -> None:
@@ -169,25 +139,22 @@ class Story:
     def _play(self) -> Iterator[str]:
         original, *copies = self._places[:3]
         for master_id in (MASTER, OTHER):
-            self._publish(original, master_id, is_replica=False)
+            publish(original, master_id, VERSION, is_replica=False)
         self._say(f"published at {original.host}: {MASTER}.v{VERSION}")
         for copy in copies:
-            self._publish(copy, MASTER, is_replica=True)
+            publish(copy, MASTER, VERSION, is_replica=True)
         self._say(f"replicated at {copies[0].host} and {copies[1].host}")
-        while not all(self._status(place).get("replicas") for place in self._places):
+        while not all(status(place, MASTER, VERSION).get("replicas") for place in self._places):
             yield "that every node knows of the copies"
         for user in USERS:
-            self._fetch(user)
+            openids = [openid(self._places[user.home], name) for name in user.openids]
+            for number in user.fetches_from:
+                fetch(self._places[number], openids, user.master_id, VERSION)
         self._say(f"downloaded by {len(USERS)} users")
         began_s = time.monotonic()
-        self._call(
-            original,
-            "retract",
-            f"id={MASTER}.v{VERSION}%7C{original.host}",
-            "application/x-www-form-urlencoded",
-        )
+        retract(original, MASTER, VERSION)
         self._say(f"retracted at {original.host}")
-        while not all(self._status(place).get("status") == "retracted" for place in self._places):
+        while not all(status(place, MASTER, VERSION).get("status") == "retracted" for place in self._places):
             yield "that every node knows of the retraction"
         self._say(f"every node knows it after {time.monotonic() - began_s:.1f} s")
         wanted = sum(user.is_concerned for user in USERS)
@@ -197,96 +164,3 @@ class Story:
         self._say(
             f"{wanted} users have one mail each, {self.retracted_to_mails_s:.1f} s after: {self.mailbox_url}"
         )
-
-    def _publish(self, place: Place, master_id: str, *, is_replica: bool) -> None:
-        """Publish as a publisher does: each file, then the dataset."""
-        instance_id = f"{master_id}.v{VERSION}"
-        record = f"{instance_id}|{place.host}"
-        common = {
-            "version": VERSION,
-            "data_node": place.host,
-            "index_node": place.host,
-            "replica": str(is_replica),
-            "latest": "True",
-            "project": "CMIP6",
-        }
-        for name in _names(master_id):
-            url = f"https://{place.host}{_path(master_id, name)}"
-            fields = {
-                "id": f"{instance_id}.{name}|{place.host}",
-                "type": "File",
-                "dataset_id": record,
-                "title": name,
-                "instance_id": f"{instance_id}.{name}",
-                "master_id": f"{master_id}.{name}",
-                "url": f"{url}|application/netcdf|HTTPServer",
-                "checksum": "ab" * 32,
-                "checksum_type": "SHA256",
-                **common,
-            }
-            self._call(place, "publish", _document(fields))
-        fields = {
-            "id": record,
-            "type": "Dataset",
-            "title": master_id,
-            "instance_id": instance_id,
-            "master_id": master_id,
-            "number_of_files": str(len(FILES)),
-            **common,
-        }
-        self._call(place, "publish", _document(fields))
-
-    def _fetch(self, user: User) -> None:
-        for place in (self._places[number] for number in user.fetches_from):
-            stamp = datetime.now(UTC).strftime("%d/%b/%Y:%H:%M:%S %z")
-            lines = [
-                f"127.0.0.1 - {openid(self._places[user.home], name)} [{stamp}] "
-                f'"GET {_path(user.master_id, file)} HTTP/1.1" 200 1048576 "-" "Wget/1.21" "-" [0.4]\n'
-                for name in user.openids
-                for file in _names(user.master_id)
-            ]
-            with place.access_log.open("a") as log:
-                log.write("".join(lines))
-
-    def _status(self, place: Place) -> Mapping[str, Any]:
-        answer = self._ask(
-            place.http_port,
-            "POST",
-            "/api/v1/datasets/check",
-            json.dumps([f"{MASTER}.v{VERSION}"]),
-            "application/json",
-        )
-        found: Mapping[str, Any] = json.loads(answer)["datasets"][0]
-        return found
-
-    def _call(self, place: Place, operation: str, body: str, content_type: str = "") -> None:
-        self._ask(place.tracking_port, "POST", f"/esg-search/ws/{operation}", body, content_type)
-
-    def _ask(self, port: int, method: str, path: str, body: str = "", content_type: str = "") -> bytes:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_HTTP_S)
-        try:
-            headers = {"Content-Type": content_type} if content_type else {}
-            connection.request(method, path, body.encode(), headers)
-            answer = connection.getresponse()
-            content = answer.read()
-        finally:
-            connection.close()
-        if answer.status != http.client.OK:
-            raise ValueError(f"{method} {path} at port {port}: {answer.status} {content[:200]!r}")
-        return content
-
-
-def _names(master_id: str) -> list[str]:
-    facets = master_id.split(".")
-    return [
-        f"{facets[7]}_{facets[6]}_{facets[3]}_{facets[4]}_{facets[5]}_{facets[8]}_{span}.nc" for span in FILES
-    ]
-
-
-def _path(master_id: str, name: str) -> str:
-    return f"/thredds/fileServer/css03_data/{master_id.replace('.', '/')}/v{VERSION}/{name}"
-
-
-def _document(fields: Mapping[str, str]) -> str:
-    lines = "".join(f'  <field name="{name}">{escape(value)}</field>\n' for name, value in fields.items())
-    return f"<doc>\n{lines}</doc>"

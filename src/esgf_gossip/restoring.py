@@ -21,7 +21,8 @@ from esgf_gossip.files import read_file, sync
 from esgf_gossip.storage.backup_file import NODE_TOML, SITE, STATE, TRUST, BackupError, Manifest, is_part
 from esgf_gossip.storage.database import FILE_NAME, Database, InUseError, StorageError
 from esgf_gossip.storage.outputs import STAMP
-from esgf_gossip.storage.state_files import OTHER_FILES, TRACKING_KEY
+from esgf_gossip.storage.state_files import OTHER_FILES, TRACKING, TRACKING_KEY
+from esgf_gossip.tracking.restored import mark
 
 EPOCH: Final = "epoch"
 _TRUST_DEPTH: Final = 4
@@ -114,7 +115,7 @@ def put_back(unpacked: Path, config: Config, stamp: str, *, replace: bool) -> Re
 
     Raises:
         PresentError: there is a registry, and ``replace`` is false.
-        StorageError: a daemon runs with that state, or the registry of the backup cannot be used.
+        StorageError: a daemon runs with that state, or a database of the backup cannot be used.
         OSError: the disk says no; what was moved aside is named beside its old place.
     """
     done = Restored()
@@ -127,6 +128,10 @@ def put_back(unpacked: Path, config: Config, stamp: str, *, replace: bool) -> Re
     if present.exists() and not replace:
         raise PresentError(f"{present} is there")
     _raise_facts(restored, facts)
+    tracking = unpacked / STATE / TRACKING
+    if tracking.exists():
+        # It does not know whom mails have reached since; its next start holds them.
+        mark(tracking)
     # First all that a daemon could not start without; the registry, whose loss is told, last.
     _put_trust(unpacked / TRUST, config.trust.directory, done)
     for name, path in site_files(config).items():

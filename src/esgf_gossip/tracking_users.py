@@ -53,6 +53,7 @@ from esgf_gossip.tracking.mailing import Mailing, MailSettings
 from esgf_gossip.tracking.matches import Change, Match
 from esgf_gossip.tracking.pipeline import Pipeline
 from esgf_gossip.tracking.projecting import Projector, StoppedError
+from esgf_gossip.tracking.restored import hold_restored
 from esgf_gossip.tracking.smtp_session import Login, SmtpServer, open_session
 from esgf_gossip.trust.sealed_values import SealedValues
 from esgf_gossip.trust.web_tls import ServicePolicy
@@ -122,6 +123,7 @@ class Users:
         self._values: Final = SealedValues(state / TRACKING_KEY)
         database.now(persons.check_key, self._values)
         self._max_age_ms: Final = table.max_age_days * _DAY_MS
+        database.now(hold_restored, now_ms(), self._max_age_ms)
         providers = IdentityProviders(
             reactor,
             provider_policy,

@@ -24,6 +24,7 @@ from esgf_gossip.tracking.matches import Change, FetchedFile, Match
 from esgf_gossip.tracking.outbox import Mail, Outcome, Result
 from esgf_gossip.tracking.persons import check_key
 from esgf_gossip.tracking.resolution import Finding, Resolution
+from esgf_gossip.tracking.restored import hold_restored
 from esgf_gossip.trust.sealed_values import SealedValues
 
 NODE = "esgf-h.example.org"
@@ -153,6 +154,7 @@ class Office:
         scripts = {**SCRIPTS, "addresses": address_book.SCRIPT}
         self.database = TrackingDatabase(self.folder / "tracking.db", scripts, AtOnce())
         self.database.now(check_key, self.values)
+        self.database.now(hold_restored, self.now_ms(), self.settings.bounds.max_age_ms)
         self.mailing = Mailing(
             self.database,
             self.values,

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import tarfile
 import threading
+from contextlib import closing
 
 import pytest
 from click.testing import CliRunner
@@ -18,6 +19,8 @@ from esgf_gossip.restoring import parts_of
 from esgf_gossip.storage.backup_file import BackupError, Manifest, is_part, unpack_backup, write_backup
 from esgf_gossip.storage.database import FILE_NAME, Database, StorageError
 from esgf_gossip.storage.outputs import STAMP
+from esgf_gossip.storage.state_files import TRACKING
+from esgf_gossip.tracking.restored import MARK
 from helpers.bench import a_line
 from helpers.config import a_node_toml
 
@@ -112,6 +115,25 @@ def test_a_backup_comes_back_whole_in_an_empty_place(node, tmp_path):
     assert stored.epoch == 7
     assert len(stored.lines) == 1
     assert not list(node.parent.glob(".restore-*"))
+
+
+def test_what_a_restore_brings_back_of_tracking_is_marked(node, tmp_path):
+    """Its next start must know that it may be older than what was mailed; a file that is there is left alone."""
+
+    def version(path):
+        with closing(sqlite3.connect(path)) as connection:
+            return connection.execute("PRAGMA user_version").fetchone()[0]
+
+    tracking = node.parent / "state" / TRACKING
+    with closing(sqlite3.connect(tracking)) as connection:
+        connection.execute("CREATE TABLE told (one)")
+    CliRunner().invoke(backup, [str(tmp_path / "b.tar.gz"), "--config", str(node)], catch_exceptions=False)
+    arguments = [str(tmp_path / "b.tar.gz"), "--replace", "--config", str(node)]
+    CliRunner().invoke(restore, arguments, catch_exceptions=False)
+    assert version(tracking) == 0
+    tracking.unlink()
+    CliRunner().invoke(restore, arguments, catch_exceptions=False)
+    assert version(tracking) == MARK
 
 
 def test_keys_and_history_stay_out_where_it_is_asked(node, tmp_path):

@@ -66,7 +66,7 @@ class Fallback:
         self._after_ms: Final = after_ms
         # Why claims are not said, in one line; empty while they are.
         self.fault = ""
-        # What became of users since the start: claimed, told, stood_down, unknown, unresolved.
+        # What became of users since the start: claimed, told, stood_down; unknown and unresolved at each try.
         self.counts: Final[Counter[str]] = Counter()
 
     @inlineCallbacks

@@ -18,7 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults, inli
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from esgf_gossip.tracking import audit, forgetting, notices, outbox, persons, preferences
+from esgf_gossip.tracking import audit, forgetting, notices, outbox, persons, preferences, restored
 from esgf_gossip.tracking.database import TrackingDatabase, TrackingError
 from esgf_gossip.tracking.digests import PERSONS_AT_ONCE, DigestMaker, IsTold, Window, untold
 from esgf_gossip.tracking.forgetting import DAY_MS, Keeping
@@ -38,6 +38,7 @@ SCRIPTS: Final[Mapping[str, str]] = {
     "notices": notices.SCRIPT,
     "preferences": preferences.SCRIPT,
     "outbox": outbox.SCRIPT,
+    "restored": restored.SCRIPT,
 }
 # Questions to identity providers at once; each provider has a bound of its own in what resolves.
 ASKED_AT_ONCE: Final = 16

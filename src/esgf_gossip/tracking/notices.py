@@ -22,6 +22,7 @@ from esgf_gossip.tracking.changes import change_from_json
 from esgf_gossip.tracking.joining import add_match, said_from_bytes, said_to_bytes, unite
 from esgf_gossip.tracking.matches import Change, Match, change_to_json
 from esgf_gossip.tracking.resolution import Finding, Resolution
+from esgf_gossip.tracking.restored import RESTORED, may_be_told
 from esgf_gossip.trust.sealed_values import SealedValues
 
 # An identity provider that does not answer is asked again after a minute, then less and less often.
@@ -102,10 +103,25 @@ def _told_state(connection: sqlite3.Connection, change: Change, now_ms: int, bou
     row = connection.execute("SELECT state FROM told WHERE change_key = ?", (change.key,)).fetchone()
     if row is not None:
         return str(row[0])
-    state = "too-old" if now_ms - change.occurred_ms > bounds.max_age_ms else "open"
+    state, held_by, held_ms = "open", "", 0
+    if now_ms - change.occurred_ms > bounds.max_age_ms:
+        state = "too-old"
+    elif may_be_told(connection, change.occurred_ms):
+        state, held_by, held_ms = "held", RESTORED, now_ms
+        audit.note(connection, now_ms, Step.HELD, RESTORED, change_key=change.key)
     connection.execute(
-        "INSERT INTO told (change_key, kind, occurred_ms, taken_ms, body, state) VALUES (?, ?, ?, ?, ?, ?)",
-        (change.key, change.kind, change.occurred_ms, now_ms, json.dumps(change_to_json(change)), state),
+        "INSERT INTO told (change_key, kind, occurred_ms, taken_ms, body, state, held_by, held_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            change.key,
+            change.kind,
+            change.occurred_ms,
+            now_ms,
+            json.dumps(change_to_json(change)),
+            state,
+            held_by,
+            held_ms,
+        ),
     )
     if state == "too-old":
         audit.note(
@@ -168,8 +184,8 @@ def _hold_if_many(
     )
     held = connection.execute(
         "UPDATE told SET state = 'held', held_by = '', held_ms = ?, asked_by = ''"
-        " WHERE change_key = ? AND state = 'open' AND recipients > ?",
-        (now_ms, change_key, bounds.hold_above),
+        " WHERE change_key = ? AND (state = 'open' OR (state = 'held' AND held_by = ?)) AND recipients > ?",
+        (now_ms, change_key, RESTORED, bounds.hold_above),
     ).rowcount
     if held:
         detail = f"more than {bounds.hold_above} recipients: two people must release it"

@@ -9,10 +9,10 @@ from esgf_gossip.dataset_keeper import DatasetError
 from esgf_gossip.sim.trust import PlainSigner
 from esgf_gossip.storage.journal_thread import AtOnce
 from esgf_gossip.tracking import copies, foreign_claims
+from esgf_gossip.tracking.claims import claimants, is_sent
 from esgf_gossip.tracking.copies import Copy
 from esgf_gossip.tracking.database import TrackingError
 from esgf_gossip.tracking.events import LOG, Claim, encode_event
-from esgf_gossip.tracking.ledger import claims_of
 from esgf_gossip.tracking.versions import State
 from helpers.registrars import V1, V2, V3, A, B, C, Registries, an_event
 
@@ -275,11 +275,11 @@ def test_a_long_log_of_another_holds_up_nobody(nodes, monkeypatch):
 def test_claims_are_carried(nodes):
     """Who claims a mail is known everywhere; that it is sent is not taken back."""
     token = b"\x01" * 32
-    for is_sent in (False, True, False):
-        nodes.come(nodes[A].keeper.publish_claims([Claim(token, is_sent)]))
+    for has_gone_out in (False, True, False):
+        nodes.come(nodes[A].keeper.publish_claims([Claim(token, has_gone_out)]))
     nodes.settle()
-    ((origin, is_sent, received_ms),) = nodes[C].database.now(claims_of, token)
-    assert (origin, is_sent) == (A, True)
+    ((origin, received_ms),) = nodes[C].database.now(claimants, token).items()
+    assert (origin, nodes[C].database.now(is_sent, token)) == (A, True)
     assert received_ms > 0
 
 
@@ -293,7 +293,7 @@ def test_without_a_database_everything_says_why():
         )  # fmt: skip
         keeper.start()
         assert keeper.fault == "tracking.db: damaged"
-        for act in (lambda: keeper.ask(claims_of, b""), lambda: keeper.publish([an_event("published")])):
+        for act in (lambda: keeper.ask(claimants, b""), lambda: keeper.publish([an_event("published")])):
             with pytest.raises(DatasetError, match="damaged"):
                 nodes.come(act())
         keeper.stop()

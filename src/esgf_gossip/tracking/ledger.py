@@ -374,12 +374,3 @@ def _trim(connection: sqlite3.Connection, origin: str) -> None:
         oldest = records(connection, "WHERE origin = ? AND counts = 0 ORDER BY seen LIMIT ?", (origin, more))
         connection.executemany("DELETE FROM event WHERE seen = ?", [(one.seen,) for one in oldest])
         connection.execute("UPDATE place SET dropped = dropped + ? WHERE origin = ?", (more, origin))
-
-
-def claims_of(connection: sqlite3.Connection, token: bytes) -> list[tuple[str, bool, int]]:
-    """Return who claims a token: the origin, whether its mail is sent, when the claim was received; the first first."""
-    rows = connection.execute(
-        "SELECT origin, is_sent, received_ms FROM claim WHERE token = ? ORDER BY received_ms, origin",
-        (token,),
-    )
-    return [(origin, bool(is_sent), received_ms) for origin, is_sent, received_ms in rows]

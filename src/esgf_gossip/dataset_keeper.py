@@ -371,7 +371,10 @@ class DatasetKeeper:
 
         def failed(failure: Failure) -> None:
             failure.trap(DatasetError)
-            self.log.warn("What others claim cannot be contested now: {reason}", reason=str(failure.value))
+            if self._sparing.allows("what others claim that cannot be contested"):
+                self.log.warn(
+                    "What others claim cannot be contested now: {reason}", reason=str(failure.value)
+                )
 
         self._say(compose).addCallbacks(said, failed)
 

@@ -25,7 +25,7 @@ from esgf_gossip.document_reader import Read
 from esgf_gossip.net.sparing import Sparing
 from esgf_gossip.storage.database import StorageError
 from esgf_gossip.storage.journal_thread import AtOnce, JournalThread
-from esgf_gossip.tracking import event_lists
+from esgf_gossip.tracking import event_lists, foreign_claims
 from esgf_gossip.tracking.database import TrackingDatabase, TrackingError
 from esgf_gossip.tracking.events import LOG, Claim, DatasetEvent, encode_claim, encode_event
 from esgf_gossip.tracking.hand import RefusedError, Word, events_of, unsaid
@@ -110,6 +110,7 @@ class DatasetKeeper:
         self._is_stopped = False
         self._is_counting = False
         self._counts_owed = False
+        self._contested: set[DatasetEvent] = set()
 
     @property
     def fault(self) -> str:
@@ -350,8 +351,37 @@ class DatasetKeeper:
         if counts != self._counts:
             self._counts = counts
             self._stage.moved()
+            if counts.foreign_claims:
+                self._contest()
         if self._counts_owed:
             self._count()
+
+    def _contest(self) -> None:
+        """Say once in a run that an original is this node's where another claims it: all shall see both."""
+
+        def compose(connection: sqlite3.Connection) -> list[DatasetEvent]:
+            claims = foreign_claims.owed(connection)
+            return [one for one in claims if one not in self._contested and one.data_node in self.hosts]
+
+        def said(events: list[DatasetEvent]) -> None:
+            self._contested.update(events)
+            for one in events:
+                if self._sparing.allows("claims of others to originals of this node"):
+                    self.log.warn(
+                        "another node claims the original of {dataset}, which {data_node} serves; this node claims it "
+                        "too; see esgf-gossip dataset quarantine and dataset accept",
+                        dataset=str(one.dataset),
+                        data_node=one.data_node,
+                    )
+
+        def failed(failure: Failure) -> None:
+            failure.trap(DatasetError)
+            if self._sparing.allows("what others claim that cannot be contested"):
+                self.log.warn(
+                    "What others claim cannot be contested now: {reason}", reason=str(failure.value)
+                )
+
+        self._say(compose).addCallbacks(said, failed)
 
     def _uncounted(self, failure: Failure) -> None:
         self._is_counting = False

@@ -7,9 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esgf_gossip.tracking import ledger
-from esgf_gossip.tracking.events import TOLD, Claim, DatasetEvent, EventType, encode_claim, encode_event
+from esgf_gossip.tracking.events import (
+    CLAIMS,
+    TOLD,
+    Claim,
+    DatasetEvent,
+    EventType,
+    encode_claim,
+    encode_event,
+)
 from esgf_gossip.tracking.identity import DatasetId
-from esgf_gossip.tracking.judgement import CLAIMS
 from esgf_gossip.tracking.versions import versions_of
 from esgf_gossip.tracking_room import LOG_SCRIPTS as SCRIPTS
 

@@ -8,9 +8,11 @@ from esgf_gossip.core import log_effects as lx
 from esgf_gossip.dataset_keeper import DatasetError
 from esgf_gossip.sim.trust import PlainSigner
 from esgf_gossip.storage.journal_thread import AtOnce
+from esgf_gossip.tracking import copies, foreign_claims
+from esgf_gossip.tracking.claims import claimants, is_sent
+from esgf_gossip.tracking.copies import Copy
 from esgf_gossip.tracking.database import TrackingError
 from esgf_gossip.tracking.events import LOG, Claim, encode_event
-from esgf_gossip.tracking.ledger import claims_of
 from esgf_gossip.tracking.versions import State
 from helpers.registrars import V1, V2, V3, A, B, C, Registries, an_event
 
@@ -90,6 +92,25 @@ def test_who_holds_a_replica_is_alerted_until_it_is_gone(nodes):
     assert nodes.say(B, "replica-removed") == []
     assert nodes.say(B, "replicated") == ["replicated"]
     assert nodes[B].keeper.counts().stale_replicas == 1
+
+
+def test_who_claims_what_this_node_serves_is_contested_at_once(nodes):
+    """A serves V1 since before tracking; B claims it first: an alarm at A, and A's claim for all, until A's operator decides."""
+    for statement in f"{copies.SCRIPT};{foreign_claims.NODES_SCRIPT}".split(";"):
+        nodes[A].database.now(lambda connection, sql=statement: connection.execute(sql))
+    nodes[A].database.now(foreign_claims.put_data_nodes, [A])
+    for dataset, number in ((V1, 1), (V2, 2)):
+        known = Copy(0, dataset, A, is_replica=False, is_quiet=True, turn=number, published_ms=7)
+        nodes[A].database.now(copies.put_copy, known)
+    nodes.publish(B, an_event("published", V1, B), an_event("published", V2, B))
+    counts = nodes[A].keeper.counts()
+    assert (counts.foreign_claims, counts.foreign_claim_names) == (1, (f"{B} claims {V1}|{A}",))
+    assert nodes[B].keeper.counts().foreign_claims == 0
+    nodes.settle()
+    for node in nodes.by_name.values():
+        assert node.quarantine() == [("published", A, f"contested: the original of this version is {B}'s")]
+    nodes.come(nodes[A].keeper.accept(an_event("published").change_key.hex()))
+    assert nodes[A].keeper.counts().foreign_claims == 0
 
 
 def test_an_orphan_is_retracted_by_most_of_its_holders():
@@ -254,11 +275,11 @@ def test_a_long_log_of_another_holds_up_nobody(nodes, monkeypatch):
 def test_claims_are_carried(nodes):
     """Who claims a mail is known everywhere; that it is sent is not taken back."""
     token = b"\x01" * 32
-    for is_sent in (False, True, False):
-        nodes.come(nodes[A].keeper.publish_claims([Claim(token, is_sent)]))
+    for has_gone_out in (False, True, False):
+        nodes.come(nodes[A].keeper.publish_claims([Claim(token, has_gone_out)]))
     nodes.settle()
-    ((origin, is_sent, received_ms),) = nodes[C].database.now(claims_of, token)
-    assert (origin, is_sent) == (A, True)
+    ((origin, received_ms),) = nodes[C].database.now(claimants, token).items()
+    assert (origin, nodes[C].database.now(is_sent, token)) == (A, True)
     assert received_ms > 0
 
 
@@ -272,7 +293,7 @@ def test_without_a_database_everything_says_why():
         )  # fmt: skip
         keeper.start()
         assert keeper.fault == "tracking.db: damaged"
-        for act in (lambda: keeper.ask(claims_of, b""), lambda: keeper.publish([an_event("published")])):
+        for act in (lambda: keeper.ask(claimants, b""), lambda: keeper.publish([an_event("published")])):
             with pytest.raises(DatasetError, match="damaged"):
                 nodes.come(act())
         keeper.stop()

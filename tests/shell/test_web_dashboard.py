@@ -3,6 +3,7 @@
 import html
 import re
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python import log
 
 from esgf_gossip.esgf.health import Health, ServiceHealth
-from esgf_gossip.views.federation import NodeStatus
+from esgf_gossip.views.federation import DatasetCounts, NodeStatus
 from esgf_gossip.views.history_json import is_routine
 from esgf_gossip.views.lists_xml import LISTS, document, entries
 from esgf_gossip.web.archive import PastError, TooEarlyError
@@ -337,6 +338,22 @@ def test_a_static_node_has_a_page_without_numbers_it_does_not_have(shared):
     page = client.ask(f"/nodes/{HOST}").body.decode()
     assert "registration_static.xml" in page
     assert "1970" not in page
+
+
+def test_who_claims_what_this_node_serves_is_said_on_every_page(shared):
+    """Who, what, how many more, and what to look at."""
+    daemon, client = shared
+    counts = DatasetCounts(
+        foreign_claims=3, foreign_claim_names=("x.example.org claims a.tas.v1|d.example.org",)
+    )
+    view = a_view()
+    daemon.picture = attrs.evolve(view, own=attrs.evolve(view.own, datasets=counts))
+    for path in ("/", "/trust"):
+        page = client.ask(path).body.decode()
+        assert (
+            "x.example.org claims a.tas.v1|d.example.org (and 2 more), and this node serves that original"
+            in page
+        )
 
 
 def test_alarms_are_no_list_without_end(shared):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esgf_gossip.views.federation import NodeStatus
+from esgf_gossip.views.federation import DatasetCounts, NodeStatus
 from esgf_gossip.views.node_json import json_bytes, node_body, nodes_body, status_body, utc_text
 from helpers.web import HOST, NOON, NOON_MS, a_node, a_registration, a_view
 
@@ -40,6 +40,10 @@ def test_status_tells_troubles_only_while_there_are_any():
     assert "trust" not in body
     body = status_body(a_view(trust_alarms=("a fork", "an old list")))
     assert body["trust"] == {"error": "", "alarms": ["a fork", "an old list"]}
+    claimed = status_body(a_view(datasets=DatasetCounts(foreign_claims=1, foreign_claim_names=("x",))))[
+        "datasets"
+    ]
+    assert (claimed["foreign_claims"], claimed["foreign_claim_names"]) == (1, ["x"])
     assert status_body(a_view(trust_error="no key"))["trust"] == {"error": "no key", "alarms": []}
 
 

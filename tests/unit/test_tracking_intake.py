@@ -8,10 +8,11 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from esgf_gossip.storage.journal_thread import AtOnce
-from esgf_gossip.tracking import event_intake
+from esgf_gossip.tracking import changes, event_intake, ledger
 from esgf_gossip.tracking.database import TrackingDatabase, TrackingError
 from esgf_gossip.tracking.event_intake import LONGEST_PAUSE_S, Intake
-from helpers.sightings import NODE, NOON_MS, OTHER, a_sighting, moved
+from esgf_gossip.tracking.events import DatasetEvent, EventType, encode_event
+from helpers.sightings import NODE, NOON_MS, OTHER, a_sighting, moved, version
 
 
 class Log:
@@ -35,15 +36,16 @@ class Log:
 class Bench:
     """An intake over a file, which can be begun again as after a crash."""
 
-    def __init__(self, path, data_nodes=(NODE,)):
+    def __init__(self, path, data_nodes=(NODE,), scripts=None):
         self.path = path
         self.data_nodes = data_nodes
+        self.scripts = {"intake": event_intake.SCRIPT, **(scripts or {})}
         self.clock = Clock()
         self.log = Log()
         self.begin()
 
     def begin(self):
-        self.database = TrackingDatabase(self.path, {"intake": event_intake.SCRIPT}, AtOnce())
+        self.database = TrackingDatabase(self.path, self.scripts, AtOnce())
         self.intake = Intake(self.database, self.data_nodes, self.log.publish, self.clock, lambda: NOON_MS)
         self.intake.start()
 
@@ -180,6 +182,25 @@ def test_many_sightings_go_in_parts_and_hostile_texts_do_not_stop_the_queue(benc
     assert bench.log.story == ["published 7", "retracted 7"]
     assert len(bench.log.held[1].reason) == 200
     assert bench.log.held[1].reason.isprintable()
+
+
+def test_what_another_has_claimed_is_not_learned_quietly(tmp_path):
+    """A first look finds data whose original another claims: this node claims it too; replicas and the rest stay quiet."""
+    bench = Bench(tmp_path / "tracking.db", scripts={"ledger": f"{changes.SCRIPT};{ledger.SCRIPT}"})
+    place = bench.database.now(ledger.begin, OTHER, 1, 0, {OTHER})
+    claims = [DatasetEvent(EventType.PUBLISHED, version(number), OTHER, 0, NOON_MS) for number in (1, 2)]
+    bench.database.now(
+        ledger.take, place, 1, [encode_event(one) for one in claims], "own.example.org", NOON_MS
+    )
+    bench.see(
+        a_sighting("publish", 1, source="index"),
+        a_sighting("publish", 2, source="index", is_replica=True),
+        a_sighting("publish", 3, source="index"),
+        is_quiet=True,
+    )
+    assert bench.log.story == ["published 1"]
+    bench.intake.stop()
+    bench.database.close()
 
 
 def test_who_waits_no_more_changes_nothing(bench):

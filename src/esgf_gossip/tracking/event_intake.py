@@ -20,8 +20,8 @@ from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, ma
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from esgf_gossip.tracking import catalog, copies, seen_files
-from esgf_gossip.tracking.database import TrackingDatabase
+from esgf_gossip.tracking import catalog, copies, foreign_claims, seen_files
+from esgf_gossip.tracking.database import TrackingDatabase, TrackingError
 from esgf_gossip.tracking.events import DatasetEvent, decode_leaf, encode_event
 from esgf_gossip.tracking.identity import DatasetId
 from esgf_gossip.tracking.sightings import Sighting
@@ -30,6 +30,7 @@ from esgf_gossip.tracking.whereabouts import with_nodes
 SCRIPT: Final = f"""
 {copies.SCRIPT};
 {seen_files.SCRIPT};
+{foreign_claims.NODES_SCRIPT};
 CREATE TABLE event_to_say (
     number INTEGER PRIMARY KEY AUTOINCREMENT, data_node TEXT NOT NULL, leaf BLOB NOT NULL
 ) STRICT
@@ -106,6 +107,9 @@ class Intake:
     def start(self) -> None:
         """Say what was not said before the last stop, and from now on what comes."""
         self._is_started = True
+        putting = maybeDeferred(self._database.run, foreign_claims.put_data_nodes, self._data_nodes)
+        # Where the disk says no, that is said below.
+        putting.addErrback(lambda failure: failure.trap(TrackingError, CancelledError))
         self._say()
 
     def stop(self) -> None:
@@ -168,10 +172,18 @@ class Intake:
         leaves = [
             (event.data_node, encode_event(event))
             for sighting in named
-            for event in catalog.see(connection, sighting, self._data_nodes, now_ms, is_quiet=is_quiet)
+            for event in self._news_of(connection, sighting, now_ms, is_quiet=is_quiet)
         ]
         connection.executemany("INSERT INTO event_to_say (data_node, leaf) VALUES (?, ?)", leaves)
         return len(leaves)
+
+    def _news_of(
+        self, connection: sqlite3.Connection, sighting: Sighting, now_ms: int, *, is_quiet: bool
+    ) -> list[DatasetEvent]:
+        events = catalog.see(connection, sighting, self._data_nodes, now_ms, is_quiet=is_quiet)
+        if is_quiet and not events and sighting.data_node in self._data_nodes:
+            return foreign_claims.owed_after(connection, sighting)
+        return events
 
     # ----------------------------------------------------------------- saying
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import attrs
 
+from esgf_gossip.tracking import foreign_claims
 from esgf_gossip.tracking.events import EventType
 from esgf_gossip.tracking.identity import DatasetId
 from esgf_gossip.tracking.ledger import Taken, judge_anew
@@ -121,7 +122,9 @@ def counts(connection: sqlite3.Connection) -> DatasetCounts:
     ).fetchone()
     (stale,) = connection.execute("SELECT count(*) FROM replica_alert").fetchone()
     names = tuple(f"{dataset}|{host}" for dataset, host, _ in alerts(connection))
-    return DatasetCounts(by_type, waiting, dropped, unreadable, stale, names)
+    claimed, claims = foreign_claims.noted(connection, ALERTS_NAMED)
+    lines = tuple(map(str, claims))
+    return DatasetCounts(by_type, waiting, dropped, unreadable, stale, names, claimed, lines)
 
 
 def accept(

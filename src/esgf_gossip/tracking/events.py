@@ -50,6 +50,8 @@ class EventType(StrEnum):
 # What users who hold a copy are told of; an erratum is told too, and is no event of a log.
 TOLD: Final = frozenset({EventType.NEW_VERSION, EventType.RETRACTED, EventType.REINSTATED})
 ERRATUM: Final = "erratum"
+# What makes its author the holder of the original.
+CLAIMS: Final = frozenset({EventType.PUBLISHED, EventType.NEW_VERSION})
 # What only the holder of the original may say.
 OF_ORIGINALS: Final = frozenset(EventType) - {EventType.REPLICATED, EventType.REPLICA_REMOVED}
 

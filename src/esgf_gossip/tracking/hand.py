@@ -13,9 +13,8 @@ from typing import Final
 
 import attrs
 
-from esgf_gossip.tracking.events import VERSIONS, DatasetEvent, EventType
+from esgf_gossip.tracking.events import CLAIMS, VERSIONS, DatasetEvent, EventType
 from esgf_gossip.tracking.identity import DatasetId
-from esgf_gossip.tracking.judgement import CLAIMS
 from esgf_gossip.tracking.records import Record, records, records_of, records_of_dataset
 from esgf_gossip.tracking.versions import State, VersionStatus, replicas_of, status_of, versions_of
 

@@ -11,14 +11,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from esgf_gossip.tracking.events import EventType
+from esgf_gossip.tracking.events import CLAIMS, EventType
 from esgf_gossip.tracking.records import Record
 
 # Holders of replicas that must say that an original is retracted which nobody has on record; and more than half of all.
 QUORUM_LEAST: Final = 2
 CONTESTED: Final = "contested: "
-# What makes its author the holder of the original.
-CLAIMS: Final = frozenset({EventType.PUBLISHED, EventType.NEW_VERSION})
 OF_REPLICAS: Final = frozenset({EventType.REPLICATED, EventType.REPLICA_REMOVED})
 
 _Copy = tuple[str, str, str]

@@ -16,6 +16,7 @@ from typing import Final
 import attrs
 
 from esgf_gossip.core.errors import WireError
+from esgf_gossip.tracking import foreign_claims
 from esgf_gossip.tracking.changes import add_change
 from esgf_gossip.tracking.events import TOLD, Claim, DatasetEvent, EventType, decode_leaf
 from esgf_gossip.tracking.judgement import judge
@@ -30,7 +31,7 @@ QUARANTINED_OF_ORIGIN: Final = 10_000
 # Rows that go with one transaction: some milliseconds.
 SWEPT_ROWS: Final = 500
 
-SCRIPT: Final = """
+_SCRIPT: Final = """
 CREATE TABLE place (
     origin TEXT PRIMARY KEY, born INTEGER NOT NULL, start INTEGER NOT NULL, next INTEGER NOT NULL, last BLOB NOT NULL,
     hosts TEXT NOT NULL, round INTEGER NOT NULL, is_whole INTEGER NOT NULL, is_gone INTEGER NOT NULL,
@@ -76,6 +77,7 @@ CREATE TABLE replica_alert (
     PRIMARY KEY (master_id, version, data_node)
 ) STRICT, WITHOUT ROWID
 """
+SCRIPT: Final = f"{foreign_claims.SCRIPT};{_SCRIPT}"
 
 
 @attrs.frozen
@@ -301,6 +303,7 @@ def judge_anew(
                     refused.append(one)
             now.append(one)
         _note_alerts(connection, master, now, own, now_ms)
+        foreign_claims.note(connection, master, now, own, now_ms)
     for origin in {one.origin for one in refused}:
         _trim(connection, origin)
     return Taken(place, tuple(counted), tuple(refused), changes)
@@ -371,12 +374,3 @@ def _trim(connection: sqlite3.Connection, origin: str) -> None:
         oldest = records(connection, "WHERE origin = ? AND counts = 0 ORDER BY seen LIMIT ?", (origin, more))
         connection.executemany("DELETE FROM event WHERE seen = ?", [(one.seen,) for one in oldest])
         connection.execute("UPDATE place SET dropped = dropped + ? WHERE origin = ?", (more, origin))
-
-
-def claims_of(connection: sqlite3.Connection, token: bytes) -> list[tuple[str, bool, int]]:
-    """Return who claims a token: the origin, whether its mail is sent, when the claim was received; the first first."""
-    rows = connection.execute(
-        "SELECT origin, is_sent, received_ms FROM claim WHERE token = ? ORDER BY received_ms, origin",
-        (token,),
-    )
-    return [(origin, bool(is_sent), received_ms) for origin, is_sent, received_ms in rows]

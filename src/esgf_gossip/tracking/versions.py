@@ -14,12 +14,11 @@ from typing import Final
 
 import attrs
 
-from esgf_gossip.tracking.events import EventType
+from esgf_gossip.tracking.events import CLAIMS, EventType
 from esgf_gossip.tracking.identity import DatasetId
 from esgf_gossip.tracking.records import Record, records_of_dataset
 
 _THERE: Final = frozenset({EventType.PUBLISHED, EventType.NEW_VERSION, EventType.REINSTATED})
-_CLAIMS: Final = frozenset({EventType.PUBLISHED, EventType.NEW_VERSION})
 _REPLICA: Final = frozenset({EventType.REPLICATED, EventType.REPLICA_REMOVED})
 
 
@@ -125,7 +124,7 @@ class _After:
 
 def _alone(dataset: DatasetId, said: Sequence[Record]) -> VersionStatus:
     """Return how a version stands for itself."""
-    originals = [one for one in said if one.event.type in _CLAIMS]
+    originals = [one for one in said if one.event.type in CLAIMS]
     holder = min(originals, key=lambda one: one.seen, default=None)
     retractions = [one for one in said if one.event.type is EventType.RETRACTED]
     epoch = max((one.event.epoch for one in said if one.event.type is EventType.REINSTATED), default=0)

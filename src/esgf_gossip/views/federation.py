@@ -157,6 +157,8 @@ class DatasetCounts:
         unreadable: leaves that say nothing.
         stale_replicas: copies that this node still serves of versions whose original is retracted.
         stale_names: some of them, as ``DATASET.vVERSION|DATA_NODE``, the latest first.
+        foreign_claims: originals that this node serves and another claims.
+        foreign_claim_names: some of them, as ``NODE claims DATASET.vVERSION|DATA_NODE``, the latest first.
     """
 
     events: Mapping[str, int] = attrs.field(factory=dict)
@@ -165,6 +167,8 @@ class DatasetCounts:
     unreadable: int = 0
     stale_replicas: int = 0
     stale_names: tuple[str, ...] = ()
+    foreign_claims: int = 0
+    foreign_claim_names: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -174,7 +178,9 @@ class DatasetCounts:
     @property
     def needs_attention(self) -> bool:
         """Tell whether an administrator should look at them."""
-        return bool(self.quarantined or self.dropped or self.unreadable or self.stale_replicas)
+        return bool(
+            self.quarantined or self.dropped or self.unreadable or self.stale_replicas or self.foreign_claims
+        )
 
     def body(self) -> dict[str, Any]:
         """Return what ``status`` says of them."""
@@ -185,6 +191,8 @@ class DatasetCounts:
             "unreadable": self.unreadable,
             "stale_replicas": self.stale_replicas,
             "stale_replica_names": list(self.stale_names),
+            "foreign_claims": self.foreign_claims,
+            "foreign_claim_names": list(self.foreign_claim_names),
         }
 
 

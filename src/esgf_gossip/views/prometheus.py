@@ -161,6 +161,11 @@ def _of_datasets(datasets: DatasetCounts) -> Iterator[Metric]:
         "Copies this node still serves of versions whose original is retracted.",
         datasets.stale_replicas,
     )
+    yield _one(
+        "esgf_gossip_foreign_claims",
+        "Originals this node serves and another node claims.",
+        datasets.foreign_claims,
+    )
 
 
 def _of_tasks(tasks: TaskCounts) -> Iterator[Metric]:

@@ -125,9 +125,18 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "datasets": an_object(
                 {
                     **dict.fromkeys(
-                        ("events", "quarantined", "dropped", "unreadable", "stale_replicas"), COUNT
+                        (
+                            "events",
+                            "quarantined",
+                            "dropped",
+                            "unreadable",
+                            "stale_replicas",
+                            "foreign_claims",
+                        ),
+                        COUNT,
                     ),
                     "stale_replica_names": list_of(TEXT),
+                    "foreign_claim_names": list_of(TEXT),
                 }
             ),
             "tracking": {

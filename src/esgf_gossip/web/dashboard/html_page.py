@@ -109,6 +109,7 @@ class Dashboard:
             *(f"Trust: {text}" for text in own.trust_alarms),
             *own.list_alarms,
             *_stale(own.datasets),
+            *_claimed(own.datasets),
             *(f"Tasks: {text}" for text in (() if own.tasks is None else own.tasks.alarms)),
             *forked,
         ]
@@ -126,6 +127,16 @@ def _stale(datasets: DatasetCounts) -> list[str]:
             f"Datasets: the original of {datasets.stale_names[0]} is retracted, your copy is still served"
         ]
     return [f"Datasets: the originals of {count} versions are retracted, your copies are still served"]
+
+
+def _claimed(datasets: DatasetCounts) -> list[str]:
+    """Say in one line that others claim what this node serves."""
+    if not datasets.foreign_claims:
+        return []
+    more = datasets.foreign_claims - 1
+    others = f" (and {more} more)" if more else ""
+    line = f"Datasets: {datasets.foreign_claim_names[0]}{others}, and this node serves that original"
+    return [f"{line}; see esgf-gossip dataset quarantine and dataset accept"]
 
 
 class HtmlPage(Page):

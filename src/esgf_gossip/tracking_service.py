@@ -113,7 +113,7 @@ class TrackingService:
             homes=lambda: self._homes,
             send=FeedbackDialler(connections, self._contact_of, reactor).send,
             publish_claims=datasets.publish_claims,
-            may_act=lambda home: sees_most(picture.view(), home),
+            may_act=self._may_act,
             provider_policy=WebClientPolicy(material),
             issuer=material().leaf.subject.rfc4514_string(),
             allowed=[ip_network(text) for text in config.services.allow],
@@ -128,6 +128,11 @@ class TrackingService:
     def _contact_of(self, host: str) -> Address | None:
         line = self._node.registry.table.line(host)
         return None if line is None else line.digest.contact
+
+    def _may_act(self, home: str) -> bool:
+        links = self._node.links
+        linked = {session.peer for session in links.sessions.open()}
+        return sees_most(self._picture.view(), home, links.neighbours, linked)
 
     def start(self) -> None:
         """

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
 from esgf_gossip.config import Config
+from esgf_gossip.core.effects import Notice, PeerJoined
 from esgf_gossip.core.model import Address
 from esgf_gossip.core.node import Node
 from esgf_gossip.dataset_keeper import DatasetKeeper
@@ -133,6 +134,14 @@ class TrackingService:
         links = self._node.links
         linked = {session.peer for session in links.sessions.open()}
         return sees_most(self._picture.view(), home, links.neighbours, linked)
+
+    def notice(self, notice: Notice) -> None:
+        """Hear a notice of the core: who is linked can be brought what waits for it."""
+        if isinstance(notice, PeerJoined):
+            if len({session.peer for session in self._node.links.sessions.open()}) <= 1:
+                # Cut off itself it could not see who was away.
+                self.users.homeward.rejoined()
+            self.users.homeward.heard_of(notice.peer)
 
     def start(self) -> None:
         """

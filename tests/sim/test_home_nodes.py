@@ -242,6 +242,22 @@ def test_a_change_that_home_has_not_heard_of_waits_for_it(world):
     assert world.sent(ANN, change) == [host("H")]
 
 
+def test_who_was_cut_off_brings_what_waits_at_once(world):
+    """Alone, B cannot see who is away, so nobody comes back for it: linked again it waits for no rest."""
+    world.cut = [{host("B")}]
+    change = retracted(world, "B")
+    world.run(FALLBACK_H * 0.8)
+    world.cut = []
+    world.node("H").learn(change)
+    world.clock.advance(1)
+    assert world.node("B").homeward.counts["taken"] == 0
+    world.node("B").homeward.rejoined()
+    world.clock.advance(1)
+    assert world.node("B").homeward.counts["taken"] == 1
+    world.run(1)
+    assert world.sent(ANN, change) == [host("H")]
+
+
 def test_the_one_way_to_be_told_twice(world):
     """
     Home told the user and went away for long; a node that found him late stands in: nobody can know, he is told again.

@@ -53,6 +53,11 @@ def main() -> int:
         "--users-of-each", type=int, default=8, help="who fetch each dataset, of the check kill"
     )
     parser.add_argument("--partition-s", type=float, default=60.0, help="how long the node is cut off")
+    parser.add_argument(
+        "--settle-s",
+        type=float,
+        help="of the check home-down: how long claims settle, in place of ten minutes",
+    )
     parser.add_argument("--home-quiet-minutes", type=int, default=1, help="of the home that comes back")
     parser.add_argument("--quiet-s", type=float, default=QUIET_S, help="so long no more mail may come")
     parser.add_argument("--keep", type=Path, help="copy the folders of the nodes to here, to look at them")

@@ -6,13 +6,14 @@ import argparse
 import ctypes
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -45,7 +46,14 @@ def home_down(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     names = [f"user{number}" for number in range(6)]
     settings = {"fallback_minutes": "1", "quiet_minutes": "0"}
     others = [ORIGINAL, *COPIES, SMALL_HOME]
-    with Stage(folder, settings=settings) as stage:
+
+    def hasty(path: Path) -> list[str]:
+        helper = Path(__file__).resolve().parents[1] / "tests" / "helpers" / "hasty_daemon.py"
+        env = ["/usr/bin/env", f"SETTLE_S={options.settle_s}"]
+        return [*env, sys.executable, "-P", str(helper), "run", "--config", str(path)]
+
+    commands = {} if options.settle_s is None else dict.fromkeys(range(NODES), hasty)
+    with Stage(folder, commands=commands, settings=settings) as stage:
         stage.configure(HOME, quiet_minutes=str(options.home_quiet_minutes))
         for name in names:
             # As a site that has a copy of the accounts.
@@ -74,6 +82,8 @@ def home_down(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         # Its quiet period, and as long again as a mail needs.
         stay_quiet(60.0 * options.home_quiet_minutes + 60.0 + options.quiet_s)
         after = stage.addresses()
+        # Of its own downloads; it must have learnt from the claims that these users are told.
+        matched = stage.ask(HOME, "status")["tracking"]["matching"]["matches"]
         waited_s = time.monotonic() - back_s
         stage.keep_logs(options.keep, "home-down")
     return {
@@ -82,9 +92,10 @@ def home_down(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "stood_in_s": round(stood_in_s, 1),
         "home_knows_of_it_s": round(knows_s, 1),
         "watched_after_return_s": round(waited_s, 1),
+        "matched_at_home_after_return": matched,
         "mails_after_return": sum(after.values()) - sum(before.values()),
         "told_twice": sum(count > 1 for count in after.values()),
-        "holds": before == after == once_each(names),
+        "holds": before == after == once_each(names) and matched == len(names) // 2,
     }
 
 
@@ -111,7 +122,8 @@ def partition_inside(folder: Path, options: argparse.Namespace) -> dict[str, Any
         def far_command(path: Path) -> list[str]:
             return ["nsenter", "-t", str(far), "-n", *PLAIN_COMMAND(path)]
 
-        with Stage(folder, commands={ORIGINAL: far_command}) as stage:
+        settings = {"fallback_minutes": "1"}
+        with Stage(folder, commands={ORIGINAL: far_command}, settings=settings) as stage:
             gossip = [stage.federation.node(host).gossip_port for host in stage.hosts]
             for host in stage.hosts:
                 path = stage.federation.config_path(host)
@@ -121,7 +133,8 @@ def partition_inside(folder: Path, options: argparse.Namespace) -> dict[str, Any
                     text = text.replace(f'"127.0.0.1:{port}"', f'"{own}:{port}"')
                 path.write_text(text)
             for place, name in enumerate(names):
-                stage.add_user(name, SMALL_HOME if place == 0 else HOME)
+                # The node that will be cut off could write to all of them itself, and must not.
+                stage.add_user(name, SMALL_HOME if place == 0 else HOME, known_at=(ORIGINAL,))
             with far_services(stage, far):
                 stage.around[ORIGINAL] = lambda: inside(far)
                 stage.begin()
@@ -139,6 +152,7 @@ def partition_inside(folder: Path, options: argparse.Namespace) -> dict[str, Any
                 time.sleep(options.partition_s)
                 meanwhile = [stage.status(number, dataset) for number in rest].count("current")
                 mails_meanwhile = len(stage.mails())
+                shown = Counter(node["status"] for node in stage.ask(ORIGINAL, "nodes"))
                 heal()
                 begun_s = time.monotonic()
                 knows_s = stage.wait_for_status("retracted", dataset)
@@ -146,17 +160,31 @@ def partition_inside(folder: Path, options: argparse.Namespace) -> dict[str, Any
                 told_s = time.monotonic() - begun_s
                 stay_quiet(options.quiet_s)
                 found = stage.addresses()
+                stood_in = claims_of(stage, ORIGINAL), len(list((folder / "far mail").glob("*.eml")))
                 stage.keep_logs(options.keep, "partition")
     return {
         "users": len(names),
         "cut_off_s": options.partition_s,
         "nodes_that_did_not_know": meanwhile,
         "mails_meanwhile": mails_meanwhile,
+        "shown_by_the_cut_off_node": dict(shown),
+        "claims_and_mails_of_it": stood_in,
         "healed_to_known_everywhere_s": round(knows_s, 1),
         "healed_to_last_mail_s": round(told_s, 1),
         "mails": sum(found.values()),
-        "holds": meanwhile == len(rest) and mails_meanwhile == 0 and found == once_each(names),
+        "holds": meanwhile == len(rest)
+        and mails_meanwhile == 0
+        and stood_in == (0, 0)
+        and found == once_each(names),
     }
+
+
+def claims_of(stage: Stage, number: int) -> int:
+    """Count the claims of a node that it holds itself."""
+    path = stage.places[number].folder / "state" / "tracking.db"
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        query = "SELECT count(*) FROM claim WHERE origin = ?"
+        return int(connection.execute(query, [stage.hosts[number]]).fetchone()[0])
 
 
 @contextmanager

@@ -156,6 +156,8 @@ class TrackingRoom:
     def notice(self, notice: Notice) -> None:
         """Hear a notice of the core."""
         self.datasets.notice(notice)
+        if self._service is not None:
+            self._service.notice(notice)
 
     def state(self) -> TrackingState | None:
         """Return what tracking does; None where it is off."""

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
 from esgf_gossip.config import Config
+from esgf_gossip.core.effects import Notice, PeerJoined
 from esgf_gossip.core.model import Address
 from esgf_gossip.core.node import Node
 from esgf_gossip.dataset_keeper import DatasetKeeper
@@ -120,7 +121,7 @@ class TrackingService:
             homes=lambda: self._homes,
             send=FeedbackDialler(connections, self._contact_of, reactor).send,
             publish_claims=datasets.publish_claims,
-            may_act=lambda home: sees_most(picture.view(), home),
+            may_act=self._may_act,
             provider_policy=WebClientPolicy(material),
             issuer=material().leaf.subject.rfc4514_string(),
             allowed=[ip_network(text) for text in config.services.allow],
@@ -136,6 +137,19 @@ class TrackingService:
     def _contact_of(self, host: str) -> Address | None:
         line = self._node.registry.table.line(host)
         return None if line is None else line.digest.contact
+
+    def _may_act(self, home: str) -> bool:
+        links = self._node.links
+        linked = {session.peer for session in links.sessions.open()}
+        return sees_most(self._picture.view(), home, links.neighbours, linked)
+
+    def notice(self, notice: Notice) -> None:
+        """Hear a notice of the core: who is linked can be brought what waits for it."""
+        if isinstance(notice, PeerJoined):
+            if len({session.peer for session in self._node.links.sessions.open()}) <= 1:
+                # Cut off itself it could not see who was away.
+                self.users.homeward.rejoined()
+            self.users.homeward.heard_of(notice.peer)
 
     def start(self) -> None:
         """

@@ -274,6 +274,22 @@ def test_a_home_that_refused_a_user_is_asked_again(world, is_told_of_it):
     assert bearer.homeward.counts["refused"] == 1
 
 
+def test_who_was_cut_off_brings_what_waits_at_once(world):
+    """Alone, B cannot see who is away, so nobody comes back for it: linked again it waits for no rest."""
+    world.cut = [{host("B")}]
+    change = retracted(world, "B")
+    world.run(FALLBACK_H * 0.8)
+    world.cut = []
+    world.node("H").learn(change)
+    world.clock.advance(1)
+    assert world.node("B").homeward.counts["taken"] == 0
+    world.node("B").homeward.rejoined()
+    world.clock.advance(1)
+    assert world.node("B").homeward.counts["taken"] == 1
+    world.run(1)
+    assert world.sent(ANN, change) == [host("H")]
+
+
 def test_the_one_way_to_be_told_twice(world):
     """
     Home told the user and went away for long; a node that found him late stands in: nobody can know, he is told again.

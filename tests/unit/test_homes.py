@@ -119,9 +119,19 @@ def test_most_of_the_others_must_be_seen():
     away = [a_node(f"n{n}.example.org", NodeStatus.UNREACHABLE) for n in range(3)]
     gone = a_node("gone.example.org", NodeStatus.LEFT)
     static = a_node("static.example.org", NodeStatus.STATIC)
-    assert sees_most(a_view(away[0], gone, static), away[0].host)
-    assert not sees_most(a_view(away[0], a_node(IDP), away[1], away[2]), "")
-    assert sees_most(a_view(away[0], a_node(IDP), a_node(INDEX, NodeStatus.SUSPECT)), away[0].host)
+    assert sees_most(a_view(away[0], gone, static), away[0].host, (), ())
+    assert not sees_most(a_view(away[0], a_node(IDP), away[1], away[2]), "", (), ())
+    assert sees_most(a_view(away[0], a_node(IDP), a_node(INDEX, NodeStatus.SUSPECT)), away[0].host, (), ())
+
+
+def test_who_is_cut_off_sees_nobody_whatever_its_view_still_says():
+    """Few that are cut off cannot tell who is unreachable, so all look up to them: their own links decide."""
+    others = [f"n{n}.example.org" for n in range(4)]
+    view = a_view(*map(a_node, others))
+    home, *rest = others
+    assert [sees_most(view, home, others, [OWN, home, *rest[:count]]) for count in range(4)] == [
+        False, False, True, True,
+    ]  # fmt: skip
 
 
 def test_a_token_hides_both_and_is_the_same_for_all_spellings():

@@ -76,15 +76,27 @@ def homes_of(
     return Homes(own, nodes, _providers(view, members, names, nodes))
 
 
-def sees_most(view: FederationView, besides: str) -> bool:
+def sees_most(
+    view: FederationView, besides: str, neighbours: Collection[str], linked: Collection[str]
+) -> bool:
     """
     Tell whether this node sees more than half of the members, one of them left out: the home that is away.
 
-    A minority behind a cut must not tell users whom the others tell too.
+    A minority behind a cut must not tell users whom the others tell too. It takes two observers to call a node
+    unreachable, and who hears nobody calls nobody so: to a few that are cut off all others look up. So this node's own
+    links must be up as well, most of those that it should have.
+
+    Args:
+        view: of now.
+        besides: the home.
+        neighbours: the members that this node should be linked to.
+        linked: the members that it is linked to.
     """
     others = [node for node in view.members if not node.is_gone and node.host != besides]
     seen = sum(node.status not in _AWAY or node.host == view.own.host for node in others)
-    return 2 * seen > len(others)
+    near = frozenset(neighbours) - {besides, view.own.host}
+    # With this node among them, as above.
+    return 2 * seen > len(others) and 2 * (len(near.intersection(linked)) + 1) > len(near) + 1
 
 
 def _providers(

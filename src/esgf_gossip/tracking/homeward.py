@@ -195,6 +195,11 @@ class Homeward:
             known.unheard.clear()
             self.wake()
 
+    def rejoined(self) -> None:
+        """Hear that this node has peers again after it had none: it was this node that was away, every rest is over."""
+        for host in list(self._known):
+            self.heard_of(host)
+
     def homes_changed(self) -> None:
         """Hear that users may have a home now who had none, and that a home may take now whom it refused."""
         self._are_homes_new = True

@@ -9,14 +9,14 @@ Source: docs/adr/0021-tracking.md, docs/adr/0022-home-nodes.md.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from random import SystemRandom
 from typing import Any, Final
 
 import attrs
-from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.internet.defer import Deferred, succeed
 
 from esgf_gossip.config_tracking import TrackingTable
 from esgf_gossip.core.model import Address
@@ -41,11 +41,9 @@ from esgf_gossip.tracking.downloads_sqlite import SqliteDownloads
 from esgf_gossip.tracking.fallback import Fallback
 from esgf_gossip.tracking.feedback_messages import Answer, Question, Verdict
 from esgf_gossip.tracking.file_learning import FileLearning
-from esgf_gossip.tracking.forgetting import OfOpenids
 from esgf_gossip.tracking.homes import Homes
 from esgf_gossip.tracking.homeward import Homeward, Send, receive
 from esgf_gossip.tracking.identity import DatasetId
-from esgf_gossip.tracking.mail_desk import MailDesk
 from esgf_gossip.tracking.mail_items import Issue
 from esgf_gossip.tracking.mail_signing import make_signer
 from esgf_gossip.tracking.mailing import SCRIPTS as MAILING
@@ -57,6 +55,7 @@ from esgf_gossip.tracking.restored import hold_restored
 from esgf_gossip.tracking.smtp_session import Login, SmtpServer, open_session
 from esgf_gossip.trust.sealed_values import SealedValues
 from esgf_gossip.trust.web_tls import ServicePolicy
+from esgf_gossip.user_desk import UserDesk
 
 SCRIPTS: Final[Mapping[str, str]] = {
     "errata": errata_store.SCRIPT,
@@ -406,43 +405,6 @@ class Users:
                 name: int(value) for name, value in self.mailing.counts().items() if value is not None
             }
         return found
-
-
-class UserDesk(MailDesk):
-    """The desk of mailing, that knows of downloads too."""
-
-    def __init__(
-        self,
-        mailing: Mailing,
-        projector: Projector | None,
-        also_erase: OfOpenids,
-        also_export: OfOpenids | None = None,
-    ) -> None:
-        super().__init__(mailing, also_export, also_erase)
-        self._projector: Final = projector
-
-    @inlineCallbacks
-    def export(self, who: str) -> Generator[Any, Any, dict[str, Any]]:
-        """Fire with all that is known of a person, downloads too."""
-        told = yield super().export(who)
-        if self._projector is not None:
-            told["downloads"] = []
-            for openid in told["openids"]:
-                told["downloads"].append((yield self._projector.export(openid)))
-        return told
-
-    @inlineCallbacks
-    def erase(self, who: str) -> Generator[Any, Any, dict[str, Any]]:
-        """Erase all that is known of a person; downloads first, while the mails still tell whose they are."""
-        counts: dict[str, int] = {}
-        if self._projector is not None:
-            known = yield super().export(who)
-            for openid in known["openids"]:
-                erased = yield self._projector.erase(openid)
-                for name, count in erased.items():
-                    counts[name] = counts.get(name, 0) + count
-        told = yield super().erase(who)
-        return {**told, "downloads": counts}
 
 
 def _has_past(connection: sqlite3.Connection) -> bool:

@@ -25,7 +25,8 @@ def test_a_reload_changes_how_the_log_is_written(tmp_path):
         text = config.read_text()
         config.write_text(text.replace("[node]\n", '[node]\nlog_format = "json"\n', 1))
         assert "log" in reload(config)
-        told = json.loads(log.read_text().splitlines()[-1])
+        lines = log.read_text().splitlines()
+        told = next(json.loads(line) for line in reversed(lines) if "reloaded; changed" in line)
         assert (told["level"], told["area"]) == ("info", "reloading")
         assert "reloaded; changed: log" in told["message"]
         config.write_text(text.replace("[node]\n", '[node]\nlog_levels = ["error"]\n', 1))

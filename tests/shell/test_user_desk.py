@@ -4,7 +4,7 @@ import pytest
 from twisted.internet.defer import succeed
 
 from esgf_gossip.tracking.forgetting import NO_OPENID
-from esgf_gossip.tracking_users import UserDesk
+from esgf_gossip.user_desk import UserDesk
 from helpers.mailing import Office, a_change, a_match, openid
 
 

@@ -236,15 +236,19 @@ def kill(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             wanted.update((address(name), dataset) for name in chosen)
             plans.append((holders[place % 3], holders[(place + 1) % 3], dataset, chosen))
         failures: list[BaseException] = []
+        # So that the kills fall among it.
+        pace = Random(options.seed + 1)
 
         def work() -> None:
             try:
                 for original, copy, dataset, chosen in plans:
+                    time.sleep(pace.uniform(0.0, 3.0))
                     stage.publish(original, dataset)
                     stage.publish(copy, dataset, is_replica=True)
                     stage.fetch(original, chosen[::2], dataset)
                     stage.fetch(copy, chosen, dataset)
                 for original, _, dataset, _ in plans:
+                    time.sleep(pace.uniform(0.0, 3.0))
                     stage.retract(original, dataset)
             except BaseException as error:  # noqa: BLE001 - told in the thread that waits
                 failures.append(error)
@@ -266,9 +270,12 @@ def kill(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         stage.converge()
 
         def told() -> Counter[tuple[str, str]]:
+            # A mail that came again, as it was, is one: with the same Message-ID.
+            once = {str(mail["message-id"]): mail for mail in stage.mails()}.values()
             return Counter(
-                (to, dataset)
-                for to, _, text in stage.letters()
+                (str(mail["to"]), dataset)
+                for mail in once
+                for text in [mail.get_body(("plain",)).get_content()]
                 for dataset in datasets
                 if f"{dataset}.v{VERSION}" in text
             )
@@ -281,7 +288,7 @@ def kill(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         found = told()
         letters = [str(one["message-id"]) for one in stage.mails()]
         stage.keep_logs(options.keep, "kill")
-    duplicates = sum((found - wanted).values())
+    again = len(letters) - len(set(letters))
     return {
         "kills": kills,
         "kills_while_data_came_and_went": kills - after,
@@ -289,8 +296,8 @@ def kill(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "users_and_datasets": len(wanted),
         "mails": len(letters),
         "lost": sum((wanted - found).values()),
-        "duplicates": duplicates,
-        "sent_again_with_the_same_id": len(letters) - len(set(letters)),
+        "told_twice": sum((found - wanted).values()),
+        "mails_sent_again_with_the_same_id": again,
         "last_kill_to_last_mail_s": round(told_s, 1),
-        "holds": not wanted - found and duplicates <= kills and kills >= options.kills,
+        "holds": found == wanted and again <= kills and kills - after >= options.kills // 2,
     }

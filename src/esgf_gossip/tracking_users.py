@@ -179,6 +179,7 @@ class Users:
             self.projector,
             self._erase_also,
             lambda connection, openids: homeward_rows.known_of(connection, self._values, openids),
+            self.addresses.forget,
         )
 
     # ----------------------------------------------------------------- making

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks
 
 from esgf_gossip.tracking.forgetting import OfOpenids
 from esgf_gossip.tracking.mail_desk import MailDesk
@@ -14,7 +14,16 @@ from esgf_gossip.tracking.projecting import Projector
 
 
 class UserDesk(MailDesk):
-    """The desk of mailing, that knows of downloads too."""
+    """
+    The desk of mailing, that knows of downloads and addresses too.
+
+    Args:
+        mailing: as of the desk.
+        projector: of the downloads; None: there are none.
+        also_erase: as of the desk.
+        also_export: as of the desk.
+        forget: lets go of the address of an OpenID, one that is just being asked for too.
+    """
 
     def __init__(
         self,
@@ -22,9 +31,11 @@ class UserDesk(MailDesk):
         projector: Projector | None,
         also_erase: OfOpenids,
         also_export: OfOpenids | None = None,
+        forget: Callable[[str], Deferred[Any]] | None = None,
     ) -> None:
         super().__init__(mailing, also_export, also_erase)
         self._projector: Final = projector
+        self._forget: Final = forget
 
     @inlineCallbacks
     def export(self, who: str) -> Generator[Any, Any, dict[str, Any]]:
@@ -40,9 +51,11 @@ class UserDesk(MailDesk):
     def erase(self, who: str) -> Generator[Any, Any, dict[str, Any]]:
         """Erase all that is known of a person; downloads first, while the mails still tell whose they are."""
         counts: dict[str, int] = {}
-        if self._projector is not None:
-            known = yield super().export(who)
-            for openid in known["openids"]:
+        known = yield super().export(who)
+        for openid in known["openids"]:
+            if self._forget is not None:
+                yield self._forget(openid)
+            if self._projector is not None:
                 erased = yield self._projector.erase(openid)
                 for name, count in erased.items():
                     counts[name] = counts.get(name, 0) + count

@@ -28,11 +28,13 @@ def office(tmp_path):
     """Give a mailing without a quiet period, whose desk knows downloads and what is on its way home."""
     office = Office(tmp_path)
     office.downloads = MadeUpDownloads()
+    office.forgotten = []
     office.desk = UserDesk(
         office.mailing,
         office.downloads,
         lambda _connection, openids: {"on_the_way": len(openids)},
         lambda _connection, openids: {"on_the_way": list(openids)},
+        lambda one: succeed(office.forgotten.append(one)),
     )
     yield office
     office.close()
@@ -45,6 +47,8 @@ def test_an_erasure_by_an_address_that_led_to_no_openid_says_so(office):
     told = office.result(office.desk.erase(openid("jane")))
     assert "note" not in told
     assert (told["downloads"], office.downloads.asked) == ({"downloads": 3}, [openid("jane")])
+    # An answer that is on its way just now must not bring the address back.
+    assert office.forgotten == [openid("jane")]
 
 
 def test_who_was_told_is_found_by_the_address(office):

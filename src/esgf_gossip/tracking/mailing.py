@@ -45,6 +45,7 @@ ASKED_AT_ONCE: Final = 16
 # How long an address may be asked for; what resolves has bounds of its own, this is the last.
 ASK_S: Final = 120.0
 IDLE_S: Final = 60.0
+BUSY_S: Final = 5.0
 FORGET_S: Final = 3600.0
 # New work comes in bursts; between two looks others get the tracker's thread.
 LOOK_EVERY_S: Final = 0.5
@@ -325,7 +326,9 @@ class Mailing:
         if count >= PERSONS_AT_ONCE:
             return 0.0
         wait_s = IDLE_S if next_ms is None else (next_ms - self.now_ms()) / 1000
-        return min(IDLE_S, max(wait_s, LOOK_EVERY_S))
+        # While mails go out the figures follow them.
+        is_busy = count or self._counts.get("queued")
+        return min(BUSY_S if is_busy else IDLE_S, max(wait_s, LOOK_EVERY_S))
 
     def _forget(self) -> Generator[Any, Any, float]:
         if self._also_forget is not None:

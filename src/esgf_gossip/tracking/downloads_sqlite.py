@@ -16,8 +16,6 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import attrs
 
-from esgf_gossip.sources.access_log import LogReading, PublishedFiles
-from esgf_gossip.sources.log_position import LogPosition, decode_position
 from esgf_gossip.storage.journal_thread import AtOnce
 from esgf_gossip.tracking import downloads
 from esgf_gossip.tracking.database import TrackingDatabase, TrackingError
@@ -27,7 +25,7 @@ from esgf_gossip.tracking.identity import DatasetId
 from esgf_gossip.tracking.matches import Change, Match
 from esgf_gossip.tracking.matching import Row, matches_of, plan
 from esgf_gossip.tracking.openids import fold_openid
-from esgf_gossip.tracking.sightings import SeenFile
+from esgf_gossip.tracking.stored_downloads import Steps, StoredDownloads
 from esgf_gossip.tracking.urls import Place
 
 SCRIPT: Final = """
@@ -104,7 +102,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class SqliteDownloads:
+class SqliteDownloads(StoredDownloads):
     """
     The store in a file.
 
@@ -116,8 +114,7 @@ class SqliteDownloads:
     """
 
     def __init__(self, path: Path) -> None:
-        # As it is in the file; it may be long.
-        self._position: LogPosition | None = None
+        super().__init__(_STEPS)
         with _explained():
             self._database: Final = TrackingDatabase(
                 path, {"downloads": SCRIPT}, AtOnce(), "it is made anew from the site's log of downloads"
@@ -125,34 +122,6 @@ class SqliteDownloads:
             self._database.now(_set_cache)
             self._reader: Final = self._database.reader()
         self._reader.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
-
-    def position(self) -> LogPosition:
-        """Tell how far the log is read."""
-        if self._position is None:
-            body = self._run(_state, downloads.POSITION)
-            self._position = LogPosition() if body is None else decode_position(body)
-        return self._position
-
-    def advance(self, reading: LogReading) -> None:
-        """Take in what was read of the log, and how far that is, in one transaction."""
-        if not reading.rows and reading.position == self._position:
-            return
-        fetches, tally = downloads.readable(reading)
-        self._run(_advance, fetches, tally, reading.position.encode())
-        self._position = reading.position
-
-    def published_to(self) -> int:
-        """Tell up to which dataset the publisher's tables are read."""
-        return int(self._run(_state, downloads.PUBLISHED) or 0)
-
-    def take_published(self, published: PublishedFiles) -> None:
-        """Take in what was read of the publisher's tables, and how far that is."""
-        self._run(_learn, downloads.places_published(published), published.highest)
-
-    def learn(self, files: Iterable[tuple[DatasetId, SeenFile]]) -> int:
-        """Remember whose files are where; return how many downloads this resolved."""
-        places = downloads.places_of(files)
-        return self._run(_learn, places, None) if places else 0
 
     def match(self, changes: Sequence[Change], known_ms: int = 0) -> Generator[list[Match], None, None]:
         """Find who holds what changed, in batches, change by change; see ``Downloads``."""
@@ -164,22 +133,6 @@ class SqliteDownloads:
                 with contextlib.closing(self._reader.cursor()) as cursor:
                     rows: Iterable[Row] = cursor.execute(_MATCHED, (asked[0], before_ms, asked[1]))
                     yield from matches_of(change, wanted, rows)
-
-    def export(self, openid: str) -> dict[str, Any]:
-        """Return all that is kept of a user, as JSON values."""
-        return self._run(_export, openid)
-
-    def erase(self, openid: str, now_ms: int) -> dict[str, int]:
-        """Forget a user, and what was downloaded until now for ever; return how many downloads that were."""
-        return self._run(_erase, fold_openid(openid), now_ms)
-
-    def forget(self, before_ms: int) -> bool:
-        """Forget some downloads that are older; tell whether there are more."""
-        return self._run(_forget, before_ms)
-
-    def counts(self) -> DownloadCounts:
-        """Count; looks at every row."""
-        return self._run(_counts)
 
     def close(self) -> None:
         """Close the file; twice does no harm."""
@@ -383,3 +336,6 @@ def _counts(connection: sqlite3.Connection) -> DownloadCounts:
     found = connection.execute(_COUNTS).fetchone()
     tally = dict(connection.execute("SELECT name, number FROM tally"))
     return DownloadCounts(*found, **tally)
+
+
+_STEPS: Final = Steps(_state, _advance, _learn, _export, _erase, _forget, _counts)

@@ -246,6 +246,7 @@ def test_brokers_that_are_away_are_shown_and_waited_for(scene):
     with a_way_to(scene.cluster.port, port):
         one.wait_for("first")
         eventually(lambda: one.source.fault == "", "the fault is over")
+    assert waiting.source.taken == 0
 
 
 def test_the_end_is_waited_for_within_a_bound(tmp_path):

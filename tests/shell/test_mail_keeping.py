@@ -15,30 +15,6 @@ from esgf_gossip.trust.sealed_values import SealedValues
 from helpers.mailing import DAY_S, Office, a_change, a_match, openid
 
 
-@pytest.fixture
-def office(tmp_path):
-    """Give a mailing without a quiet period."""
-    office = Office(tmp_path)
-    yield office
-    office.close()
-
-
-@pytest.fixture
-def offices(tmp_path):
-    """Make mailings with settings of their own."""
-    made = []
-
-    def make(**settings):
-        folder = tmp_path / str(len(made))
-        folder.mkdir()
-        made.append(Office(folder, **settings))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
 def test_preview_is_the_mail_and_sends_none(offices):
     """To somebody made up, or as a person would get it, while it is held."""
     office = offices(hold_above=0)

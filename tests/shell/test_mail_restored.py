@@ -3,18 +3,8 @@
 import sqlite3
 from contextlib import closing
 
-import pytest
-
 from esgf_gossip.tracking.restored import RESTORED, mark
-from helpers.mailing import DAY_S, NOW_MS, Office, a_change, a_match
-
-
-@pytest.fixture
-def office(tmp_path):
-    """Give a mailing without a quiet period."""
-    office = Office(tmp_path)
-    yield office
-    office.close()
+from helpers.mailing import DAY_S, NOW_MS, a_change, a_match
 
 
 def back_up(office):

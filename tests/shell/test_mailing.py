@@ -14,7 +14,6 @@ from helpers.mailing import (
     NAME,
     NOW_MS,
     URL,
-    Office,
     a_change,
     a_match,
     datasets,
@@ -22,30 +21,6 @@ from helpers.mailing import (
     link_of,
     openid,
 )
-
-
-@pytest.fixture
-def office(tmp_path):
-    """Give a mailing without a quiet period."""
-    office = Office(tmp_path)
-    yield office
-    office.close()
-
-
-@pytest.fixture
-def offices(tmp_path):
-    """Make mailings with settings of their own."""
-    made = []
-
-    def make(**settings):
-        folder = tmp_path / str(len(made))
-        folder.mkdir()
-        made.append(Office(folder, **settings))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 def test_one_mail_for_one_person_and_change(office):

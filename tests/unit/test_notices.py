@@ -329,7 +329,10 @@ def test_no_window_of_a_second_has_more_than_the_rate(steps, per_s, domain_per_s
 def test_a_database_of_all_parts_opens_twice(tmp_path):
     """The scripts fit together in one file."""
     for _ in range(2):
-        TrackingDatabase(tmp_path / "tracking.db", SCRIPTS, AtOnce()).close()
+        database = TrackingDatabase(tmp_path / "tracking.db", SCRIPTS, AtOnce())
+        names = database.now(lambda connection: connection.execute("SELECT name FROM script").fetchall())
+        assert {name for (name,) in names} == set(SCRIPTS)
+        database.close()
 
 
 def test_an_outcome_of_a_mail_that_was_erased_changes_nothing(values):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esgf_gossip.tracking import record_fields
-from esgf_gossip.tracking.publisher_calls import is_success, read_call
+from esgf_gossip.tracking.publisher_calls import Call, is_success, read_call
 from esgf_gossip.tracking.sightings import SeenFile
 from helpers.sightings import MASTER, NODE
 
@@ -153,7 +153,7 @@ def test_any_bytes_are_read(name, body, query):
 def test_any_tags_are_read(parts):
     """Nor are tags in any order."""
     for name in ("publish", "update"):
-        read_call(name, b"", "".join(parts).encode(), 1)
+        assert isinstance(read_call(name, b"", "".join(parts).encode(), 1), Call)
 
 
 @pytest.mark.parametrize(
@@ -162,4 +162,4 @@ def test_any_tags_are_read(parts):
 def test_hostile_bodies_take_the_time_of_their_length(part):
     """No text makes a look go back: a square of 4 MB would not end while this suite runs."""
     for name in ("publish", "update"):
-        read_call(name, b"", (part * (4_000_000 // len(part))).encode(), 1)
+        assert isinstance(read_call(name, b"", (part * (4_000_000 // len(part))).encode(), 1), Call)

@@ -43,8 +43,6 @@ from esgf_gossip.tracking.feedback_messages import Answer, Question, Verdict
 from esgf_gossip.tracking.file_learning import FileLearning
 from esgf_gossip.tracking.homes import Homes
 from esgf_gossip.tracking.homeward import Homeward, Send, receive
-from esgf_gossip.tracking.identity import DatasetId
-from esgf_gossip.tracking.mail_items import Issue
 from esgf_gossip.tracking.mail_signing import make_signer
 from esgf_gossip.tracking.mailing import SCRIPTS as MAILING
 from esgf_gossip.tracking.mailing import Mailing, MailSettings
@@ -227,7 +225,7 @@ class Users:
             self._now_ms,
             SystemRandom(),
             self._in_thread,
-            _issues_of,
+            errata_store.reasons_of,
             signer,
             lambda connection, openid, key: is_told_elsewhere(connection, openid, key, self._host),
             address_book.expire,
@@ -410,14 +408,6 @@ class Users:
 
 def _has_past(connection: sqlite3.Connection) -> bool:
     return connection.execute("SELECT 1 FROM change LIMIT 1").fetchone() is not None
-
-
-def _issues_of(connection: sqlite3.Connection, datasets: Sequence[DatasetId]) -> list[Issue]:
-    """Return the errata of datasets as reasons for a mail, each once."""
-    found = errata_store.issues_of(connection, datasets)
-    return list(
-        dict.fromkeys((one.title, one.severity, one.link) for issues in found.values() for one in issues)
-    )
 
 
 def _password(path: Path) -> str:

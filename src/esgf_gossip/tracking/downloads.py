@@ -12,7 +12,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import attrs
@@ -327,8 +326,3 @@ def _instant(at_ms: int) -> str:
         .isoformat(timespec="milliseconds")
         .replace("+00:00", "Z")
     )
-
-
-def file_of(state: Path) -> Path:
-    """Return where the embedded store lies in a node's state folder."""
-    return state / FILE_NAME

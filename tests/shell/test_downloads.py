@@ -337,7 +337,7 @@ def test_an_erased_user_stays_erased(store):
 
 
 def test_what_is_old_is_forgotten_in_steps(store, monkeypatch):
-    """Downloads go by their last fetch, a bounded number at once; with the last one the user goes."""
+    """Downloads go by their last fetch, a bounded number at once; users who have none left go once a day."""
     monkeypatch.setattr(downloads, "FORGET_ROWS", 2)
     store.advance(
         reading(
@@ -354,6 +354,11 @@ def test_what_is_old_is_forgotten_in_steps(store, monkeypatch):
     counts = store.counts()
     assert (counts.downloads, counts.unresolved, counts.users) == (1, 0, 1)
     assert set(found(store, retracted(V1))) == {BOB}
+    # Users are looked through once a day.
+    assert not store.forget(T0 + 150)
+    assert (store.counts().downloads, store.counts().users) == (0, 1)
+    assert not store.forget(T0 + 50 + downloads.SWEEP_EVERY_MS)
+    assert store.counts().users == 0
 
 
 def test_a_match_left_early_holds_up_nothing(store, monkeypatch):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from defusedxml.ElementTree import fromstring
 from hypothesis import given
 from hypothesis import strategies as st
 
+from esgf_gossip.esgf import openids
 from esgf_gossip.esgf.openids import canonical_openid, is_mail_address, openid_host
 from esgf_gossip.esgf.saml import SamlAnswer, SamlError, attribute_query, read_response
 from esgf_gossip.esgf.yadis import YadisError, attribute_services
@@ -50,6 +53,14 @@ def test_any_text_is_an_openid_or_none(text):
     name = canonical_openid(text)
     assert canonical_openid(name) == name
     assert bool(openid_host(text)) == bool(name)
+
+
+@given(st.from_regex(r"https?://[A-Za-z0-9.:@-]{1,20}(/[A-Za-z0-9._~%+?#;:/-]{0,12}){0,3}", fullmatch=True))
+def test_the_short_way_reads_as_the_long_one(text):
+    """A spelling that is recognised at once is the one that reading it by parts gives."""
+    at_once = canonical_openid(text)
+    with patch.object(openids, "_PLAIN", re.compile(r"(?!)")):
+        assert canonical_openid(text) == at_once
 
 
 def test_mail_addresses():

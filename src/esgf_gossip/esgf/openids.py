@@ -16,6 +16,8 @@ from esgf_gossip.core.packing import HOST
 OPENID_CHARACTERS: Final = 500
 ADDRESS_CHARACTERS: Final = 254
 
+# The spelling that nearly all have, and the canonical one: read ten times as fast as by parts.
+_PLAIN: Final = re.compile(rf"https?://(?:{HOST.pattern})(?:/[A-Za-z0-9._~!$&'()*+,=:@%-]+)*")
 _PORTS: Final = {"http": 80, "https": 443}
 # What mail programs, servers and headers bear without quoting or extensions.
 _ADDRESS: Final = re.compile(
@@ -32,6 +34,8 @@ def canonical_openid(openid: str) -> str:
     text = openid.strip()
     if len(text) > OPENID_CHARACTERS or not text.isprintable() or " " in text:
         return ""
+    if _PLAIN.fullmatch(text):
+        return text
     try:
         parts = urlsplit(text)
         port = parts.port

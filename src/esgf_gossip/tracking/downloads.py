@@ -28,11 +28,14 @@ from esgf_gossip.tracking.urls import Place, could_be, dataset_of, read_url
 
 # Rows that one step of forgetting takes away.
 FORGET_ROWS: Final = 5_000
+# Users without a download are looked for by reading all downloads.
+SWEEP_EVERY_MS: Final = 24 * 60 * 60 * 1000
 FILE_NAME: Final = DOWNLOADS
 
-# Under these names the stores keep how far they have read.
+# Under these names the stores keep how far they have read, and up to when users were swept.
 POSITION: Final = "position"
 PUBLISHED: Final = "published"
+SWEPT: Final = "swept"
 
 
 class DownloadsError(Exception):
@@ -109,7 +112,7 @@ class Downloads(Protocol):
         ...
 
     def forget(self, before_ms: int) -> bool:
-        """Forget some downloads that are older; tell whether there are more."""
+        """Forget some downloads that are older, and once a day users who have none; tell whether there are more."""
         ...
 
     def counts(self) -> DownloadCounts:
@@ -245,6 +248,11 @@ def decide(place: Place, claims: Claims, at_ms: int) -> DatasetId | None:
             said = set(claims.values())
             dataset = said.pop() if len(said) == 1 else None
     return dataset if dataset is not None and could_be(dataset, at_ms) else None
+
+
+def is_sweep_due(swept: str | None, before_ms: int) -> bool:
+    """Tell whether users without a download are to be forgotten; a clock set back counts as a day gone by."""
+    return swept is None or abs(before_ms - int(swept)) >= SWEEP_EVERY_MS
 
 
 def user_hash(folded: str) -> bytes:

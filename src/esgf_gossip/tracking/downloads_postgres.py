@@ -29,13 +29,13 @@ from esgf_gossip.tracking.downloads_sql import (
     CLAIMS,
     COUNTS,
     FORGET,
-    FORGET_PEOPLE,
     HELD_BY,
     LOCK,
     MATCHED,
     MATCHED_WITHOUT,
     SCHEMA,
     SCRIPT,
+    SWEEP_PEOPLE,
     UNRESOLVED_AT,
     UNRESOLVED_OF,
     VERSIONS_IN,
@@ -323,12 +323,12 @@ def _erase(connection: psycopg.Connection[Any], folded: str, now_ms: int) -> dic
 
 def _forget(connection: psycopg.Connection[Any], before_ms: int) -> bool:
     has_more = False
-    people: set[int] = set()
     for question in FORGET:
-        gone = connection.execute(question, [before_ms, downloads.FORGET_ROWS]).fetchall()
-        has_more = has_more or len(gone) == downloads.FORGET_ROWS
-        people.update(person for (person,) in gone)
-    connection.execute(FORGET_PEOPLE, [list(people)])
+        gone = connection.execute(question, [before_ms, downloads.FORGET_ROWS]).rowcount
+        has_more = has_more or gone == downloads.FORGET_ROWS
+    if not has_more and downloads.is_sweep_due(_state(connection, downloads.SWEPT), before_ms):
+        connection.execute(SWEEP_PEOPLE)
+        _set_state(connection, downloads.SWEPT, str(before_ms))
     return has_more
 
 

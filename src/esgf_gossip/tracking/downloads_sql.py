@@ -28,7 +28,6 @@ CREATE TABLE download (
     dataset bigint NOT NULL, person bigint NOT NULL, file bigint NOT NULL, host text COLLATE "C" NOT NULL,
     first_ms bigint NOT NULL, last_ms bigint NOT NULL, whole_ms bigint, PRIMARY KEY (dataset, person, file)
 );
-CREATE INDEX download_person ON download (person);
 CREATE INDEX download_age ON download (last_ms);
 CREATE TABLE place (
     key bytea NOT NULL, host text COLLATE "C" NOT NULL, dataset bigint, PRIMARY KEY (key, host)
@@ -38,7 +37,6 @@ CREATE TABLE unresolved (
     host text COLLATE "C" NOT NULL, first_ms bigint NOT NULL, last_ms bigint NOT NULL, whole_ms bigint,
     PRIMARY KEY (key, place_host, person)
 );
-CREATE INDEX unresolved_person ON unresolved (person);
 CREATE INDEX unresolved_age ON unresolved (last_ms);
 CREATE TABLE erased (hash bytea PRIMARY KEY, at_ms bigint NOT NULL);
 """
@@ -130,28 +128,27 @@ AND NOT EXISTS (
 )
 HELD_BY: Final = b"""
 SELECT master || '.v' || version, file.name, host, first_ms, last_ms, whole_ms
-FROM person JOIN download ON download.person = person.number JOIN dataset ON dataset.number = download.dataset
-JOIN file ON file.number = download.file WHERE folded = %s ORDER BY 1, 2
+FROM download JOIN dataset ON dataset.number = download.dataset JOIN file ON file.number = download.file
+WHERE download.person = (SELECT number FROM person WHERE folded = %s) ORDER BY 1, 2
 """
 UNRESOLVED_OF: Final = b"""
 SELECT path, host, first_ms, last_ms, whole_ms
-FROM person JOIN unresolved ON unresolved.person = person.number WHERE folded = %s ORDER BY 1, 2
+FROM unresolved WHERE person = (SELECT number FROM person WHERE folded = %s) ORDER BY 1, 2
 """
 FORGET: Final = (
     b"""
 DELETE FROM download WHERE (dataset, person, file) IN (
     SELECT dataset, person, file FROM download WHERE last_ms < %s ORDER BY last_ms LIMIT %s
-) RETURNING person
+)
 """,
     b"""
 DELETE FROM unresolved WHERE (key, place_host, person) IN (
     SELECT key, place_host, person FROM unresolved WHERE last_ms < %s ORDER BY last_ms LIMIT %s
-) RETURNING person
+)
 """,
 )
-FORGET_PEOPLE: Final = b"""
-DELETE FROM person WHERE number = ANY(%s::bigint[])
-AND NOT EXISTS (SELECT FROM download WHERE download.person = person.number)
+SWEEP_PEOPLE: Final = b"""
+DELETE FROM person WHERE NOT EXISTS (SELECT FROM download WHERE download.person = person.number)
 AND NOT EXISTS (SELECT FROM unresolved WHERE unresolved.person = person.number)
 """
 COUNTS: Final = b"""

@@ -2,7 +2,8 @@
 Who downloaded what, in a SQLite file of its own beside the node's others.
 
 It is big and can be made anew from the site's log, so it is no part of a backup; it names users, so nobody else may
-read it. Same interface as ``downloads_postgres``.
+read it. Same interface as ``downloads_postgres``. Neither has an index of downloads by user: to keep one costs as much
+as the downloads themselves, and what needs it (export, erasure, forgetting users) is rare and reads all of them.
 """
 
 from __future__ import annotations
@@ -42,7 +43,6 @@ CREATE TABLE download (
     dataset INTEGER NOT NULL, person INTEGER NOT NULL, file INTEGER NOT NULL, host TEXT NOT NULL,
     first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, whole_ms INTEGER, PRIMARY KEY (dataset, person, file)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX download_person ON download (person);
 CREATE INDEX download_age ON download (last_ms);
 CREATE TABLE place (
     key BLOB NOT NULL, host TEXT NOT NULL, dataset INTEGER, PRIMARY KEY (key, host)
@@ -51,7 +51,6 @@ CREATE TABLE unresolved (
     key BLOB NOT NULL, place_host TEXT NOT NULL, person INTEGER NOT NULL, path TEXT NOT NULL, host TEXT NOT NULL,
     first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, whole_ms INTEGER, PRIMARY KEY (key, place_host, person)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX unresolved_person ON unresolved (person);
 CREATE INDEX unresolved_age ON unresolved (last_ms);
 CREATE TABLE erased (hash BLOB PRIMARY KEY, at_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID
 """
@@ -289,14 +288,14 @@ def _versions(connection: sqlite3.Connection, change: Change) -> Iterator[tuple[
 def _export(connection: sqlite3.Connection, openid: str) -> dict[str, Any]:
     folded = fold_openid(openid)
     held = connection.execute(
-        "SELECT master || '.v' || version, file.name, host, first_ms, last_ms, whole_ms FROM person"
-        " JOIN download ON download.person = person.number JOIN dataset ON dataset.number = download.dataset"
-        " JOIN file ON file.number = download.file WHERE folded = ? ORDER BY 1, 2",
+        "SELECT master || '.v' || version, file.name, host, first_ms, last_ms, whole_ms FROM download"
+        " JOIN dataset ON dataset.number = download.dataset JOIN file ON file.number = download.file"
+        " WHERE download.person = (SELECT number FROM person WHERE folded = ?) ORDER BY 1, 2",
         (folded,),
     ).fetchall()
     unresolved = connection.execute(
-        "SELECT path, host, first_ms, last_ms, whole_ms FROM person"
-        " JOIN unresolved ON unresolved.person = person.number WHERE folded = ? ORDER BY 1, 2",
+        "SELECT path, host, first_ms, last_ms, whole_ms FROM unresolved"
+        " WHERE person = (SELECT number FROM person WHERE folded = ?) ORDER BY 1, 2",
         (folded,),
     ).fetchall()
     return exported(openid, held, unresolved)
@@ -315,20 +314,18 @@ def _erase(connection: sqlite3.Connection, folded: str, now_ms: int) -> dict[str
 
 def _forget(connection: sqlite3.Connection, before_ms: int) -> bool:
     has_more = False
-    people: set[tuple[int]] = set()
     for table, key in (("download", "dataset, person, file"), ("unresolved", "key, place_host, person")):
         gone = connection.execute(
-            f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE last_ms < ? ORDER BY last_ms LIMIT ?)"  # noqa: S608
-            " RETURNING person",
+            f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE last_ms < ? ORDER BY last_ms LIMIT ?)",  # noqa: S608
             (before_ms, downloads.FORGET_ROWS),
-        ).fetchall()
-        has_more = has_more or len(gone) == downloads.FORGET_ROWS
-        people.update(gone)
-    connection.executemany(
-        "DELETE FROM person WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM download WHERE person = ?1)"
-        " AND NOT EXISTS (SELECT 1 FROM unresolved WHERE person = ?1)",
-        people,
-    )
+        ).rowcount
+        has_more = has_more or gone == downloads.FORGET_ROWS
+    if not has_more and downloads.is_sweep_due(_state(connection, downloads.SWEPT), before_ms):
+        connection.execute(
+            "DELETE FROM person WHERE number NOT IN"
+            " (SELECT person FROM download UNION SELECT person FROM unresolved)"
+        )
+        _set_state(connection, downloads.SWEPT, str(before_ms))
     return has_more
 
 

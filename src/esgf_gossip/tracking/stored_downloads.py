@@ -91,7 +91,7 @@ class StoredDownloads(ABC):
         return erased
 
     def forget(self, before_ms: int) -> bool:
-        """Forget some downloads that are older; tell whether there are more."""
+        """Forget some downloads that are older, and once a day users who have none; tell whether there are more."""
         return bool(self._run(self._steps.forget, before_ms))
 
     def counts(self) -> DownloadCounts:

@@ -55,6 +55,9 @@ CREATE INDEX unresolved_age ON unresolved (last_ms);
 CREATE TABLE erased (hash BLOB PRIMARY KEY, at_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID
 """
 _CACHE_KB: Final = 64 * 1024
+# What is carried from the log of pages into the file at a time: a look changes as many pages as it has rows, and pages
+# that change again meanwhile are carried once.
+_CARRIED_PAGES: Final = 32_000
 
 # In any order of rows the same comes out.
 _JOINED: Final = """
@@ -118,7 +121,7 @@ class SqliteDownloads(StoredDownloads):
             self._database: Final = TrackingDatabase(
                 path, {"downloads": SCRIPT}, AtOnce(), "it is made anew from the site's log of downloads"
             )
-            self._database.now(_set_cache)
+            self._database.now(_tune)
             self._reader: Final = self._database.reader()
         self._reader.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
 
@@ -153,8 +156,9 @@ def _explained() -> Iterator[None]:
         raise DownloadsError(" ".join(str(error).split())) from None
 
 
-def _set_cache(connection: sqlite3.Connection) -> None:
+def _tune(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_CARRIED_PAGES}")
 
 
 def _state(connection: sqlite3.Connection, name: str) -> str | None:

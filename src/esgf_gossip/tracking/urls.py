@@ -32,7 +32,8 @@ _SERVICES: Final = ("/thredds/fileServer/", "/thredds/dodsC/")
 # Answers of OPeNDAP with data; .das, .dds and .html only describe.
 _DATA_ANSWERS: Final = (".nc.dods", ".nc.ascii", ".nc.asc")
 _FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,250}\.nc4?")
-_FACET: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_+-]{0,98}[A-Za-z0-9])?")
+_FACET: Final = r"[A-Za-z0-9](?:[A-Za-z0-9_+-]{0,98}[A-Za-z0-9])?"
+_FACETS: Final = re.compile(rf"{_FACET}(?:/{_FACET})*")
 _VERSION: Final = re.compile(r"v[0-9]{1,8}")
 _DATED: Final = re.compile(r"(?:19|20)[0-9]{6}")
 _VARIANT: Final = re.compile(r"(?:[a-z][A-Za-z0-9]*-)?r[0-9]+i[0-9]+p[0-9]+f[0-9]+")
@@ -45,7 +46,7 @@ _CMIP5_REALMS: Final = frozenset(
     {"aerosol", "atmos", "atmosChem", "land", "landIce", "ocean", "ocnBgchem", "seaIce"}
 )
 # Copies that are published once more under another project keep the folders of the first.
-_REPUBLISHED: Final = re.compile(r"c3s|cp4cds|adjust|bias", re.IGNORECASE)
+_REPUBLISHED: Final = ("c3s", "cp4cds", "adjust", "bias")
 _DAY_MS: Final = 86_400_000
 
 
@@ -109,7 +110,8 @@ def read_url(text: str) -> Place | None:
 def dataset_of(place: Place) -> DatasetId | None:
     """Return the dataset version whose file lies there by the folders of its project; None where that is not sure."""
     folder, _, name = place.path.rpartition("/")
-    if not _FILE.fullmatch(name) or _REPUBLISHED.search(folder):
+    lower = folder.lower()
+    if not _FILE.fullmatch(name) or any(word in lower for word in _REPUBLISHED):
         return None
     folders = folder.split("/")
     words = name.rsplit(".", 1)[0].split("_")
@@ -169,7 +171,7 @@ class _Layout:
         facets = folders[-1 - self.facets : -1]
         top = folders[-2 - self.facets]
         is_bare = self.folder == "cmip6" and _BARE_CMIP6.fullmatch(top)
-        if (top.lower() != self.folder and not is_bare) or not all(map(_FACET.fullmatch, facets)):
+        if (top.lower() != self.folder and not is_bare) or not _FACETS.fullmatch("/".join(facets)):
             return None
         said = self.names([*facets, variable] if variable is not None else facets)
         if said is None or list(words[: len(said)]) != list(said):

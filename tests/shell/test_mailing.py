@@ -6,6 +6,7 @@ import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 
 from esgf_gossip.tracking.holds import HoldError
+from esgf_gossip.tracking.identity import parse_dataset
 from esgf_gossip.tracking.mail_text import MAIL_BYTES
 from esgf_gossip.tracking.outbox import Outcome, Result
 from esgf_gossip.tracking.resolution import Finding, Resolution
@@ -121,13 +122,14 @@ def test_retractions_at_once_where_the_person_chose_so(offices):
     token = link_of(office.server.messages()[0], "preferences")
     kinds = frozenset({"retracted", "new-version", "reinstated", "erratum"})
     office.result(office.desk.choose(token, kinds, [], is_immediate=True, nothing=False))
-    new, gone = a_change("CMIP6.a.b.c.d.f.v2", "new-version"), a_change("CMIP6.a.b.c.d.g.v1")
+    newest = parse_dataset("CMIP6.a.b.c.d.f.v2")
+    new, gone = a_change(str(newest), "new-version", successor=newest), a_change("CMIP6.a.b.c.d.g.v1")
     office.take(new, a_match(new))
     office.take(gone, a_match(gone))
     office.wait(5)
     assert [one["Subject"] for one in office.server.messages()[1:]] == ["Retracted: CMIP6.a.b.c.d.g.v1"]
     office.wait(3700, 30.0)
-    assert office.server.messages()[2]["Subject"] == "New version: CMIP6.a.b.c.d.f.v2"
+    assert office.server.messages()[2]["Subject"] == "New version 2 of CMIP6.a.b.c.d.f"
 
 
 def test_an_erratum_of_thousands_is_one_small_mail_with_the_whole_list(office):
@@ -143,7 +145,7 @@ def test_an_erratum_of_thousands_is_one_small_mail_with_the_whole_list(office):
     (mail,) = office.server.mails
     assert len(mail.message) <= MAIL_BYTES
     message = office.server.messages()[0]
-    assert message["Subject"] == "3047 datasets you fetched: 2747 with an erratum, 300 retracted"
+    assert message["Subject"] == "2747 datasets you fetched: 300 retracted, 2747 with an erratum"
     text = message.get_body(("plain",)).get_content()
     assert {f"== CMIP6 / exp{number}" for number in range(30)} <= set(text.splitlines())
     rows, pages = office.result(office.desk.full_list(link_of(message, "list"), 0))

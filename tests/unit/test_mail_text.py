@@ -12,15 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esgf_gossip.tracking.events import file_key
+from esgf_gossip.tracking.identity import parse_dataset
 from esgf_gossip.tracking.mail_items import Item, inert, make_content, safe_link
 from esgf_gossip.tracking.mail_signing import SigningError, make_signer
 from esgf_gossip.tracking.mail_text import MAIL_BYTES, MailText, subject_of
 from esgf_gossip.tracking.matches import FetchedFile
 from esgf_gossip.trust.sealed_values import SealedValues
-from helpers.mailing import NODE, NOW_MS, URL, a_change, a_match, datasets
+from helpers.mailing import NAME, NODE, NOW_MS, URL, a_change, a_match
 from helpers.programs import needs
 
 PERSON = b"p" * 16
+HELD = parse_dataset(NAME)
 
 
 @pytest.fixture
@@ -35,6 +37,12 @@ def rendered(text, *items):
     return message, message_from_bytes(message, policy=policy.default)
 
 
+def replaced(by="20200101", **fields):
+    """Make the change of a new version; who holds HELD is told of it."""
+    new = attrs.evolve(HELD, version=by)
+    return a_change(str(new), "new-version", successor=new, supersedes=(HELD.version,), **fields)
+
+
 def bodies(message):
     """Return both parts."""
     return [message.get_body((kind,)).get_content() for kind in ("plain", "html")]
@@ -42,19 +50,15 @@ def bodies(message):
 
 def test_it_says_which_of_your_files_and_what_now(text):
     """Files with date and node, unchanged ones marked, the successor, reason and errata with links, how to get out."""
-    change = a_change(
-        kind="new-version",
-        successor=datasets(1)[0],
-        reason="wrong units",
-        unchanged=frozenset([file_key("same.nc")]),
-    )
-    match = a_match(change, files=["new.nc", "same.nc"], fetched_ms=1_700_000_000_000)
+    change = replaced(reason="wrong units", unchanged=frozenset([file_key("same.nc")]))
+    match = a_match(change, files=["new.nc", "same.nc"], fetched_ms=1_700_000_000_000, dataset=HELD)
     issue = ("Sign of fluxes", "high", "https://errata.example.org/1")
     _, message = rendered(text, Item(change, match, (issue,)))
+    assert message["Subject"] == f"New version 20200101 of {HELD.master_id}"
     for body in bodies(message):
-        assert "replaced by a new version on 2026-" in body
-        assert "Take now: " in body
-        assert str(change.successor) in body
+        said = re.sub(r"<[^>]+>", "", body)
+        assert re.search(rf"You hold: {HELD}\s+replaced by a new version on 2026-", said)
+        assert f"Take now: {change.successor}" in said
         assert "fetched 2023-11-14 from dn1.example.org" in body
         assert re.search(r"same\.nc(<br>|\s+)fetched [^\n]*unchanged", body, re.IGNORECASE)
         assert not re.search(r"new\.nc(<br>|\s+)fetched [^\n]*unchanged", body, re.IGNORECASE)
@@ -65,6 +69,21 @@ def test_it_says_which_of_your_files_and_what_now(text):
         assert f"{URL}/preferences/" in body
         assert f"{URL}/unsubscribe/" in body
         assert "because you fetched these files" in body
+
+
+def test_the_subject_says_what_is_new_and_counts_a_dataset_once():
+    """One dataset is named however much happened to it; several are counted, each once, the worst first."""
+    gone, newer, newest = a_change(NAME), replaced(), replaced("20210101", occurred_ms=NOW_MS + 1)
+    other = a_change("CMIP6.other.v1", "erratum", title="Wrong units")
+    held = [Item(one, a_match(one, dataset=HELD)) for one in (newer, newest, gone)]
+    master = HELD.master_id
+    assert subject_of([held[2]]) == f"Retracted: {HELD}"
+    assert subject_of(held[:1]) == f"New version 20200101 of {master}"
+    assert subject_of(held) == f"Retracted, new version 20210101, new version 20200101: {master}"
+    both = "2 datasets you fetched: 1 retracted, 1 with an erratum, 1 with a new version"
+    assert subject_of([*held, Item(other, a_match(other))]) == both
+    long = a_change(f"CMIP6.{'x' * 200}.v2", "new-version", successor=parse_dataset(f"CMIP6.{'x' * 200}.v2"))
+    assert subject_of([Item(long, a_match(long))]).startswith("New version 2 of CMIP6.xxx")
 
 
 EVIL = "$1 \\1 {{ 7*7 }} %s <script>alert(1)</script>\r\nBcc: evil@x.org\r\n\r\n.\r\n\u202egnp.exe\u2066\u200b\x00\x1b[2J 山é"

@@ -133,7 +133,7 @@ def held_datasets(item: Item) -> tuple[DatasetId, ...]:
 
 def make_content(items: Sequence[Item], most_entries: int, most_files: int) -> Content:
     """Return what a mail says, with at most so many entries, and so many files in each."""
-    ordered = sorted(items, key=_rank)
+    ordered = sorted(items, key=rank)
     notes: dict[tuple[str, str, str], int] = {}
     groups: dict[str, list[tuple[Item, DatasetId]]] = {}
     for item in ordered:
@@ -165,7 +165,8 @@ def make_content(items: Sequence[Item], most_entries: int, most_files: int) -> C
     )
 
 
-def _rank(item: Item) -> tuple[int, int]:
+def rank(item: Item) -> tuple[int, int]:
+    """Return by what items are ordered: what is worst first, of one kind the newest."""
     kind = item.change.kind
     return (_ORDER.index(kind) if kind in _ORDER else len(_ORDER), -item.change.occurred_ms)
 

@@ -29,6 +29,7 @@ from esgf_gossip.tracking.mail_items import (
     held_datasets,
     inert,
     make_content,
+    rank,
 )
 from esgf_gossip.tracking.preferences import ALL, dataset_scope
 from esgf_gossip.tracking.tokens import Purpose, make_token
@@ -166,30 +167,54 @@ class MailText:
 
 
 def subject_of(items: Sequence[Item]) -> str:
-    """Return the subject: what happened, and to which dataset where it is one."""
-    counts: dict[str, int] = {}
-    for item in items:
-        count = max(len(held_datasets(item)), item.match.dataset_count) if item.change.kind == ERRATUM else 1
-        counts[item.change.kind] = counts.get(item.change.kind, 0) + count
+    """Return the subject: what happened, and to which dataset where it is one; of a new version, which one is new."""
+    ordered = sorted(items, key=rank)
+    masters = {one.master_id for item in items for one in held_datasets(item)}
+    unnamed = sum(max(0, item.match.dataset_count - len(held_datasets(item))) for item in items)
     if len(items) == 1:
-        change = items[0].change
-        held = held_datasets(items[0])
-        name = str(held[0] if held else "")
-        if change.kind == ERRATUM:
-            more = f" ({counts[ERRATUM]} datasets)" if counts[ERRATUM] > 1 else f": {name}"
-            text = f"Erratum{more}: {inert(change.title, 80)}"
-        else:
-            text = f"{_FIRST.get(change.kind, 'Changed')}: {name}"
-        return inert(text, _SUBJECT_CHARACTERS)
-    parts = [f"{count} {_COUNTED.get(kind, 'changed')}" for kind, count in sorted(counts.items())]
-    total = sum(counts.values())
-    return inert(f"{total} datasets you fetched: {', '.join(parts)}", _SUBJECT_CHARACTERS)
+        text = _of_one(items[0])
+    elif len(masters) == 1 and not unnamed:
+        said = dict.fromkeys(_short(item) for item in ordered)
+        text = f"{', '.join(said)}: {masters.pop()}"
+        text = text[:1].upper() + text[1:]
+    else:
+        by_kind: dict[str, set[str]] = {}
+        more: dict[str, int] = {}
+        for item in ordered:
+            kind, held = item.change.kind, held_datasets(item)
+            by_kind.setdefault(kind, set()).update(one.master_id for one in held)
+            more[kind] = more.get(kind, 0) + max(0, item.match.dataset_count - len(held))
+        parts = [
+            f"{len(found) + more[kind]} {_COUNTED.get(kind, 'changed')}" for kind, found in by_kind.items()
+        ]
+        text = f"{len(masters) + unnamed} datasets you fetched: {', '.join(parts)}"
+    return inert(text, _SUBJECT_CHARACTERS)
+
+
+def _of_one(item: Item) -> str:
+    change, held = item.change, held_datasets(item)
+    name = str(held[0] if held else "")
+    if change.kind == ERRATUM:
+        count = max(len(held), item.match.dataset_count)
+        more = f" ({count} datasets)" if count > 1 else f": {name}"
+        return f"Erratum{more}: {inert(change.title, 80)}"
+    if change.successor is not None:
+        return f"New version {change.successor.version} of {change.successor.master_id}"
+    return f"{_FIRST.get(change.kind, 'Changed')}: {name}"
+
+
+def _short(item: Item) -> str:
+    change = item.change
+    if change.successor is not None:
+        return f"new version {change.successor.version}"
+    return _FIRST.get(change.kind, "Changed").lower()
 
 
 _FIRST: Final = {
     EventType.RETRACTED: "Retracted",
     EventType.NEW_VERSION: "New version",
     EventType.REINSTATED: "Valid again",
+    ERRATUM: "Erratum",
 }
 _COUNTED: Final = {
     EventType.RETRACTED: "retracted",

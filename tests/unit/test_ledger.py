@@ -7,7 +7,7 @@ from esgf_gossip.storage.journal_thread import AtOnce
 from esgf_gossip.tracking import ledger
 from esgf_gossip.tracking.changes import changes_after
 from esgf_gossip.tracking.database import FILE_NAME, TrackingDatabase
-from esgf_gossip.tracking.event_lists import counts, quarantined
+from esgf_gossip.tracking.event_lists import accept, counts, quarantined
 from esgf_gossip.tracking.events import EventType, encode_event
 from esgf_gossip.tracking.hand import RefusedError, Word, events_of
 from esgf_gossip.tracking.identity import DatasetId
@@ -220,6 +220,34 @@ def test_by_hand_what_would_count_nowhere_is_refused(book, kind, dataset, words,
     with pytest.raises(RefusedError, match=why) as caught:
         book.means(kind, event.dataset, **words)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_by_hand_who_counts_as_a_holder_too_says_what_it_likes_of_its_copy(book):
+    """B claimed it first; what A's operator let count makes A a holder as well: each word counts that is not refused."""
+    book.hear(B, an_event("published", V1, B))
+    book.hear(A, an_event("published"), hosts=["other.example.org"])
+    with pytest.raises(RefusedError, match="only that node may say this"):
+        book.means("retracted")
+    book.database.now(accept, an_event("published").change_key.hex(), A, 5)
+    assert book.means("published") == []
+    for kind, epoch, state in (
+        ("retracted", 0, State.RETRACTED),
+        ("reinstated", 1, State.CURRENT),
+        ("unpublished", 1, State.CURRENT),
+        ("published", 0, State.CURRENT),
+    ):
+        assert book.means(kind) == [(kind, epoch)]
+        book.hear(A, an_event(kind, epoch=epoch))
+        assert book.why() == []
+        assert book.stands().state is state
+    # What would not count is refused still: a copy elsewhere, another claim.
+    for kind, dataset, data_node in (
+        ("retracted", V1, "other.example.org"),
+        ("published", V1, "other.example.org"),
+        ("new-version", V2, A),
+    ):
+        with pytest.raises(RefusedError, match="only that node may say this"):
+            book.means(kind, dataset, data_node)
 
 
 def test_a_vote_is_said_alone(book):

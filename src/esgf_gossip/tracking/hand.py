@@ -128,13 +128,25 @@ class _Known:
         return any(one.counts and one.event.type in CLAIMS for one in self.here)
 
     @property
+    def is_gone(self) -> bool:
+        """Whether the original was unpublished, by the version's holder or by this node as a further one."""
+        last = max(self.here, key=lambda one: one.last_leaf, default=None)
+        is_ours_gone = last is not None and last.event.type is EventType.UNPUBLISHED
+        return is_ours_gone or self.status.state is State.UNPUBLISHED
+
+    def counts_already(self, kind: EventType) -> bool:
+        """Tell whether this was said of the copy and counts, so that it counts when said once more."""
+        return any(one.counts and one.event.type is kind for one in self.here)
+
+    @property
     def has_replica(self) -> bool:
         return bool(replicas_of(self.here))
 
 
-def _refuse_of_another(own: str, known: _Known) -> None:
+def _refuse_of_another(own: str, known: _Known, *, is_holder: bool) -> None:
+    """Refuse what another says, unless this node is a holder too: the first one seen is not the only one that counts."""
     status = known.status
-    if status.origin not in ("", own):
+    if status.origin not in ("", own) and not is_holder:
         raise RefusedError(
             f"the original of {status.dataset} is {status.origin}'s, on {status.data_node}: only that node may say this"
         )
@@ -148,16 +160,18 @@ def _original(known: _Known) -> list[DatasetEvent]:
 
 
 def _publish(_connection: sqlite3.Connection, own: str, word: Word, known: _Known) -> list[DatasetEvent]:
-    _refuse_of_another(own, known)
+    # An operator's word is for one claim: another of the same copy would count nowhere.
+    _refuse_of_another(own, known, is_holder=known.counts_already(word.type))
     if known.status.state is State.RETRACTED:
         raise RefusedError(f"{word.dataset} is retracted; say reinstate in its place")
-    if known.has_original and known.status.state is not State.UNPUBLISHED:
+    if known.has_original and not known.is_gone:
         return []
     return [attrs.evolve(known.event, epoch=0)]
 
 
 def _new_version(connection: sqlite3.Connection, own: str, word: Word, known: _Known) -> list[DatasetEvent]:
-    _refuse_of_another(own, known)
+    is_said = known.counts_already(word.type)
+    _refuse_of_another(own, known, is_holder=is_said)
     owner = min(
         (
             one
@@ -167,12 +181,11 @@ def _new_version(connection: sqlite3.Connection, own: str, word: Word, known: _K
         key=lambda one: one.seen,
         default=None,
     )
-    if owner is not None and owner.origin != own:
+    if owner is not None and owner.origin != own and not is_said:
         raise RefusedError(
             f"the originals of {word.dataset.master_id} are {owner.origin}'s: only that node may say this"
         )
-    is_said = any(one.event.type is EventType.NEW_VERSION for one in known.here)
-    if is_said and known.status.state is not State.UNPUBLISHED:
+    if is_said and not known.is_gone:
         return []
     supersedes = word.supersedes
     if not supersedes:
@@ -194,7 +207,7 @@ def _new_version(connection: sqlite3.Connection, own: str, word: Word, known: _K
 
 
 def _retract(_connection: sqlite3.Connection, own: str, _word: Word, known: _Known) -> list[DatasetEvent]:
-    _refuse_of_another(own, known)
+    _refuse_of_another(own, known, is_holder=known.has_original)
     if known.status.state is State.RETRACTED:
         return []
     if known.has_replica and not known.status.origin:
@@ -204,7 +217,7 @@ def _retract(_connection: sqlite3.Connection, own: str, _word: Word, known: _Kno
 
 
 def _reinstate(_connection: sqlite3.Connection, own: str, word: Word, known: _Known) -> list[DatasetEvent]:
-    _refuse_of_another(own, known)
+    _refuse_of_another(own, known, is_holder=known.has_original)
     if known.status.state is State.UNKNOWN:
         raise RefusedError(f"{word.dataset} is not on record here, so it was not retracted", is_missing=True)
     if known.status.state is not State.RETRACTED:
@@ -213,7 +226,7 @@ def _reinstate(_connection: sqlite3.Connection, own: str, word: Word, known: _Kn
 
 
 def _unpublish(_connection: sqlite3.Connection, own: str, word: Word, known: _Known) -> list[DatasetEvent]:
-    _refuse_of_another(own, known)
+    _refuse_of_another(own, known, is_holder=known.has_original)
     if not known.has_original:
         raise RefusedError(
             f"no original of {word.dataset} on {word.data_node} is on record here", is_missing=True

@@ -8,13 +8,20 @@ from hypothesis import strategies as st
 
 from esgf_gossip.tracking.identity import DatasetId, parse_dataset
 from esgf_gossip.tracking.openids import fold_openid
-from esgf_gossip.tracking.urls import could_be, read_url, resolve_url
+from esgf_gossip.tracking.urls import could_be, dataset_of, read_url
 from helpers.download_urls import KNOWN, TABLE, UNKNOWN
+
+
+def resolved(url):
+    """Return the dataset version and file that a URL says by its folders, as a download's is asked for; None: not sure."""
+    place = read_url(url)
+    dataset = None if place is None else dataset_of(place)
+    return None if dataset is None else (dataset, place.name)
 
 
 def test_urls_of_every_kind_are_resolved_and_none_wrongly():
     """Of a table of real forms at least 99 % are right, and no answer is wrong."""
-    answers = [(resolve_url(url), (parse_dataset(dataset), name)) for url, dataset, name in TABLE]
+    answers = [(resolved(url), (parse_dataset(dataset), name)) for url, dataset, name in TABLE]
     assert len(answers) > 250
     assert [pair for pair in answers if pair[0] not in (None, pair[1])] == []
     assert sum(answer is not None for answer, _ in answers) >= 0.99 * len(answers)
@@ -23,7 +30,7 @@ def test_urls_of_every_kind_are_resolved_and_none_wrongly():
 @pytest.mark.parametrize("url", UNKNOWN)
 def test_what_is_not_sure_is_no_answer(url):
     """A version that is missing or another's, folders that lack the project, files that say something else."""
-    assert resolve_url(url) is None
+    assert resolved(url) is None
 
 
 @pytest.mark.parametrize(("form", "dataset", "name"), KNOWN)
@@ -33,7 +40,7 @@ def test_a_folder_that_is_missing_or_doubled_is_no_other_dataset(form, dataset, 
     parts = form.rstrip("/").split("/")
     for number in range(len(parts)):
         for changed in ([], [parts[number]] * 2, ["other"], [parts[number] + "x"]):
-            found = resolve_url("/".join([*parts[:number], *changed, *parts[number + 1 :], name]))
+            found = resolved("/".join([*parts[:number], *changed, *parts[number + 1 :], name]))
             # Facets that the file's name does not repeat may be any word: then it is a dataset of that word.
             assert found is None or found[0] == right or len(changed) == 1, (parts, number, changed)
 
@@ -63,7 +70,7 @@ def test_one_place_has_one_key():
 @example("globus:/a.nc")
 def test_any_text_is_an_answer_or_none(text):
     """No text raises; what is answered has the form of a dataset, and a path no folder leads out of."""
-    place, found = read_url(text), resolve_url(text)
+    place, found = read_url(text), resolved(text)
     assert place is None or (place.path and ".." not in place.path.split("/") and place.path.isprintable())
     assert found is None or (parse_dataset(found[0].instance_id) == found[0] and "/" not in found[1])
 

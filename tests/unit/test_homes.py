@@ -52,7 +52,6 @@ def test_a_host_is_its_own_nodes_or_of_who_is_certified_for_it():
     assert found == [INDEX, INDEX, OWN, OWN, None]
     assert homes.home_of("<no-id>") is None
     assert [homes.is_ours(an_openid(one)) for one in (OWN, IDP)] == [True, False]
-    assert homes.node_for(IDP) == INDEX
 
 
 def test_who_merely_says_so_gets_nobodys_matches_and_no_questions():
@@ -76,16 +75,16 @@ def test_of_two_that_are_certified_one_is_chosen_by_all():
     offering = a_node(LIAR, OpenIDProvider="https://x.site.example/openid")
     for nodes in ((*plain, offering), (offering, *reversed(plain))):
         homes = homes_of(a_view(*nodes), certified, [OWN])
-        assert homes.node_for(IDP) == IDP
-        assert homes.node_for("x.site.example") == LIAR
-    assert homes_of(a_view(*plain[1:]), certified, [OWN]).node_for(IDP) == "a.site.example"
+        assert homes.home_of(an_openid(IDP)) == IDP
+        assert homes.home_of(an_openid("x.site.example")) == LIAR
+    assert homes_of(a_view(*plain[1:]), certified, [OWN]).home_of(an_openid(IDP)) == "a.site.example"
 
 
 @pytest.mark.parametrize("status", [NodeStatus.LEFT, NodeStatus.STALE])
 def test_who_has_gone_is_nobodys_home(status):
     """A node that left or expired has no users; one that is merely away keeps them."""
-    assert homes_of(a_view(a_node(IDP, status)), {}, [OWN]).node_for(IDP) is None
-    assert homes_of(a_view(a_node(IDP, NodeStatus.UNREACHABLE)), {}, [OWN]).node_for(IDP) == IDP
+    assert homes_of(a_view(a_node(IDP, status)), {}, [OWN]).home_of(an_openid(IDP)) is None
+    assert homes_of(a_view(a_node(IDP, NodeStatus.UNREACHABLE)), {}, [OWN]).home_of(an_openid(IDP)) == IDP
 
 
 def test_providers_are_those_of_members_and_of_this_sites_static_nodes():
@@ -111,7 +110,7 @@ def test_providers_are_those_of_members_and_of_this_sites_static_nodes():
     assert [homes.provider_of(one) for one in hosts] == [
         "https://saml.site.example/x", "https://saml.site.example/x", *["https://saml.old.example/a"] * 3, "", None,
     ]  # fmt: skip
-    assert homes.node_for("old.example.org") is None
+    assert homes.home_of(an_openid("old.example.org")) is None
 
 
 def test_most_of_the_others_must_be_seen():

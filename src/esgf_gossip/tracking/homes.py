@@ -29,10 +29,6 @@ class Homes:
     _nodes: Mapping[str, str] = attrs.field(repr=False)
     _providers: Mapping[str, str] = attrs.field(repr=False)
 
-    def node_for(self, host: str) -> str | None:
-        """Return the node to whose users a host belongs, None where there is none."""
-        return self._nodes.get(host)
-
     def home_of(self, openid: str) -> str | None:
         """Return the home node of a user, None where there is none."""
         return self._nodes.get(openid_host(openid))

@@ -122,13 +122,6 @@ def dataset_of(place: Place) -> DatasetId | None:
     return None
 
 
-def resolve_url(text: str) -> tuple[DatasetId, str] | None:
-    """Return the dataset version and the file's name that a URL says by its folders; None where that is not sure."""
-    place = read_url(text)
-    dataset = None if place is None else dataset_of(place)
-    return None if place is None or dataset is None else (dataset, place.name)
-
-
 def could_be(dataset: DatasetId, fetched_ms: int) -> bool:
     """Tell whether a version may have been there at a time: one that is a date was not before that day."""
     if not _DATED.fullmatch(dataset.version):

@@ -12,16 +12,15 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import os
-import platform
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from machine import machine_line
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -149,12 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--rounds", type=int, default=21)
     rounds = parser.parse_args().rounds
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    print(
-        f"commit {commit}; {os.cpu_count()} cores, {platform.processor() or platform.machine()}; Python {platform.python_version()}"
-    )
+    print(machine_line())
     page = first_page(rounds)
     sizes = page_sizes()
     print(

@@ -10,17 +10,16 @@ users unknown. The numbers are compared with those of the generator. Prints mach
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import psycopg
+
+from machine import machine_line
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
@@ -68,9 +67,6 @@ def main() -> None:
     parser.add_argument("--looks", type=int, default=9)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout
     with postgres_server() as server, tempfile.TemporaryDirectory() as folder:
         right = fill(server, given.rows, given.users, given.seed)
         password = Path(folder) / "password"
@@ -88,8 +84,10 @@ def main() -> None:
                 version = connection.info.server_version // 10000
             bare.append(time.perf_counter() - begun_s)
     print(
-        f"commit {commit.strip() or 'unknown'}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"PostgreSQL {version}, {given.rows} rows, {given.users} users, {given.looks} looks, seed {given.seed}\n"
+        machine_line(
+            f"PostgreSQL {version}, {given.rows} rows, {given.users} users, {given.looks} looks, seed {given.seed}"
+        )
+        + "\n"
         f"right numbers each time: {right.numbers()}\n"
         f"a look {statistics.median(ours):.3f} s (from {min(ours):.3f} to {max(ours):.3f}), "
         f"a bare count {statistics.median(bare):.3f} s, ratio {statistics.median(ours) / statistics.median(bare):.1f}"

@@ -14,11 +14,8 @@ import argparse
 import base64
 import hashlib
 import json
-import os
-import platform
 import random
 import statistics
-import subprocess
 import tempfile
 import threading
 import time
@@ -26,6 +23,7 @@ from pathlib import Path
 
 from esgf_gossip.cli.failures import CommandError
 from esgf_gossip.demo.processes import DemoFederation
+from machine import machine_line
 
 DEADLINE_S = 120.0
 _pause = threading.Event()
@@ -110,13 +108,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     asked = parser.parse_args()
     runs = [one_run(asked.documents, asked.bytes, seed) for seed in range(asked.runs)]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    print(f"{platform.platform()}, {os.cpu_count()} processors, Python {platform.python_version()}")
-    print(
-        f"commit {commit.stdout.strip()}; {asked.documents} documents of {asked.bytes} bytes, {asked.runs} runs"
-    )
+    print(machine_line(), f"{asked.documents} documents of {asked.bytes} bytes, {asked.runs} runs", sep="; ")
     figures = {}
     for what in runs[0]:
         values = [run[what] for run in runs]

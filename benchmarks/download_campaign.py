@@ -13,8 +13,6 @@ counted twice. Ends with 1 and the reason where it does not.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import random
 import subprocess
 import sys
@@ -22,6 +20,8 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+
+from machine import machine_line
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
@@ -196,13 +196,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--store", choices=["sqlite", "postgres", "both"], default="both")
     given = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout
-    print(
-        f"commit {commit.strip() or 'unknown'}, {platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}, seed {given.seed}"
-    )
+    print(machine_line(f"seed {given.seed}"))
     for name in ("sqlite", "postgres") if given.store == "both" else (given.store,):
         print(play(name, given), flush=True)
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from machine import machine_line
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
@@ -166,11 +166,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--store", choices=["sqlite", "postgres", "both"], default="both")
     given = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout
-    machine = (
-        f"commit {commit.strip() or 'unknown'}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+    machine = machine_line(
         f"{given.rows} rows, {given.users} users, {given.datasets} datasets of {FILES} files, seed {given.seed}"
     )
     lines = [machine]

@@ -10,8 +10,6 @@ client sends the next request of a connection when the answer is whole. Prints m
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import selectors
 import socket
 import statistics
@@ -29,6 +27,7 @@ from esgf_gossip.views.federation import FederationView, OwnState
 from esgf_gossip.web.events import EventHub
 from esgf_gossip.web.kept import KeptDocument, KeptDocuments
 from esgf_gossip.web.site import make_site
+from machine import machine_line
 
 CONNECTIONS = 32
 DOCUMENT_BYTES = 100 * 1024
@@ -159,12 +158,10 @@ def main() -> None:
     if given.serve:
         serve(given.serve)
         return
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     print(
-        f"commit {commit or 'unknown'}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"{len(DOCUMENT.body)} bytes, {CONNECTIONS} connections, {given.pairs} pairs of {given.seconds:g} s"
+        machine_line(
+            f"{len(DOCUMENT.body)} bytes, {CONNECTIONS} connections, {given.pairs} pairs of {given.seconds:g} s"
+        )
     )
     for name, fields, status in (
         ("200", "", b"200"),

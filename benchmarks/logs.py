@@ -15,7 +15,6 @@ import heapq
 import itertools
 import json
 import os
-import platform
 import random
 import resource
 import statistics
@@ -42,6 +41,7 @@ from esgf_gossip.core.model import Digest, Link, LogRef, Moment, SignedDigest
 from esgf_gossip.core.node import Node
 from esgf_gossip.sim.trust import FEDERATION, START_MS, PlainJudge, PlainSigner, PlainVerifier
 from esgf_gossip.storage.database import FILE_NAME, Database
+from machine import commit, machine_line
 
 LOG = "datasets"
 RUNS = 5
@@ -298,12 +298,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
             print(json.dumps(SCENES[arguments.scene](Path(directory), make, arguments.seed)))
         return
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], check=False, capture_output=True, text=True
-    ).stdout.strip()
-    print(
-        f"commit {commit or '?'}, {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    )
+    measured = commit()
+    print(machine_line())
     results = []
     for scene, kind, runs in [
         ("missing", "json", 1),
@@ -317,7 +313,7 @@ def main() -> None:
         results.append({"scene": scene, "kind": kind, "medians": medians, "runs": singles})
         figures = ", ".join(f"{name} {value:,.2f}".replace(".00", "") for name, value in medians.items())
         print(f"{scene} ({kind}, {runs} runs): {figures}", flush=True)
-    arguments.json_file.write_text(json.dumps({"commit": commit, "results": results}, indent=1))
+    arguments.json_file.write_text(json.dumps({"commit": measured, "results": results}, indent=1))
 
 
 if __name__ == "__main__":

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 from random import Random
+
+from machine import commit, machine, machine_line
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -66,11 +65,8 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds each figure is the median of")
     parser.add_argument("--json-file", type=Path, default=Path("bench-reconciliation.json"))
     options = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    print(f"commit {commit or 'unknown'}; {machine}; medians of {options.seeds} seeds")
+    measured = commit()
+    print(machine_line(f"medians of {options.seeds} seeds"))
     print("heads | changed | bytes | round trips | CPU ms | bytes with the full vector")
     rows = []
     for count, changed in CASES:
@@ -83,7 +79,9 @@ def main() -> int:
         rows.append(row)
         cells = (count, changed, row["payload_bytes"], row["round_trips"], row["cpu_ms"])
         print(" | ".join(map(str, (*cells, row["vector_payload_bytes"]))), flush=True)
-    options.json_file.write_text(json.dumps({"commit": commit, "machine": machine, "rows": rows}, indent=1))
+    options.json_file.write_text(
+        json.dumps({"commit": measured, "machine": machine(), "rows": rows}, indent=1)
+    )
     return 0
 
 

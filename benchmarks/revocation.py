@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import statistics
 import subprocess
@@ -23,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from esgf_gossip.demo.processes import DemoFederation
+from machine import machine_line
 
 REST_S = 20.0
 LIMIT_S = 60.0
@@ -109,16 +108,7 @@ def main() -> None:
     given = parser.parse_args()
     if any(nodes < given.runs + 3 for nodes in given.nodes):
         parser.error("each run takes a node away: give more nodes, or fewer runs")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    ).stdout.strip()
-    print(
-        f"commit {commit}; {os.cpu_count()} cores, {platform.machine()}; Python {platform.python_version()}; seed {given.seed}"
-    )
+    print(machine_line(f"seed {given.seed}"))
     print("| nodes | list in force on all | document written on all | runs |\n|---|---|---|---|")
     for nodes in given.nodes:
         measure(nodes, given.runs, random.Random(given.seed))

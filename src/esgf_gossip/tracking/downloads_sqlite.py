@@ -68,11 +68,12 @@ whole_ms = max(coalesce(whole_ms, excluded.whole_ms), coalesce(excluded.whole_ms
 """
 _ADD_DOWNLOAD: Final = f"""
 INSERT INTO download (dataset, person, file, host, first_ms, last_ms, whole_ms)
-SELECT dataset.number, person.number, file.number, ?, ?, ?, ? FROM dataset, person, file
-WHERE dataset.master = ? AND dataset.version = ? AND person.folded = ?
-AND file.dataset = dataset.number AND file.name = ?
+SELECT file.dataset, person.number, file.number, ?, ?, ?, ? FROM person, file
+WHERE file.dataset = ? AND file.name = ? AND person.folded = ?
 ON CONFLICT DO UPDATE SET {_JOINED}
 """  # noqa: S608
+_NUMBER: Final = "SELECT number FROM dataset WHERE master = ? AND version = ?"
+_ADD_DATASET: Final = "INSERT INTO dataset (master, version) VALUES (?, ?) RETURNING number"
 _ADD_UNRESOLVED: Final = f"""
 INSERT INTO unresolved (key, place_host, person, path, host, first_ms, last_ms, whole_ms)
 SELECT ?, ?, person.number, ?, ?, ?, ?, ? FROM person WHERE person.folded = ?
@@ -202,17 +203,20 @@ def _write(connection: sqlite3.Connection, found: Sorted) -> None:
     connection.executemany(
         "INSERT INTO person (folded, openid) VALUES (?, ?) ON CONFLICT DO NOTHING", found.people.items()
     )
-    _name_datasets(connection, {dataset for dataset, _, _ in found.downloads})
+    numbers = _name_datasets(connection, {dataset for dataset, _, _ in found.downloads})
+    # In the order of the tables: pages that are touched one after another are at hand.
+    ordered = sorted(
+        (numbers[dataset], name, folded, span) for (dataset, folded, name), span in found.downloads.items()
+    )
     connection.executemany(
-        "INSERT INTO file (dataset, name) SELECT number, ? FROM dataset WHERE master = ? AND version = ?"
-        " ON CONFLICT DO NOTHING",
-        {(name, dataset.master_id, dataset.version) for dataset, _, name in found.downloads},
+        "INSERT INTO file (dataset, name) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        dict.fromkeys((number, name) for number, name, _, _ in ordered),
     )
     connection.executemany(
         _ADD_DOWNLOAD,
         (
-            (s.host, s.first_ms, s.last_ms, s.whole_ms, dataset.master_id, dataset.version, folded, name)
-            for (dataset, folded, name), s in found.downloads.items()
+            (s.host, s.first_ms, s.last_ms, s.whole_ms, number, name, folded)
+            for number, name, folded, s in ordered
         ),
     )
     connection.executemany(
@@ -224,11 +228,17 @@ def _write(connection: sqlite3.Connection, found: Sorted) -> None:
     )
 
 
-def _name_datasets(connection: sqlite3.Connection, datasets: Collection[DatasetId]) -> None:
-    connection.executemany(
-        "INSERT INTO dataset (master, version) VALUES (?, ?) ON CONFLICT DO NOTHING",
-        ((one.master_id, one.version) for one in datasets),
-    )
+def _name_datasets(connection: sqlite3.Connection, datasets: Collection[DatasetId]) -> dict[DatasetId, int]:
+    """Return the number of each."""
+    numbers = {}
+    for dataset in datasets:
+        names = (dataset.master_id, dataset.version)
+        known = (
+            connection.execute(_NUMBER, names).fetchone()
+            or connection.execute(_ADD_DATASET, names).fetchone()
+        )
+        numbers[dataset] = known[0]
+    return numbers
 
 
 def _learn(

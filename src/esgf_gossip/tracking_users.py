@@ -30,7 +30,15 @@ from esgf_gossip.sources.reach import Network, OpenEndpoint
 from esgf_gossip.sources.user_addresses import AccountQuestions, ask_accounts, ask_cog, ask_file
 from esgf_gossip.sources.user_file import UserFile
 from esgf_gossip.storage.state_files import TRACKING_KEY
-from esgf_gossip.tracking import address_book, errata_store, file_learning, homeward_rows, persons, pipeline
+from esgf_gossip.tracking import (
+    address_book,
+    contested,
+    errata_store,
+    file_learning,
+    homeward_rows,
+    persons,
+    pipeline,
+)
 from esgf_gossip.tracking.address_book import Addresses
 from esgf_gossip.tracking.claims import is_told_elsewhere
 from esgf_gossip.tracking.database import TrackingDatabase
@@ -41,6 +49,7 @@ from esgf_gossip.tracking.downloads_sqlite import SqliteDownloads
 from esgf_gossip.tracking.fallback import Fallback
 from esgf_gossip.tracking.feedback_messages import Answer, Question, Verdict
 from esgf_gossip.tracking.file_learning import FileLearning
+from esgf_gossip.tracking.holds import CONTESTED
 from esgf_gossip.tracking.homes import Homes
 from esgf_gossip.tracking.homeward import Homeward, Send, receive
 from esgf_gossip.tracking.mail_signing import make_signer
@@ -56,6 +65,7 @@ from esgf_gossip.trust.web_tls import ServicePolicy
 from esgf_gossip.user_desk import UserDesk
 
 SCRIPTS: Final[Mapping[str, str]] = {
+    "contested": contested.SCRIPT,
     "errata": errata_store.SCRIPT,
     "addresses": address_book.SCRIPT,
     "homeward": homeward_rows.SCRIPT,
@@ -229,6 +239,7 @@ class Users:
             signer,
             lambda connection, openid, key: is_told_elsewhere(connection, openid, key, self._host),
             address_book.expire,
+            contested.DOUBTS,
         )
 
     def _server(self, table: TrackingTable, address: Address) -> SmtpServer:
@@ -383,7 +394,13 @@ class Users:
             "homeward": self.homeward,
             "mail": self.mailing,
         }
-        return {name: part.fault for name, part in parts.items() if part is not None and part.fault}
+        faults = {name: part.fault for name, part in parts.items() if part is not None and part.fault}
+        if count := self.mailing.counts().get("contested"):
+            faults["held"] = (
+                f"{count} changes of datasets are {CONTESTED}, and nobody is mailed about them; see notify list and dataset "
+                "quarantine, then notify release by two people, or let them be"
+            )
+        return faults
 
     def figures(self) -> dict[str, dict[str, int]]:
         """Return what the parts have done, by part and figure."""

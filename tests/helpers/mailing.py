@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
@@ -16,6 +16,7 @@ from twisted.internet.task import Clock
 from esgf_gossip.storage.journal_thread import AtOnce
 from esgf_gossip.tracking import address_book
 from esgf_gossip.tracking.database import TrackingDatabase
+from esgf_gossip.tracking.doubts import Doubts
 from esgf_gossip.tracking.events import change_key
 from esgf_gossip.tracking.identity import DatasetId, parse_dataset
 from esgf_gossip.tracking.mail_desk import MailDesk
@@ -132,7 +133,10 @@ class FakeSession:
 
 
 class Office:
-    """A node's mailing, its clock, its server and its desk."""
+    """A node's mailing, its clock, its server and its desk; ``scripts`` of other parts, whose ``doubts`` it asks."""
+
+    scripts: Mapping[str, str] = {}
+    doubts = Doubts()
 
     def __init__(self, folder: Path, resolve: Callable[[str], Any] = found, **settings: Any) -> None:
         self.folder = folder
@@ -151,7 +155,7 @@ class Office:
     def open(self, **changes: Any) -> None:
         """Begin as a new process would."""
         self.settings = attrs.evolve(self.settings, **changes)
-        scripts = {**SCRIPTS, "addresses": address_book.SCRIPT}
+        scripts = {**SCRIPTS, "addresses": address_book.SCRIPT, **self.scripts}
         self.database = TrackingDatabase(self.folder / "tracking.db", scripts, AtOnce())
         self.database.now(check_key, self.values)
         self.database.now(hold_restored, self.now_ms(), self.settings.bounds.max_age_ms)
@@ -167,6 +171,7 @@ class Office:
             maybeDeferred,
             lambda _connection, _datasets: self.issues,
             also_forget=address_book.expire,
+            doubts=self.doubts,
         )
         self.desk = MailDesk(self.mailing)
         self.mailing.start()

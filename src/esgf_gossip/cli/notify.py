@@ -77,7 +77,7 @@ def list_(limit: int, config_path: Path, *, json_output: bool) -> None:
             one.get("kind"),
             one.get("dataset"),
             local_text(_stamp(one.get("occurred_ms"))),
-            one.get("state"),
+            _state(one),
             one.get("recipients"),
             text_of(one.get("persons")),
         )
@@ -107,7 +107,7 @@ def preview(change: str, to: str, config_path: Path, *, html: bool, json_output:
     if json_output:
         print_json(answer)
         return
-    said = f"{answer.get('state')}, {answer.get('recipients')} users"
+    said = f"{_state(answer)}, {answer.get('recipients')} users"
     click.echo(printable(f"Change: {answer.get('change')} ({said})"))
     click.echo(printable(f"Subject: {answer.get('subject')}"))
     click.echo("")
@@ -135,11 +135,12 @@ def release(change: str, config_path: Path, *, yes: bool, json_output: bool) -> 
     """
     Release a change that is held.
 
-    Two people are needed: of one that was held because it has very many recipients the first asks and the second
-    releases; of one that was held by hand somebody else than who held it.
+    Two people are needed: of one that was held because it has very many recipients, or because another node contests
+    it, the first asks and the second releases; of one that was held by hand somebody else than who held it.
     """
     seen = _ask(config_path, "notify-preview", change=change, to="")
     if not yes:
+        click.echo(printable(f"Change: {seen.get('change')} ({_state(seen)})"), err=True)
         click.echo(printable(f"{seen.get('subject')} - {seen.get('recipients')} users"), err=True)
         click.confirm("Shall they be mailed?", abort=True, err=True)
     answer = _ask(config_path, "notify-release", change=change, who=who_asks(), confirm=True)
@@ -232,6 +233,12 @@ def _user_name() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return getpass.getuser()
+
+
+def _state(change: Mapping[str, Any]) -> str:
+    """Return how a change stands, and who or what holds it."""
+    state, held_by = text_of(change.get("state")), text_of(change.get("held_by"))
+    return f"{state}: {held_by}" if state == "held" and held_by else state
 
 
 def _tell_standing(answer: Mapping[str, Any], *, json_output: bool) -> None:

@@ -15,8 +15,9 @@ from typing import Final
 import attrs
 from twisted.logger import Logger
 
-from esgf_gossip.tracking import audit, notices, outbox, persons
+from esgf_gossip.tracking import audit, holds, notices, outbox, persons
 from esgf_gossip.tracking.audit import Step
+from esgf_gossip.tracking.doubts import Doubts
 from esgf_gossip.tracking.events import EventType
 from esgf_gossip.tracking.mail_text import IssuesOf, Item, MailText
 from esgf_gossip.tracking.matches import Change, Match
@@ -106,6 +107,7 @@ class DigestMaker:
         issues_of: errata of datasets, by the local copy; called in the tracker's thread.
         is_dry_run: render and keep, send nothing.
         is_told: whether another node has told the bearer of an OpenID of a change.
+        doubts: which changes wait for people.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class DigestMaker:
         *,
         is_dry_run: bool,
         is_told: IsTold = untold,
+        doubts: Doubts = Doubts(),  # noqa: B008 - frozen
     ) -> None:
         self._values: Final = values
         self._window: Final = window
@@ -126,12 +129,15 @@ class DigestMaker:
         self._issues_of: Final = issues_of
         self._is_dry_run: Final = is_dry_run
         self._is_told: Final = is_told
+        self._doubts: Final = doubts
         self._broken: Final[set[bytes]] = set()
 
     def queue_due(
         self, connection: sqlite3.Connection, now_ms: int, most: int = PERSONS_AT_ONCE
     ) -> tuple[int, int | None]:
         """Queue the mails that are due, of so many persons; return how many, and when to call again (None: when woken)."""
+        # Before that, so that it is seen as held however long a mail about it would wait.
+        self._doubts.review(connection, now_ms)
         due = due_persons(connection, self._window, now_ms, most, self._broken)
         count = 0
         for person, only_retractions in due.persons:
@@ -162,6 +168,8 @@ class DigestMaker:
         address, domain = persons.address_of(connection, self._values, person)
         wanted: list[tuple[_Notice, Item]] = []
         for notice in _open_notices(connection, person, only_retractions=only_retractions):
+            if self._is_held_now(connection, notice.change, now_ms):
+                continue
             match = notices.match_of(connection, self._values, person, notice.change.key)
             why_not = self._why_not(connection, person, notice, match, preferences, now_ms)
             if not address:
@@ -203,6 +211,11 @@ class DigestMaker:
             )
         return True
 
+    def _is_held_now(self, connection: sqlite3.Connection, change: Change, now_ms: int) -> bool:
+        """Hold a change that is in doubt; tell whether it is not to be mailed."""
+        word = self._doubts.of(connection, change)
+        return bool(word) and holds.hold_by_rule(connection, change.key, word, now_ms)
+
     def _why_not(
         self,
         connection: sqlite3.Connection,
@@ -239,7 +252,7 @@ class DigestMaker:
         held, unwanted, count = False, list[tuple[_Notice, str]](), 0
         for notice, state in _notices_of(connection, number):
             count += 1
-            held = held or state == "held"
+            held = held or state == "held" or self._is_held_now(connection, notice.change, now_ms)
             key = notice.change.key
             match = notices.match_of(connection, self._values, person, key) if is_choosy else None
             why_not = self._why_not(connection, person, notice, match, preferences, now_ms)

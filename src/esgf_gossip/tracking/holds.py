@@ -1,5 +1,5 @@
 """
-Changes that wait before anybody is mailed: by hand, or because they would reach very many.
+Changes that wait before anybody is mailed: by hand, because they would reach very many, or by a doubt about them.
 
 Two people see to that: who releases a change is never who held it or asked for its release.
 Source: docs/tracking.md, "Holding and releasing".
@@ -15,8 +15,19 @@ import attrs
 
 from esgf_gossip.tracking import audit
 from esgf_gossip.tracking.audit import Step
+from esgf_gossip.tracking.restored import RESTORED
 
 WHO_CHARACTERS: Final = 64
+# In ``held_by`` of what no person held: none is a name, for names have no blanks.
+CONTESTED: Final = "contested by another node"
+WITHDRAWN: Final = "does not count any more"
+# Nobody held it who could count as the first of two people; empty: it reaches very many.
+_NEEDS_TWO: Final = frozenset({"", CONTESTED, WITHDRAWN})
+# What gives way to a word: holders, and states. What people released goes out contested or not, if it counts.
+_YIELD: Final = {
+    CONTESTED: (frozenset({"", RESTORED, WITHDRAWN}), frozenset({"open"})),
+    WITHDRAWN: (frozenset({CONTESTED}), frozenset({"open", "released"})),
+}
 _DIGITS_LEAST: Final = 8
 _WHO: Final = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.@+-]{{0,{WHO_CHARACTERS - 1}}}")
 
@@ -94,6 +105,38 @@ def hold(connection: sqlite3.Connection, change_key: bytes, who: str, now_ms: in
     return standing(connection, change_key)
 
 
+def hold_by_rule(connection: sqlite3.Connection, change_key: bytes, word: str, now_ms: int) -> bool:
+    """
+    Hold a change for ``CONTESTED`` or ``WITHDRAWN``; tell whether that is new.
+
+    What a person holds stays that person's. Who asked for the release of what was held for another reason did not know
+    of this one.
+    """
+    before = standing(connection, change_key)
+    holders, states = _YIELD[word]
+    if before.state not in states and not (before.state == "held" and before.held_by in holders):
+        return False
+    connection.execute(
+        "UPDATE told SET state = 'held', held_by = ?, held_ms = ?, asked_by = '', released_by = '' WHERE change_key = ?",
+        (word, now_ms, change_key),
+    )
+    audit.note(connection, now_ms, Step.HELD, word, change_key=change_key)
+    return True
+
+
+def count_again(connection: sqlite3.Connection, change_key: bytes, now_ms: int) -> None:
+    """Let go what was held because it did not count, and does now; what was contested before that waits for people."""
+    was_contested = connection.execute(
+        "SELECT 1 FROM audit WHERE change_key = ? AND step = ? AND detail = ?",
+        (change_key, Step.HELD, CONTESTED),
+    ).fetchone()
+    if was_contested:
+        hold_by_rule(connection, change_key, CONTESTED, now_ms)
+        return
+    connection.execute("UPDATE told SET state = 'open', held_by = '' WHERE change_key = ?", (change_key,))
+    audit.note(connection, now_ms, Step.RELEASED, "it counts again", change_key=change_key)
+
+
 def release(connection: sqlite3.Connection, change_key: bytes, who: str, now_ms: int) -> Standing:
     """
     Release a change, or ask for it where nobody did yet; look at ``state``.
@@ -108,7 +151,7 @@ def release(connection: sqlite3.Connection, change_key: bytes, who: str, now_ms:
     if person in (now.held_by, now.asked_by):
         did = "held it" if person == now.held_by else "asked for it already"
         raise HoldError(f"{person} {did}: another person must release it; nothing was changed")
-    if not now.held_by and not now.asked_by:
+    if now.held_by in _NEEDS_TWO and not now.asked_by:
         connection.execute("UPDATE told SET asked_by = ? WHERE change_key = ?", (person, change_key))
         audit.note(connection, now_ms, Step.ASKED, f"by {person}", change_key=change_key)
     else:

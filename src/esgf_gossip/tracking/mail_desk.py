@@ -149,8 +149,19 @@ class MailDesk:
     def _hold(
         self, connection: sqlite3.Connection, change: str, who: str, work: Callable[..., Standing]
     ) -> dict[str, Any]:
-        standing = work(connection, holds.find_change(connection, change), who, self._mailing.now_ms())
+        key = holds.find_change(connection, change)
+        if work is holds.release:
+            self._check_counts(connection, key)
+        standing = work(connection, key, who, self._mailing.now_ms())
         return {**attrs.asdict(standing), "change_key": standing.change_key.hex()}
+
+    def _check_counts(self, connection: sqlite3.Connection, key: bytes) -> None:
+        known = notices.get_change(connection, key)
+        if known is not None and self._mailing.doubts.of(connection, known) == holds.WITHDRAWN:
+            raise HoldError(
+                f"the change {holds.WITHDRAWN} on this node, so nobody is mailed about it; dataset quarantine says why, "
+                "dataset accept lets it count; nothing was changed"
+            )
 
     def _preview(self, connection: sqlite3.Connection, change_text: str, to: str) -> dict[str, Any]:
         values = self._mailing.values
@@ -176,6 +187,7 @@ class MailDesk:
         return {
             "change": key.hex(),
             "state": standing.state,
+            "held_by": standing.held_by,
             "recipients": standing.recipients,
             "made_up": not to,
             "subject": subject_line,

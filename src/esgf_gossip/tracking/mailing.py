@@ -21,7 +21,9 @@ from twisted.logger import Logger
 from esgf_gossip.tracking import audit, forgetting, notices, outbox, persons, preferences, restored
 from esgf_gossip.tracking.database import TrackingDatabase, TrackingError
 from esgf_gossip.tracking.digests import PERSONS_AT_ONCE, DigestMaker, IsTold, Window, untold
+from esgf_gossip.tracking.doubts import Doubts
 from esgf_gossip.tracking.forgetting import DAY_MS, Keeping
+from esgf_gossip.tracking.holds import CONTESTED
 from esgf_gossip.tracking.mail_text import IssuesOf, MailText, Signer
 from esgf_gossip.tracking.matches import Change, Match
 from esgf_gossip.tracking.notices import Bounds
@@ -139,6 +141,7 @@ class Mailing:
         is_told: whether another node has told the bearer of an OpenID of a change; called in the tracker's thread.
         in_thread: runs a function that reads a file, outside of the reactor.
         also_forget: (connection, now) drops what is old in other tables, once an hour in the tracker's thread.
+        doubts: which changes wait for people, by the events as they are judged now.
     """
 
     def __init__(
@@ -156,12 +159,14 @@ class Mailing:
         signer: Signer | None = None,
         is_told: IsTold = untold,
         also_forget: Callable[[sqlite3.Connection, int], object] | None = None,
+        doubts: Doubts = Doubts(),  # noqa: B008 - frozen
     ) -> None:
         self.database: Final = database
         self.values: Final = values
         self.settings: Final = settings
         self.now_ms: Final = now_ms
         self.issues_of: Final = issues_of
+        self.doubts: Final = doubts
         self.text: Final = MailText(values, settings.node, settings.sender, settings.public_url, signer)
         self._clock: Final = clock
         self._resolve: Final = resolve
@@ -175,6 +180,7 @@ class Mailing:
             issues_of,
             is_dry_run=settings.dry_run,
             is_told=is_told,
+            doubts=doubts,
         )
         self._sender: Final = (
             None
@@ -253,7 +259,8 @@ class Mailing:
         Return figures as of the last look, at most a minute old.
 
         ``queued``, ``sent``, ``failed``, ``cancelled``, ``dry`` (mails), ``retried`` (queued ones that were tried),
-        ``waiting`` (OpenIDs without an answer), ``open`` (notices), ``held`` (changes), ``oldest_age_s`` (of a queued mail).
+        ``waiting`` (OpenIDs without an answer), ``open`` (notices), ``held`` (changes), ``contested`` (of them those
+        that are held for it), ``oldest_age_s`` (of a queued mail).
         """
         return self._counts
 
@@ -341,9 +348,11 @@ def _counts(connection: sqlite3.Connection, now_ms: int) -> dict[str, Any]:
     mails = outbox.counts(connection)
     by_state, oldest_ms = mails["by_state"], mails["oldest_ms"]
     queued = by_state.get("queued", 0) + by_state.get("sending", 0)
-    waiting, open_, held = connection.execute(
+    waiting, open_, held, contested = connection.execute(
         "SELECT (SELECT count(*) FROM identity WHERE state = 'waiting'),"
-        " (SELECT count(*) FROM notice WHERE state = 'open'), (SELECT count(*) FROM told WHERE state = 'held')"
+        " (SELECT count(*) FROM notice WHERE state = 'open'), (SELECT count(*) FROM told WHERE state = 'held'),"
+        " (SELECT count(*) FROM told WHERE state = 'held' AND held_by = ?)",
+        (CONTESTED,),
     ).fetchone()
     return {
         "queued": queued,
@@ -352,5 +361,6 @@ def _counts(connection: sqlite3.Connection, now_ms: int) -> dict[str, Any]:
         "waiting": waiting,
         "open": open_,
         "held": held,
+        "contested": contested,
         "oldest_age_s": 0.0 if oldest_ms is None else max(0.0, (now_ms - oldest_ms) / 1000),
     }

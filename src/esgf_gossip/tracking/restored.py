@@ -21,7 +21,7 @@ SCRIPT: Final = """
 CREATE TABLE restored (one INTEGER PRIMARY KEY CHECK (one = 1), at_ms INTEGER NOT NULL) STRICT
 """
 
-# In ``held_by``: no name of a person has blanks, so any one person may release.
+# In ``held_by``: any one person may release.
 RESTORED: Final = "restored from a backup"
 # The ``user_version`` of a file that was put back and not started with since; nothing else uses it.
 MARK: Final = 1

@@ -29,6 +29,7 @@ from tracking_stage import QUIET_S
 CHECKS: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
     "story": tracking_checks.story,
     "forged": tracking_checks.forged,
+    "squatted": tracking_checks.squatted,
     "partition": tracking_faults.partition,
     "home-down": tracking_faults.home_down,
     "late-joiner": tracking_checks.late_joiner,

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import sqlite3
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from esgf_gossip.demo.site_calls import ask, checksum, file_names, file_path, openid
+import attrs
+
+from esgf_gossip.demo.site_calls import ask, checksum, file_names, file_path, openid, publish
 from esgf_gossip.demo.story import USERS, Story, write_users
 from helpers.daemons import eventually, fetch
 from helpers.stac import RETRACT, a_patch, a_post, an_asset
@@ -133,6 +137,73 @@ def forged(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         and mails == 0
         and after == once_each(names),
     }
+
+
+def squatted(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """A member claims what another's catalog knows quietly, and retracts it: nobody is mailed. What nobody serves is mailed."""
+    served, unserved = MASTER.format("tas"), MASTER.format("pr")
+    squatter, names = SMALL_HOME, [f"user{number}" for number in range(5)]
+    with Stage(folder) as stage:
+        stage.configure(HOME, quiet_minutes="1")
+        for name in names:
+            stage.add_user(name, HOME)
+        stage.begin()
+        owner, services = stage.places[ORIGINAL], stage.federation.services
+        assert services is not None
+        # Past the proxy and before the first look through the index, as data from before tracking.
+        beside = attrs.evolve(owner, tracking_port=services.index)
+        publish(beside, served, VERSION, is_replica=False)
+        stage.configure(ORIGINAL, index_poll_minutes="1", data_nodes=json.dumps([owner.host]))
+        stage.restart(ORIGINAL)
+        stage.converge()
+        stage.wait_until(lambda: _copies(owner.folder, served), "the catalog knows it")
+        for master_id in (served, unserved):
+            for number in (ORIGINAL, *COPIES):
+                stage.fetch(number, names, master_id)
+        quietly = stage.status(HOME, served)
+        begun_s = time.monotonic()
+        for master_id in (served, unserved):
+            done = stage.cli(squatter, "dataset", "retract", f"{master_id}.v{VERSION}", "--json")
+            json_of(done)
+
+        def listed() -> dict[str, Any]:
+            return {one["dataset"]: one for one in stage.ask(HOME, "notify-list", limit=9) or []}
+
+        stage.wait_until(
+            lambda: listed().get(f"{served}.v{VERSION}", {}).get("state") == "held", "it is held at home"
+        )
+        held_s = time.monotonic() - begun_s
+        stage.wait_for_mails(len(names))
+        stay_quiet(options.quiet_s)
+        letters = stage.letters()
+        fault = (stage.ask(HOME, "status") or {})["tracking"]["faults"].get("held", "")
+        told, alarm = listed(), (stage.ask(ORIGINAL, "status") or {})["datasets"]["foreign_claims"]
+    return {
+        "before": quietly,
+        "held_by": told[f"{served}.v{VERSION}"]["held_by"],
+        "held_after_s": round(held_s, 1),
+        "users": told[f"{served}.v{VERSION}"]["recipients"],
+        "alarm_at_the_owner": alarm,
+        "fault_at_home": fault,
+        "mails_of_what_is_served": sum(f"{served}.v" in text for _, _, text in letters),
+        "mails_of_what_nobody_serves": sum(f"{unserved}.v" in text for _, _, text in letters),
+        "holds": quietly == "unknown"
+        and told[f"{served}.v{VERSION}"]["recipients"] == len(names)
+        and alarm == 1
+        and bool(fault)
+        and not any(f"{served}.v" in text for _, _, text in letters)
+        and len(letters) == len(names),
+    }
+
+
+def _copies(folder: Path, master_id: str) -> int:
+    """Return how many copies of a dataset the catalog of a node knows."""
+    found = 0
+    for path in folder.rglob("tracking.db"):
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            query = "SELECT count(*) FROM copy WHERE master_id = ?"
+            found += connection.execute(query, (master_id,)).fetchone()[0]
+    return found
 
 
 def json_of(done: Any) -> list[dict[str, Any]]:

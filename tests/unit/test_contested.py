@@ -8,6 +8,7 @@ import pytest
 from esgf_gossip.tracking import contested, ledger
 from esgf_gossip.tracking.changes import changes_after
 from esgf_gossip.tracking.contested import YOUNG_MS
+from esgf_gossip.tracking.doubts import Doubts
 from esgf_gossip.tracking.event_lists import accept
 from esgf_gossip.tracking.events import encode_event
 from esgf_gossip.tracking.holds import CONTESTED, WITHDRAWN, HoldError
@@ -302,6 +303,26 @@ def test_errata_and_quorums_are_nobodys_claim(home):
     home.pass_by(2 * HOUR_S)
     assert home.server.recipients == ["jane@site.org"]
     assert len(home.audit("queued")) == 2
+
+
+def test_a_database_from_before_gets_the_index(tmp_path):
+    """What is in its outbox is asked about from its next start on."""
+
+    class Before(Home):
+        scripts: ClassVar = LOG_SCRIPTS
+        doubts = Doubts()
+
+    old = Before(tmp_path)
+    old.hear(A, ("published", V1), ("retracted", V1))
+    old.match()
+    old.hear(B, ("published", V1))
+    old.pass_by(MINUTE_S)
+    assert old.state() == [("open", "")]
+    old.close()
+    new = Home(tmp_path)
+    new.pass_by(MINUTE_S)
+    assert new.state() == [("held", CONTESTED)]
+    new.close()
 
 
 def test_the_question_of_each_mail_goes_by_indexes(home):

@@ -26,6 +26,9 @@ from esgf_gossip.tracking.records import Record, records_of_dataset
 # where it is down and somebody has to come; the data of an honest node is claimed by then or seldom retracted so soon.
 YOUNG_MS: Final = 86_400_000
 
+# Of those that are held, at each look; of more any ones, so that each has its turn: some ten milliseconds.
+LOOKED_AT_AGAIN: Final = 200
+
 # Of verdicts that begin with CONTESTED_VERDICT: ";" is the character after ":". Both stand in a query word for word,
 # or its planner does not take the index.
 _IS_CONTEST: Final = "counts = 0 AND verdict >= 'contested: ' AND verdict < 'contested;'"
@@ -103,7 +106,8 @@ def review(connection: sqlite3.Connection, now_ms: int) -> int:
     What is held is looked at again: it may have stopped to count, as when its author was revoked, or count again.
     """
     held = connection.execute(
-        "SELECT held_by, body FROM told WHERE state = 'held' AND held_by IN (?, ?)", (CONTESTED, WITHDRAWN)
+        "SELECT held_by, body FROM told WHERE state = 'held' AND held_by IN (?, ?) ORDER BY random() LIMIT ?",
+        (CONTESTED, WITHDRAWN, LOOKED_AT_AGAIN),
     ).fetchall()
     for held_by, body in held:
         change = change_from_json(json.loads(body))

@@ -117,7 +117,14 @@ def forged(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         held = [len(quarantined(number)) for number in judges]
         counted = [stage.status(number, dataset) for number in judges].count("current")
         mails = len(stage.mails())
+        # Said a minute after its claim, which the liar contests: two people let the truth go.
         stage.retract(ORIGINAL, dataset)
+        stage.wait_until(lambda: _listed(stage, version).get("state") == "held", "the truth is held")
+        stay_quiet(options.quiet_s)
+        before_release = len(stage.mails())
+        for who in ("ann", "bob"):
+            change = _listed(stage, version)["change"]
+            stage.ask(HOME, "notify-release", change=change, who=who, confirm=True)
         stage.wait_for_mails(len(names))
         stay_quiet(options.quiet_s)
         after = stage.addresses()
@@ -128,15 +135,22 @@ def forged(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "quarantined_by_each": held,
         "still_current_at": counted,
         "mails_of_lies": mails,
+        "mails_of_the_truth_before_release": before_release,
         "mails_of_the_truth": sum(after.values()),
         "reasons": reasons,
         "holds": all(one.returncode for one in honest)
         and len(said) >= len(lies)
         and set(held) == {len(said)}
         and counted == len(judges)
-        and mails == 0
+        and mails == before_release == 0
         and after == once_each(names),
     }
+
+
+def _listed(stage: Stage, dataset: str) -> dict[str, Any]:
+    """Return how the change of a version stands at the home; empty: nobody was matched yet."""
+    found = stage.ask(HOME, "notify-list", limit=9) or []
+    return next((dict(one) for one in found if one["dataset"] == dataset), {})
 
 
 def squatted(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -165,33 +179,31 @@ def squatted(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         for master_id in (served, unserved):
             done = stage.cli(squatter, "dataset", "retract", f"{master_id}.v{VERSION}", "--json")
             json_of(done)
-
-        def listed() -> dict[str, Any]:
-            return {one["dataset"]: one for one in stage.ask(HOME, "notify-list", limit=9) or []}
-
-        stage.wait_until(
-            lambda: listed().get(f"{served}.v{VERSION}", {}).get("state") == "held", "it is held at home"
-        )
+        version = f"{served}.v{VERSION}"
+        stage.wait_until(lambda: _listed(stage, version).get("state") == "held", "it is held at home")
         held_s = time.monotonic() - begun_s
         stage.wait_for_mails(len(names))
         stay_quiet(options.quiet_s)
         letters = stage.letters()
         fault = (stage.ask(HOME, "status") or {})["tracking"]["faults"].get("held", "")
-        told, alarm = listed(), (stage.ask(ORIGINAL, "status") or {})["datasets"]["foreign_claims"]
+        told, alarm = (
+            _listed(stage, version),
+            (stage.ask(ORIGINAL, "status") or {})["datasets"]["foreign_claims"],
+        )
     return {
         "before": quietly,
-        "held_by": told[f"{served}.v{VERSION}"]["held_by"],
+        "held_by": told["held_by"],
         "held_after_s": round(held_s, 1),
-        "users": told[f"{served}.v{VERSION}"]["recipients"],
+        "users": told["recipients"],
         "alarm_at_the_owner": alarm,
         "fault_at_home": fault,
-        "mails_of_what_is_served": sum(f"{served}.v" in text for _, _, text in letters),
+        "mails_of_what_is_served": sum(version in text for _, _, text in letters),
         "mails_of_what_nobody_serves": sum(f"{unserved}.v" in text for _, _, text in letters),
         "holds": quietly == "unknown"
-        and told[f"{served}.v{VERSION}"]["recipients"] == len(names)
+        and told["recipients"] == len(names)
         and alarm == 1
         and bool(fault)
-        and not any(f"{served}.v" in text for _, _, text in letters)
+        and not any(version in text for _, _, text in letters)
         and len(letters) == len(names),
     }
 

@@ -397,8 +397,8 @@ class Users:
         faults = {name: part.fault for name, part in parts.items() if part is not None and part.fault}
         if count := self.mailing.counts().get("contested"):
             faults["held"] = (
-                f"{count} changes of datasets are {CONTESTED}, and nobody is mailed about them; see notify list and dataset "
-                "quarantine, then notify release by two people, or let them be"
+                f"{CONTESTED}, and not mailed to anybody: {count} of the changes; look at notify list and dataset quarantine: "
+                "two people may release it (notify release), or a liar is to be revoked"
             )
         return faults
 

@@ -28,6 +28,7 @@ from esgf_gossip.tracking.downloads_sql import (
     ADD_UNRESOLVED,
     CLAIMS,
     COUNTS,
+    DATASETS_IN,
     FORGET,
     HELD_BY,
     LOCK,
@@ -38,7 +39,6 @@ from esgf_gossip.tracking.downloads_sql import (
     SWEEP_PEOPLE,
     UNRESOLVED_AT,
     UNRESOLVED_OF,
-    VERSIONS_IN,
 )
 from esgf_gossip.tracking.events import EventType
 from esgf_gossip.tracking.identity import DatasetId
@@ -216,16 +216,16 @@ def _claims(
 
 
 def _write(connection: psycopg.Connection[Any], found: Sorted) -> None:
-    # In one order, so that two transactions can never wait for each other.
+    # Each kind in one order, so that two transactions can never wait for each other.
     connection.execute(ADD_PEOPLE, [_given(("folded", "openid"), sorted(found.people.items()))])
-    _name_datasets(connection, {dataset for dataset, _, _ in found.downloads})
-    files = {(dataset.master_id, dataset.version, name) for dataset, _, name in found.downloads}
-    connection.execute(ADD_FILES, [_given(("master", "version", "name"), sorted(files))])
-    rows = (
-        (dataset.master_id, dataset.version, folded, name, s.host, s.first_ms, s.last_ms, s.whole_ms)
+    datasets = _name_datasets(connection, {dataset for dataset, _, _ in found.downloads})
+    rows = sorted(
+        (datasets[dataset], name, folded, s.host, s.first_ms, s.last_ms, s.whole_ms)
         for (dataset, folded, name), s in found.downloads.items()
     )
-    connection.execute(ADD_DOWNLOADS, [_given(("master", "version", "folded", "name", *_SPAN), rows)])
+    files = dict.fromkeys((dataset, name) for dataset, name, *_ in rows)
+    connection.execute(ADD_FILES, [_given(("dataset", "name"), files)])
+    connection.execute(ADD_DOWNLOADS, [_given(("dataset", "name", "folded", *_SPAN), rows)])
     lost = (
         (place.key.hex(), place.host, folded, place.path, s.host, s.first_ms, s.last_ms, s.whole_ms)
         for (place, folded), s in found.unresolved.items()
@@ -241,9 +241,23 @@ def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
     return [[row[number] for row in rows] for number in range(width)]
 
 
-def _name_datasets(connection: psycopg.Connection[Any], datasets: Collection[DatasetId]) -> None:
+def _name_datasets(
+    connection: psycopg.Connection[Any], datasets: Collection[DatasetId]
+) -> dict[DatasetId, int]:
+    """Return the number of each."""
     names = sorted((one.master_id, one.version) for one in datasets)
-    connection.execute(ADD_DATASETS, [_given(("master", "version"), names)])
+    numbers = _numbers(connection, names)
+    if missing := [name for name in names if name not in numbers]:
+        connection.execute(ADD_DATASETS, [_given(("master", "version"), missing)])
+        numbers |= _numbers(connection, missing)
+    return {one: numbers[one.master_id, one.version] for one in datasets}
+
+
+def _numbers(
+    connection: psycopg.Connection[Any], names: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], int]:
+    rows = connection.execute(DATASETS_IN, [_given(("master", "version"), names)])
+    return {(master, version): number for number, master, version in rows}
 
 
 def _learn(
@@ -296,7 +310,7 @@ def _versions(connection: psycopg.Connection[Any], change: Change) -> dict[int, 
         )
     else:
         names = [(one.master_id, one.version) for one in change.datasets]
-        rows = connection.execute(VERSIONS_IN, _columns(names, 2))
+        rows = connection.execute(DATASETS_IN, [_given(("master", "version"), names)])
     return {number: DatasetId(master, version) for number, master, version in rows}
 
 

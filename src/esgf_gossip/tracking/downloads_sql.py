@@ -54,19 +54,21 @@ ON CONFLICT DO NOTHING
 """
 ADD_FILES: Final = b"""
 INSERT INTO file (dataset, name)
-SELECT dataset.number, given.name FROM json_to_recordset(%s::json) AS given(master text, version text, name text)
-JOIN dataset USING (master, version)
+SELECT given.dataset, given.name FROM json_to_recordset(%s::json) AS given(dataset bigint, name text)
 ON CONFLICT DO NOTHING
+"""
+DATASETS_IN: Final = b"""
+SELECT number, master, version FROM json_to_recordset(%s::json) AS given(master text, version text)
+JOIN dataset USING (master, version)
 """
 # In any order of rows the same comes out.
 ADD_DOWNLOADS: Final = b"""
 INSERT INTO download (dataset, person, file, host, first_ms, last_ms, whole_ms)
-SELECT dataset.number, person.number, file.number, given.host, given.first_ms, given.last_ms, given.whole_ms
+SELECT given.dataset, person.number, file.number, given.host, given.first_ms, given.last_ms, given.whole_ms
 FROM json_to_recordset(%s::json) AS given(
-    master text, version text, folded text, name text, host text, first_ms bigint, last_ms bigint, whole_ms bigint
+    dataset bigint, name text, folded text, host text, first_ms bigint, last_ms bigint, whole_ms bigint
 )
-JOIN dataset USING (master, version) JOIN person USING (folded)
-JOIN file ON file.dataset = dataset.number AND file.name = given.name
+JOIN person USING (folded) JOIN file ON file.dataset = given.dataset AND file.name = given.name
 ON CONFLICT (dataset, person, file) DO UPDATE SET
     first_ms = least(download.first_ms, excluded.first_ms),
     host = CASE WHEN (excluded.last_ms, excluded.host) > (download.last_ms, download.host)
@@ -103,10 +105,6 @@ FROM place LEFT JOIN dataset ON dataset.number = place.dataset WHERE place.key =
 UNRESOLVED_AT: Final = b"""
 SELECT unresolved.key, place_host, unresolved.person, path, folded, first_ms, last_ms, whole_ms, host
 FROM unresolved JOIN person ON person.number = unresolved.person WHERE unresolved.key = ANY(%s::bytea[])
-"""
-VERSIONS_IN: Final = b"""
-SELECT number, master, version FROM unnest(%s::text[], %s::text[]) AS given(master, version)
-JOIN dataset USING (master, version)
 """
 _HELD: Final = b"""
 SELECT download.person, person.openid, download.dataset, file.name, download.host, download.last_ms

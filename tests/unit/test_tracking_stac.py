@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+from pathlib import Path
 
 import attrs
 import pytest
@@ -41,6 +43,13 @@ from helpers.stac import (
 def read(message):
     """Read one message as the service would."""
     return read_message(message, "stac", NOW_MS)
+
+
+def samples():
+    """Return the messages that docs/tracking.md shows."""
+    text = (Path(__file__).parents[2] / "docs" / "tracking.md").read_text()
+    chapter = text.partition("## STAC messages")[2].partition("\n## ")[0]
+    return re.findall(r"```json\n(.*?)```", chapter, re.DOTALL)
 
 
 def said(message):
@@ -425,3 +434,13 @@ def test_a_patch_means_the_original_on_record():
     assert len(unknown) == 1
     replica = read(a_patch([a_replica()]))
     assert with_nodes([*replica, *batch[1:2]], lambda _: None) == ([*replica], [batch[1]])
+
+
+def test_the_messages_that_the_documents_show_are_read():
+    """Who copies them has a publication and a retraction of one dataset."""
+    published, retracted = (
+        EventReader("stac", lambda: NOW_MS, Clock()).read_one(one.encode()) for one in samples()
+    )
+    assert [one.operation for one in (*published, *retracted)] == [Operation.PUBLISH, Operation.RETRACT]
+    assert published[0].dataset == retracted[0].dataset
+    assert (published[0].data_node, len(published[0].files)) == ("data.example.org", 1)

@@ -1,9 +1,9 @@
 """
 Who downloaded what, in a SQLite file of its own beside the node's others.
 
-It is big and can be made anew from the site's log, so it is no part of a backup; it names users, so nobody else may
-read it. Same interface as ``downloads_postgres``. Neither has an index of downloads by user: to keep one costs as much
-as the downloads themselves, and what needs it (export, erasure, forgetting users) is rare and reads all of them.
+It is big and can be made anew from the site's log; it names users, so nobody else may read it. Same interface as
+``downloads_postgres``. Neither has an index of downloads by user: to keep one costs as much as the downloads
+themselves, and what needs it (export, erasure, forgetting users) is rare and reads all of them.
 """
 
 from __future__ import annotations

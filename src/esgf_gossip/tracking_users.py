@@ -60,6 +60,7 @@ from esgf_gossip.tracking.pipeline import Pipeline
 from esgf_gossip.tracking.projecting import Projector, StoppedError
 from esgf_gossip.tracking.restored import hold_restored
 from esgf_gossip.tracking.smtp_session import Login, SmtpServer, open_session
+from esgf_gossip.tracking.versions import successor_of
 from esgf_gossip.trust.sealed_values import SealedValues
 from esgf_gossip.trust.web_tls import ServicePolicy
 from esgf_gossip.user_desk import UserDesk
@@ -235,6 +236,7 @@ class Users:
             self._now_ms,
             SystemRandom(),
             self._in_thread,
+            successor_of,
             errata_store.reasons_of,
             signer,
             lambda connection, openid, key: is_told_elsewhere(connection, openid, key, self._host),

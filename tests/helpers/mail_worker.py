@@ -19,13 +19,17 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFrom
 
 from esgf_gossip.storage.journal_thread import AtOnce, JournalThread
 from esgf_gossip.tracking.database import TrackingDatabase
-from esgf_gossip.tracking.mailing import SCRIPTS, Mailing, MailSettings
+from esgf_gossip.tracking.mailing import SCRIPTS as MAILING
+from esgf_gossip.tracking.mailing import Mailing, MailSettings
 from esgf_gossip.tracking.matches import Change, Match
 from esgf_gossip.tracking.resolution import Finding, Resolution
 from esgf_gossip.tracking.smtp_session import Login, SmtpServer, open_session
+from esgf_gossip.tracking.versions import successor_of
+from esgf_gossip.tracking_room import LOG_SCRIPTS
 from esgf_gossip.trust.sealed_values import SealedValues
 
 DOMAINS = 20
+SCRIPTS = {**LOG_SCRIPTS, **MAILING}
 NODE = "esgf-h.example.org"
 
 
@@ -76,6 +80,7 @@ def take_all(folder: Path, options: dict[str, Any], taken: list[tuple[Change, li
             now_ms,
             Random(1),
             None,
+            successor_of,
         )
         for change, matches, node in taken:
             database.now(mailing.take, change, matches, node, now_ms())
@@ -107,6 +112,7 @@ def main() -> None:
         now_ms,
         Random(),
         deferToThread,
+        successor_of,
     )
 
     def tell() -> None:

@@ -14,10 +14,11 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.task import Clock
 
 from esgf_gossip.storage.journal_thread import AtOnce
-from esgf_gossip.tracking import address_book
+from esgf_gossip.tracking import address_book, ledger
+from esgf_gossip.tracking.changes import changes_after
 from esgf_gossip.tracking.database import TrackingDatabase
 from esgf_gossip.tracking.doubts import Doubts
-from esgf_gossip.tracking.events import change_key
+from esgf_gossip.tracking.events import DatasetEvent, change_key, encode_event
 from esgf_gossip.tracking.identity import DatasetId, parse_dataset
 from esgf_gossip.tracking.mail_desk import MailDesk
 from esgf_gossip.tracking.mailing import SCRIPTS, Mailing, MailSettings
@@ -26,6 +27,8 @@ from esgf_gossip.tracking.outbox import Mail, Outcome, Result
 from esgf_gossip.tracking.persons import check_key
 from esgf_gossip.tracking.resolution import Finding, Resolution
 from esgf_gossip.tracking.restored import hold_restored
+from esgf_gossip.tracking.versions import successor_of
+from esgf_gossip.tracking_room import LOG_SCRIPTS
 from esgf_gossip.trust.sealed_values import SealedValues
 
 NODE = "esgf-h.example.org"
@@ -144,6 +147,7 @@ class Office:
         self.clock = Clock()
         self.server = FakeServer(self.clock)
         self.issues: list[tuple[str, str, str]] = []
+        self.places: dict[str, Any] = {}
         self.settings = MailSettings(
             **{"node": NODE, "sender": "news@example.org", "public_url": URL, "server": "mx:25"}
             | {"quiet_minutes": 0, "max_delay_minutes": 0, "rate_per_s": 1000, "domain_rate_per_s": 1000}
@@ -155,7 +159,7 @@ class Office:
     def open(self, **changes: Any) -> None:
         """Begin as a new process would."""
         self.settings = attrs.evolve(self.settings, **changes)
-        scripts = {**SCRIPTS, "addresses": address_book.SCRIPT, **self.scripts}
+        scripts = {**LOG_SCRIPTS, **SCRIPTS, "addresses": address_book.SCRIPT, **self.scripts}
         self.database = TrackingDatabase(self.folder / "tracking.db", scripts, AtOnce())
         self.database.now(check_key, self.values)
         self.database.now(hold_restored, self.now_ms(), self.settings.bounds.max_age_ms)
@@ -169,6 +173,7 @@ class Office:
             self.now_ms,
             Random(1),
             maybeDeferred,
+            successor_of,
             lambda _connection, _datasets: self.issues,
             also_forget=address_book.expire,
             doubts=self.doubts,
@@ -192,6 +197,16 @@ class Office:
         count = self.database.now(self.mailing.take, change, matches, node, self.now_ms())
         self.mailing.wake()
         return count
+
+    def hear(self, *events: DatasetEvent) -> list[Change]:
+        """Let the ledger take the next leaves of one origin's log; return the changes that users are to be told of."""
+        origin = events[0].data_node
+        place = self.places.get(origin) or self.database.now(ledger.begin, origin, 1, 0, {origin})
+        leaves = [encode_event(one) for one in events]
+        taken = self.database.now(ledger.take, place, 1, leaves, NODE, self.now_ms())
+        self.places[origin] = taken.place
+        changes = [one for _, one in self.database.now(changes_after, 0, 10_000)]
+        return changes[len(changes) - taken.changes :]
 
     def wait(self, seconds: float, step_s: float = 0.5) -> None:
         """Let time pass."""

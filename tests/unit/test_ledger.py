@@ -11,7 +11,7 @@ from esgf_gossip.tracking.event_lists import accept, counts, quarantined
 from esgf_gossip.tracking.events import EventType, encode_event
 from esgf_gossip.tracking.hand import RefusedError, Word, events_of
 from esgf_gossip.tracking.identity import DatasetId
-from esgf_gossip.tracking.versions import Replica, State, status_of, versions_of
+from esgf_gossip.tracking.versions import Replica, State, status_of, successor_of, versions_of
 from esgf_gossip.tracking_room import LOG_SCRIPTS as SCRIPTS
 from helpers.registrars import MASTER, V1, V2, V3, A, B, C, an_event
 
@@ -37,8 +37,10 @@ class Book:
         return [(one.origin, one.verdict) for one in reversed(self.database.now(quarantined))]
 
     def stands(self, dataset=V1):
-        """Return how a version stands."""
-        return self.database.now(status_of, dataset)
+        """Return how a version stands; what replaces it is the same where it is asked for alone."""
+        status = self.database.now(status_of, dataset)
+        assert self.database.now(successor_of, dataset) == status.successor
+        return status
 
     def told(self):
         """Return the changes users are told of."""

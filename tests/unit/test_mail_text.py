@@ -31,9 +31,9 @@ def text(tmp_path):
     return MailText(SealedValues(tmp_path / "key"), NODE, "news@example.org", URL)
 
 
-def rendered(text, *items):
-    """Render a mail; return its bytes and the mail as it is read."""
-    message = text.render(items, "jane@site.org", PERSON, 7, "<1@x>", NOW_MS)
+def rendered(text, *items, now=()):
+    """Render a mail, with the versions to be taken now by those held; return its bytes and the mail as it is read."""
+    message = text.render(items, dict(now).get, "jane@site.org", PERSON, 7, "<1@x>", NOW_MS)
     return message, message_from_bytes(message, policy=policy.default)
 
 
@@ -53,7 +53,7 @@ def test_it_says_which_of_your_files_and_what_now(text):
     change = replaced(reason="wrong units", unchanged=frozenset([file_key("same.nc")]))
     match = a_match(change, files=["new.nc", "same.nc"], fetched_ms=1_700_000_000_000, dataset=HELD)
     issue = ("Sign of fluxes", "high", "https://errata.example.org/1")
-    _, message = rendered(text, Item(change, match, (issue,)))
+    _, message = rendered(text, Item(change, match, (issue,)), now={HELD: change.successor})
     assert message["Subject"] == f"New version 20200101 of {HELD.master_id}"
     for body in bodies(message):
         said = re.sub(r"<[^>]+>", "", body)
@@ -69,6 +69,69 @@ def test_it_says_which_of_your_files_and_what_now(text):
         assert f"{URL}/preferences/" in body
         assert f"{URL}/unsubscribe/" in body
         assert "because you fetched these files" in body
+
+
+NEWER, NEWEST = (attrs.evolve(HELD, version=version) for version in ("20200101", "20210101"))
+NONE_KNOWN = "No version that replaces it is known"
+
+
+@pytest.mark.parametrize(
+    ("change", "now", "says", "silent"),
+    [
+        (a_change(NAME), NEWER, ("Do not use it any more.", f"Take now: {NEWER}"), ("known",)),
+        (a_change(NAME), None, (f"Do not use it any more. {NONE_KNOWN}",), ("Take now",)),
+        (replaced(), NEWEST, (f"Take now: {NEWEST}",), (str(NEWER), "known")),
+        (
+            replaced(),
+            None,
+            ("The new version is not valid any more; no other is known.",),
+            ("Take now", str(NEWER)),
+        ),
+        (a_change(NAME, "reinstated"), NEWER, ("valid again",), ("Take now", "known")),
+        (a_change(NAME, "erratum"), NEWER, ("an erratum",), ("Take now", "known")),
+    ],
+)
+def test_it_names_the_version_to_be_taken_now(text, change, now, says, silent):
+    """As things stand when it is made, whatever the change itself named; the subject says what happened."""
+    _, message = rendered(text, Item(change, a_match(change, dataset=HELD)), now={HELD: now})
+    for body in bodies(message):
+        said = re.sub(r"<title>[^\n]*|<[^>]+>", "", body)
+        assert [one for one in says if one not in said] == []
+        assert [one for one in silent if one in said] == []
+    if change.successor is not None:
+        assert message["Subject"] == f"New version {NEWER.version} of {HELD.master_id}"
+
+
+def test_a_file_is_unchanged_only_in_the_version_it_was_compared_with(text):
+    """Where another is to be taken by now, nobody has looked whether its files are the same."""
+    change = replaced(unchanged=frozenset([file_key("same.nc")]))
+    item = Item(change, a_match(change, files=["same.nc", "new.nc"], dataset=HELD))
+    for now, is_said in ((NEWER, True), (NEWEST, False), (None, False)):
+        for body in bodies(rendered(text, item, now={HELD: now})[1]):
+            assert ("your copy is still good" in body) is is_said
+
+
+def test_where_nobody_says_which_version_is_held_the_new_one_is_not_left_out():
+    """A match may name no version, and a new one what it replaces neither: any older one is asked for."""
+    change = replaced()
+    asked = []
+    (group,) = make_content(
+        [Item(change, a_match(change))], lambda one: asked.append(one) or NEWEST, 9, 9
+    ).groups
+    assert group.entries[0].successor == str(NEWEST)
+    assert asked == [attrs.evolve(HELD, version="0")]
+
+
+def test_only_what_is_shown_is_asked_for():
+    """One question for each dataset with an entry, however many the mail is about."""
+    items = [
+        Item(one, a_match(one)) for one in (a_change(f"CMIP6.a.b.c.e{n % 7}.n{n}.v1") for n in range(3000))
+    ]
+    asked = []
+    content = make_content(items, asked.append, 100, 20)
+    shown = [entry.dataset for group in content.groups for entry in group.entries]
+    assert len(shown) == 100
+    assert sorted(map(str, asked)) == sorted(shown)
 
 
 def test_the_subject_says_what_is_new_and_counts_a_dataset_once():
@@ -174,7 +237,7 @@ def test_no_mail_is_larger_than_its_bound(tmp_path_factory, count, files, kind):
     assert max(len(line) for line in message.split(b"\r\n")) <= 998
     assert b"\n" not in message.replace(b"\r\n", b"")
     for entries, most in ((100, 20), (5, 1), (0, 0)):
-        content = make_content(items, entries, most)
+        content = make_content(items, lambda _held: None, entries, most)
         shown = sum(len(group.entries) + group.more for group in content.groups) + content.more
         assert shown == content.dataset_count == count
     assert read["Subject"] == subject_of(items)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
+from functools import cache, partial
 from typing import Final
 
 import attrs
@@ -19,7 +20,7 @@ from esgf_gossip.tracking import audit, holds, notices, outbox, persons
 from esgf_gossip.tracking.audit import Step
 from esgf_gossip.tracking.doubts import Doubts
 from esgf_gossip.tracking.events import EventType
-from esgf_gossip.tracking.mail_text import IssuesOf, Item, MailText
+from esgf_gossip.tracking.mail_text import IssuesOf, Item, MailText, SuccessorOf
 from esgf_gossip.tracking.matches import Change, Match
 from esgf_gossip.tracking.preferences import Preferences, read_preferences
 from esgf_gossip.tracking.tokens import envelope_address
@@ -104,6 +105,7 @@ class DigestMaker:
         window: when a mail is due.
         text: renders it.
         sender: address mails come from, without the part that is different in each.
+        successor_of: what is to be taken in place of a version, by the ledger; called in the tracker's thread.
         issues_of: errata of datasets, by the local copy; called in the tracker's thread.
         is_dry_run: render and keep, send nothing.
         is_told: whether another node has told the bearer of an OpenID of a change.
@@ -116,6 +118,7 @@ class DigestMaker:
         window: Window,
         text: MailText,
         sender: str,
+        successor_of: SuccessorOf,
         issues_of: IssuesOf,
         *,
         is_dry_run: bool,
@@ -126,6 +129,7 @@ class DigestMaker:
         self._window: Final = window
         self._text: Final = text
         self._sender: Final = sender
+        self._successor_of: Final = successor_of
         self._issues_of: Final = issues_of
         self._is_dry_run: Final = is_dry_run
         self._is_told: Final = is_told
@@ -183,7 +187,10 @@ class DigestMaker:
             return False
         number = outbox.new_number(connection, person, domain, now_ms)
         message_id = self._text.message_id(number, person, now_ms)
-        message = self._text.render([item for _, item in wanted], address, person, number, message_id, now_ms)
+        # A mail that is too large is made again, with less in it.
+        successors = cache(partial(self._successor_of, connection))
+        items = [item for _, item in wanted]
+        message = self._text.render(items, successors, address, person, number, message_id, now_ms)
         envelope = envelope_address(self._values, self._sender, number)
         outbox.fill(
             connection,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, Final
 
 import attrs
@@ -16,7 +17,8 @@ from twisted.internet.defer import Deferred
 from esgf_gossip.tracking import audit, forgetting, holds, notices
 from esgf_gossip.tracking.forgetting import OfOpenids
 from esgf_gossip.tracking.holds import HoldError, Standing
-from esgf_gossip.tracking.mail_items import WORDS, Item, date_text, held_datasets, inert
+from esgf_gossip.tracking.identity import DatasetId
+from esgf_gossip.tracking.mail_items import WORDS, Item, Successors, date_text, held_datasets, inert, take_now
 from esgf_gossip.tracking.mailing import Mailing
 from esgf_gossip.tracking.matches import Change, FetchedFile, Match
 from esgf_gossip.tracking.preferences import (
@@ -182,7 +184,8 @@ class MailDesk:
         else:
             match = made_up_match(change)
         issues = tuple(self._mailing.issues_of(connection, match.datasets or change.datasets))
-        subject_line, plain, html = self._mailing.text.preview([Item(change, match, issues)])
+        successors = partial(self._mailing.successor_of, connection)
+        subject_line, plain, html = self._mailing.text.preview([Item(change, match, issues)], successors)
         standing = holds.standing(connection, key)
         return {
             "change": key.hex(),
@@ -262,6 +265,7 @@ class MailDesk:
             "SELECT change_key FROM notice WHERE mail = ? AND person = ? ORDER BY number", (int(mail), person)
         ).fetchall()
         rows: list[Row] = []
+        successors = cache(partial(self._mailing.successor_of, connection))
         begin, count = page * ROWS_ON_A_PAGE, 0
         for (key,) in keys:
             change, match = (
@@ -272,7 +276,7 @@ class MailDesk:
                 continue
             for dataset in held_datasets(Item(change, match)):
                 if begin <= count < begin + ROWS_ON_A_PAGE:
-                    rows.append(_row(change, match, dataset))
+                    rows.append(_row(change, match, dataset, successors))
                 count += 1
         return rows, -(-count // ROWS_ON_A_PAGE)
 
@@ -288,11 +292,12 @@ def made_up_match(change: Change) -> Match:
     return Match(change.key, "made-up", files, len(files), datasets, len(datasets), change.occurred_ms)
 
 
-def _row(change: Change, match: Match, dataset: Any) -> Row:
+def _row(change: Change, match: Match, dataset: DatasetId, successors: Successors) -> Row:
+    successor = take_now(change, dataset, successors)
     return Row(
         dataset=str(dataset),
         word=WORDS.get(change.kind, inert(change.kind)),
-        successor="" if change.successor is None else str(change.successor),
+        successor="" if successor is None else str(successor),
         date=date_text(change.occurred_ms),
         reason=inert(change.reason or change.title),
         files=tuple(inert(file.name) for file in match.files if file.dataset == dataset),

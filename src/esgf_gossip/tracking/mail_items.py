@@ -22,6 +22,9 @@ from esgf_gossip.tracking.matches import Change, FetchedFile, Match
 # title, severity, link
 Issue = tuple[str, str, str]
 IssuesOf = Callable[[sqlite3.Connection, Sequence[DatasetId]], Sequence[Issue]]
+# The version that is to be taken now in place of one, as the ledger stands; None: none is known.
+SuccessorOf = Callable[[sqlite3.Connection, DatasetId], DatasetId | None]
+Successors = Callable[[DatasetId], DatasetId | None]
 
 TEXT_CHARACTERS: Final = 300
 LINK_CHARACTERS: Final = 500
@@ -71,7 +74,7 @@ class Note:
 
 @attrs.frozen
 class Entry:
-    """One dataset: what happened to it, what came after it, the files of it, why."""
+    """One dataset: what happened to it, what is to be taken now in its place, the files of it, why."""
 
     kind: str
     word: str
@@ -131,8 +134,28 @@ def held_datasets(item: Item) -> tuple[DatasetId, ...]:
     return match.datasets or change.datasets
 
 
-def make_content(items: Sequence[Item], most_entries: int, most_files: int) -> Content:
-    """Return what a mail says, with at most so many entries, and so many files in each."""
+def take_now(change: Change, dataset: DatasetId, successors: Successors) -> DatasetId | None:
+    """Return the version that stands in place of the one held, where what happened is a reason to change over."""
+    if change.kind not in (EventType.RETRACTED, EventType.NEW_VERSION):
+        return None
+    if dataset == change.successor:
+        # Which version is held is not known; what replaces it, replaces the oldest.
+        dataset = DatasetId(dataset.master_id, "0")
+    return successors(dataset)
+
+
+def make_content(
+    items: Sequence[Item], successors: Successors, most_entries: int, most_files: int
+) -> Content:
+    """
+    Return what a mail says.
+
+    Args:
+        items: what it is about.
+        successors: asked for the datasets shown, and for no other.
+        most_entries: that are shown.
+        most_files: of each entry.
+    """
     ordered = sorted(items, key=rank)
     notes: dict[tuple[str, str, str], int] = {}
     groups: dict[str, list[tuple[Item, DatasetId]]] = {}
@@ -146,7 +169,7 @@ def make_content(items: Sequence[Item], most_entries: int, most_files: int) -> C
         # Each group gets its share of what is left, so that the last is not the one that pays.
         share = max(1, left // (len(groups) - place)) if left > 0 else 0
         entries = tuple(
-            _entry(item, dataset, _numbers(item, notes, most_entries), most_files)
+            _entry(item, dataset, successors, _numbers(item, notes, most_entries), most_files)
             for item, dataset in found[:share]
         )
         left -= len(entries)
@@ -194,21 +217,26 @@ def _group(dataset: DatasetId) -> str:
     return f"{facets[0]} / {facets[place]}" if place is not None and place < len(facets) else facets[0]
 
 
-def _entry(item: Item, dataset: DatasetId, notes: tuple[int, ...], most_files: int) -> Entry:
+def _entry(
+    item: Item, dataset: DatasetId, successors: Successors, notes: tuple[int, ...], most_files: int
+) -> Entry:
     change = item.change
+    successor = take_now(change, dataset, successors)
+    # With any other version the files were not compared.
+    is_compared = successor is not None and successor == change.successor
     files = [file for file in item.match.files if file.dataset == dataset]
     return Entry(
         kind=change.kind,
         word=WORDS.get(change.kind, inert(change.kind, 40)),
         dataset=inert(str(dataset)),
         master_id=dataset.master_id,
-        successor="" if change.successor is None else inert(str(change.successor)),
+        successor="" if successor is None else inert(str(successor)),
         date=date_text(change.occurred_ms),
-        files=tuple(_file(file, change) for file in files[:most_files]),
+        files=tuple(_file(file, change, is_compared=is_compared) for file in files[:most_files]),
         notes=notes,
     )
 
 
-def _file(file: FetchedFile, change: Change) -> FileLine:
-    is_unchanged = file.is_unchanged or file_key(file.name) in change.unchanged
+def _file(file: FetchedFile, change: Change, *, is_compared: bool) -> FileLine:
+    is_unchanged = is_compared and (file.is_unchanged or file_key(file.name) in change.unchanged)
     return FileLine(inert(file.name, 200), inert(file.host, 100), date_text(file.fetched_ms), is_unchanged)

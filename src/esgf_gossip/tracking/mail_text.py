@@ -26,6 +26,8 @@ from esgf_gossip.tracking.mail_items import (
     Issue,
     IssuesOf,
     Item,
+    SuccessorOf,
+    Successors,
     held_datasets,
     inert,
     make_content,
@@ -35,7 +37,7 @@ from esgf_gossip.tracking.preferences import ALL, dataset_scope
 from esgf_gossip.tracking.tokens import Purpose, make_token
 from esgf_gossip.trust.sealed_values import SealedValues
 
-__all__ = ["Issue", "IssuesOf", "Item", "MailText", "Signer"]
+__all__ = ["Issue", "IssuesOf", "Item", "MailText", "Signer", "SuccessorOf"]
 
 MAIL_BYTES: Final = 100 * 1024
 # Datasets shown and files of each, tried in turn until the mail fits; with the last it always does.
@@ -92,6 +94,7 @@ class MailText:
     def render(
         self,
         items: Sequence[Item],
+        successors: Successors,
         address: str,
         person: bytes,
         number: int,
@@ -102,7 +105,7 @@ class MailText:
         subject = subject_of(items)
         message = b""
         for most_entries, most_files in _DETAIL:
-            content = make_content(items, most_entries, most_files)
+            content = make_content(items, successors, most_entries, most_files)
             links = self._links(person, number, content)
             plain, html = self.bodies(subject, content, links)
             head = self._head(subject, address, links, person, message_id, now_ms)
@@ -117,9 +120,9 @@ class MailText:
         named = {"subject": subject, "content": content, "links": links, "node": self._node}
         return self._plain.render(**named), self._html.render(**named)
 
-    def preview(self, items: Sequence[Item]) -> tuple[str, str, str]:
+    def preview(self, items: Sequence[Item], successors: Successors) -> tuple[str, str, str]:
         """Return subject, plain text and HTML of a mail that is not sent; its links lead nowhere."""
-        subject, content = subject_of(items), make_content(items, *_DETAIL[0])
+        subject, content = subject_of(items), make_content(items, successors, *_DETAIL[0])
         nowhere = Links(*(f"{self._public_url}/(a link of the receiver)" for _ in range(3)), ())
         return subject, *self.bodies(subject, content, nowhere)
 

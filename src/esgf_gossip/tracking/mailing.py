@@ -24,7 +24,7 @@ from esgf_gossip.tracking.digests import PERSONS_AT_ONCE, DigestMaker, IsTold, W
 from esgf_gossip.tracking.doubts import Doubts
 from esgf_gossip.tracking.forgetting import DAY_MS, Keeping
 from esgf_gossip.tracking.holds import CONTESTED
-from esgf_gossip.tracking.mail_text import IssuesOf, MailText, Signer
+from esgf_gossip.tracking.mail_text import IssuesOf, MailText, Signer, SuccessorOf
 from esgf_gossip.tracking.matches import Change, Match
 from esgf_gossip.tracking.notices import Bounds
 from esgf_gossip.tracking.pausing import Pause
@@ -136,6 +136,7 @@ class Mailing:
         open_session: connects to the SMTP server; None: mails are made, none goes out.
         now_ms: Unix milliseconds.
         random: for jitter.
+        successor_of: what is to be taken in place of a version, by the ledger; called in the tracker's thread.
         issues_of: errata of datasets by the local copy; called in the tracker's thread.
         signer: DKIM.
         is_told: whether another node has told the bearer of an OpenID of a change; called in the tracker's thread.
@@ -155,6 +156,7 @@ class Mailing:
         now_ms: Callable[[], int],
         random: Random,
         in_thread: Callable[..., Deferred[Any]],
+        successor_of: SuccessorOf,
         issues_of: IssuesOf = _no_issues,
         signer: Signer | None = None,
         is_told: IsTold = untold,
@@ -165,6 +167,7 @@ class Mailing:
         self.values: Final = values
         self.settings: Final = settings
         self.now_ms: Final = now_ms
+        self.successor_of: Final = successor_of
         self.issues_of: Final = issues_of
         self.doubts: Final = doubts
         self.text: Final = MailText(values, settings.node, settings.sender, settings.public_url, signer)
@@ -177,6 +180,7 @@ class Mailing:
             settings.window,
             self.text,
             settings.sender,
+            successor_of,
             issues_of,
             is_dry_run=settings.dry_run,
             is_told=is_told,

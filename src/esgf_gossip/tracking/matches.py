@@ -30,8 +30,8 @@ class Change:
         kind: a value of ``EventType`` in ``TOLD``, or ``ERRATUM``.
         datasets: the versions it happened to: one, or those of an erratum.
         occurred_ms: Unix milliseconds.
-        successor: of ``NEW_VERSION``: the version users should take now (it is also the only one in ``datasets``,
-            and users are those who hold one in ``supersedes``).
+        successor: of ``NEW_VERSION``: the new version (it is also the only one in ``datasets``, and users are those
+            who hold one in ``supersedes``). Which is to be taken now the ledger says when the mail is made.
         supersedes: versions (digits) replaced.
         unchanged: keys of files whose content did not change (``events.file_key``).
         reason: why, one line; may be empty.

@@ -16,7 +16,7 @@ import attrs
 
 from esgf_gossip.tracking.events import CLAIMS, EventType
 from esgf_gossip.tracking.identity import DatasetId
-from esgf_gossip.tracking.records import Record, records_of_dataset
+from esgf_gossip.tracking.records import Record, records, records_of_dataset
 
 _THERE: Final = frozenset({EventType.PUBLISHED, EventType.NEW_VERSION, EventType.REINSTATED})
 _REPLICA: Final = frozenset({EventType.REPLICATED, EventType.REPLICA_REMOVED})
@@ -174,6 +174,16 @@ def replicas_of(said: Iterable[Record]) -> tuple[Replica, ...]:
 def status_of(connection: sqlite3.Connection, dataset: DatasetId) -> VersionStatus:
     """Return how a version stands; ``UNKNOWN`` where nothing counts that was said of it."""
     return statuses(records_of_dataset(connection, dataset.master_id), [dataset])[dataset]
+
+
+def successor_of(connection: sqlite3.Connection, dataset: DatasetId) -> DatasetId | None:
+    """Return what ``status_of`` names as the successor, without reading what has no say in it: replicas, quarantine."""
+    said = records(
+        connection,
+        "WHERE master_id = ? AND counts AND type NOT IN (?, ?) ORDER BY seen",
+        (dataset.master_id, *sorted(_REPLICA)),
+    )
+    return statuses(said, [dataset])[dataset].successor
 
 
 def versions_of(connection: sqlite3.Connection, master_id: str) -> list[VersionStatus]:

@@ -119,10 +119,10 @@ def test_a_fault_with_one_mail_keeps_no_other_from_going_out(office, monkeypatch
     """It is said, and names nobody."""
     render = office.mailing.text.render
 
-    def wrong(items, address, *rest):
+    def wrong(items, successors, address, *rest):
         if address == "jane@site.org":
             raise ValueError(address)
-        return render(items, address, *rest)
+        return render(items, successors, address, *rest)
 
     monkeypatch.setattr(office.mailing.text, "render", wrong)
     change = a_change()

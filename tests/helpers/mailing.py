@@ -49,7 +49,8 @@ def a_match(change: Change, user: str = "jane", files: Sequence[str] = ("tas.nc"
     """Make the match of a user who fetched files of the first dataset of a change."""
     dataset = fields.pop("dataset", change.datasets[0])
     host, fetched_ms = fields.pop("host", "dn1.example.org"), fields.pop("fetched_ms", NOW_MS - 10**9)
-    named = tuple(FetchedFile(dataset, name, host, fetched_ms) for name in files)
+    same = fields.pop("same", ())
+    named = tuple(FetchedFile(dataset, name, host, fetched_ms, name in same) for name in files)
     return Match(
         **{
             "change_key": change.key,

@@ -51,7 +51,9 @@ def bodies(message):
 def test_it_says_which_of_your_files_and_what_now(text):
     """Files with date and node, unchanged ones marked, the successor, reason and errata with links, how to get out."""
     change = replaced(reason="wrong units", unchanged=frozenset([file_key("same.nc")]))
-    match = a_match(change, files=["new.nc", "same.nc"], fetched_ms=1_700_000_000_000, dataset=HELD)
+    match = a_match(
+        change, files=["new.nc", "same.nc"], same=["same.nc"], fetched_ms=1_700_000_000_000, dataset=HELD
+    )
     issue = ("Sign of fluxes", "high", "https://errata.example.org/1")
     _, message = rendered(text, Item(change, match, (issue,)), now={HELD: change.successor})
     assert message["Subject"] == f"New version 20200101 of {HELD.master_id}"
@@ -105,10 +107,15 @@ def test_it_names_the_version_to_be_taken_now(text, change, now, says, silent):
 def test_a_file_is_unchanged_only_in_the_version_it_was_compared_with(text):
     """Where another is to be taken by now, nobody has looked whether its files are the same."""
     change = replaced(unchanged=frozenset([file_key("same.nc")]))
-    item = Item(change, a_match(change, files=["same.nc", "new.nc"], dataset=HELD))
+    item = Item(change, a_match(change, files=["same.nc", "new.nc"], same=["same.nc"], dataset=HELD))
     for now, is_said in ((NEWER, True), (NEWEST, False), (None, False)):
         for body in bodies(rendered(text, item, now={HELD: now})[1]):
             assert ("your copy is still good" in body) is is_said
+    # Of a version before the one that was compared the same name says nothing.
+    older = Item(change, a_match(change, files=["same.nc"], dataset=HELD))
+    assert not any(
+        "your copy is still good" in body for body in bodies(rendered(text, older, now={HELD: NEWER})[1])
+    )
 
 
 def test_where_nobody_says_which_version_is_held_the_new_one_is_not_left_out():

@@ -15,7 +15,7 @@ from typing import Final
 
 import attrs
 
-from esgf_gossip.tracking.events import ERRATUM, EventType, file_key
+from esgf_gossip.tracking.events import ERRATUM, EventType
 from esgf_gossip.tracking.identity import DatasetId
 from esgf_gossip.tracking.matches import Change, FetchedFile, Match
 
@@ -232,11 +232,11 @@ def _entry(
         master_id=dataset.master_id,
         successor="" if successor is None else inert(str(successor)),
         date=date_text(change.occurred_ms),
-        files=tuple(_file(file, change, is_compared=is_compared) for file in files[:most_files]),
+        files=tuple(_file(file, is_compared=is_compared) for file in files[:most_files]),
         notes=notes,
     )
 
 
-def _file(file: FetchedFile, change: Change, *, is_compared: bool) -> FileLine:
-    is_unchanged = is_compared and (file.is_unchanged or file_key(file.name) in change.unchanged)
+def _file(file: FetchedFile, *, is_compared: bool) -> FileLine:
+    is_unchanged = is_compared and file.is_unchanged
     return FileLine(inert(file.name, 200), inert(file.host, 100), date_text(file.fetched_ms), is_unchanged)

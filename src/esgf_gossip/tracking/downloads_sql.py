@@ -100,7 +100,7 @@ ON CONFLICT (key, host) DO UPDATE SET dataset = excluded.dataset
 """
 CLAIMS: Final = b"""
 SELECT place.key, place.host, dataset.master, dataset.version
-FROM place LEFT JOIN dataset ON dataset.number = place.dataset WHERE place.key = ANY(%s::bytea[])
+FROM place LEFT JOIN dataset ON dataset.number = place.dataset WHERE place.key = ANY(%b::bytea[])
 """
 UNRESOLVED_AT: Final = b"""
 SELECT unresolved.key, place_host, unresolved.person, path, folded, first_ms, last_ms, whole_ms, host

@@ -220,7 +220,10 @@ def test_the_role_cannot_write_and_no_session_stays(server, owner, log, tmp_path
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        (f"REVOKE SELECT (url) ON {TABLE} FROM {READER}", "permission denied for table access_logging"),
+        (
+            f"REVOKE SELECT (url) ON {TABLE} FROM {READER}",
+            "permission denied for table access_logging; is it the right database, ",
+        ),
         (f"ALTER TABLE {TABLE} RENAME TO gone", "does not exist"),
     ],
 )

@@ -145,7 +145,28 @@ def test_it_reads_to_the_end_and_again_after_a_while(stage):
     assert "u6" not in matched(stage)
     stage.clock.advance(0.1)
     assert "u6" in matched(stage)
-    assert stage.projector.counts().rows == 5
+    assert stage.projector.counts().rows == 6
+
+
+def test_counting_takes_a_hundredth_of_the_time(stage):
+    """What takes long to count is counted seldom, what takes no time after each pass."""
+    stage.source.add("u1")
+    stage.projector.start()
+    stage.clock.advance(0)
+    assert stage.projector.counts().rows == 1
+    stage.source.add("u2")
+    stage.hold = True
+    stage.clock.advance(PASS_S)
+    while stage.projector.counts().rows == 1:
+        # Of a pass each step takes two seconds, and counting is the last.
+        stage.clock.advance(2)
+        stage.release()
+    stage.hold = False
+    stage.source.add("u3")
+    stage.clock.pump([PASS_S] * 6)
+    assert stage.projector.counts().rows == 2
+    stage.clock.pump([PASS_S] * 2)
+    assert stage.projector.counts().rows == 3
 
 
 def test_a_change_waits_for_a_pass_that_began_after_it(stage):
@@ -166,6 +187,8 @@ def test_a_change_waits_for_a_pass_that_began_after_it(stage):
     stage.release()
     assert told == [None]
     stage.hold = False
+    # What is counted after it.
+    stage.release()
     assert matched(stage) == {"late"}
     # Nobody is under way: one is made for it.
     stage.clock.advance(1)

@@ -251,10 +251,19 @@ def test_the_role_needs_to_read_five_tables_and_writes_none(journal):
     journal.publisher.execute(f"GRANT SELECT ON file_version TO {PUBLISHER}")
     assert journal.look(RETRY_MOST_S) == [("publish", f"{NAME}.v1", None)]
     assert journal.feed.fault == ""
+    elsewhere = journal.address.replace(DATABASE, "postgres")
     with pytest.raises(SourceError, match=r"has no table public\.event"):
-        read_journal(journal.address.replace(DATABASE, "postgres"), journal.password, 0, ())
+        read_journal(elsewhere, journal.password, 7, ())
+    # A site without a publisher has nothing to mend.
+    assert read_journal(elsewhere, journal.password, 0, ()).is_absent
+    journal.publisher.execute("ALTER TABLE public.event RENAME TO event_before")
+    with pytest.raises(SourceError, match=r"has no table public\.event; "):
+        read_journal(journal.address, journal.password, 0, ())
+    journal.publisher.execute("ALTER TABLE public.event_before RENAME TO event")
     journal.password.write_text("wrong")
-    with pytest.raises(SourceError, match="authentication failed") as caught:
+    with pytest.raises(
+        SourceError, match=r"authentication failed for user .*; see \[tracking\] password_file$"
+    ) as caught:
         read_journal(journal.address, journal.password, 0, ())
     assert "\n" not in str(caught.value)
     with pytest.raises(SourceError, match="password_file"):

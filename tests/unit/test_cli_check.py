@@ -19,6 +19,7 @@ from esgf_gossip.cli.main import program
 from esgf_gossip.config import Config, from_document, load
 from esgf_gossip.demo.site_data import site_hosts, write_site
 from helpers.config import a_node_toml
+from helpers.made_up_daemon import MadeUpDaemon, an_answer
 from helpers.trust import a_federation
 
 SITE = site_hosts(1)[0]
@@ -117,15 +118,29 @@ def test_ports_are_told_apart():
     assert bind_error(("192.0.2.1", a_free_port())) == "Cannot assign requested address"
 
 
-def test_the_ports_of_a_running_daemon_are_its_own(tmp_path, good):
+def test_the_ports_of_a_running_daemon_are_its_own(tmp_path, good, monkeypatch):
     """While the daemon runs its ports are no finding, and that it runs is told."""
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as control:
         (tmp_path / "state").mkdir()
         control.bind(str(tmp_path / "state" / "control.sock"))
         control.listen()
+        monkeypatch.setattr(findings_module, "ANSWER_S", 0.1)
         result = check(tmp_path, good, http={"listen": f"127.0.0.1:{server.getsockname()[1]}"})
-    assert result.exit_code in (0, 10)
+    assert result.exit_code == 10
     assert f"good: daemon: runs; it answers on {tmp_path / 'state' / 'control.sock'}" in result.stdout
+    assert "attention: daemon: does not say how it is: " in result.stdout
+
+
+def test_what_the_daemon_finds_wrong_is_told(tmp_path, good):
+    """A database that refuses shows only when it is asked, which the daemon does."""
+    refused = '[tracking] database: password authentication failed for user "esgf_reader"; see [tracking] password_file'
+    said = {"tracking": {"faults": {"downloads": refused}, "mail": {"sent": 3}}, "datasets_error": "no room"}
+    with MadeUpDaemon(tmp_path / "state" / "control.sock", [b"", an_answer(said)]) as daemon:
+        result = check(tmp_path, good)
+    assert [one["command"] for one in daemon.asked] == ["status"]
+    assert result.exit_code == 10
+    assert f"attention: tracking: downloads: {refused}\n" in result.stdout
+    assert "attention: datasets: no room\n" in result.stdout
 
 
 @pytest.mark.parametrize(

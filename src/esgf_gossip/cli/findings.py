@@ -1,7 +1,7 @@
 """
 What ``check`` looks at: each function here gives the findings of one part of a node.
 
-Nothing is started, written or dialled; ports are bound for a moment to see
+Nothing is started, written or dialled; a daemon that runs is asked what it finds wrong; ports are bound for a moment to see
 that they are free. How findings are printed: ``esgf_gossip.cli.check``.
 """
 
@@ -16,14 +16,18 @@ import time
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from esgf_gossip.addresses import format_address
 from esgf_gossip.cli.control_client import ControlClient
+from esgf_gossip.cli.failures import CommandError
 from esgf_gossip.config import Config
 from esgf_gossip.sources.spool import user_number
+
+# A daemon that takes longer has something to mend.
+ANSWER_S: Final = 2.0
 
 
 class Level(IntEnum):
@@ -45,9 +49,11 @@ class Finding:
 
 def all_findings(config: Config) -> Iterator[Finding]:
     """Look at every part of a node."""
-    runs = ControlClient(config.control_socket, timeout_s=2.0).is_answering()
+    daemon = ControlClient(config.control_socket, ANSWER_S)
+    runs = daemon.is_answering()
     if runs:
         yield Finding(Level.GOOD, "daemon", f"runs; it answers on {config.control_socket}")
+        yield from _of_daemon(daemon)
     yield from _addresses(config)
     yield from _folders(config)
     yield from _task_users(config)
@@ -61,6 +67,20 @@ def all_findings(config: Config) -> Iterator[Finding]:
     if not runs:
         # The ports of a running daemon are taken, by itself.
         yield from _ports(config)
+
+
+def _of_daemon(daemon: ControlClient) -> Iterator[Finding]:
+    """Give what the daemon itself finds wrong: what only shows when databases and disks are used."""
+    try:
+        answer = daemon.ask("status")
+    except CommandError as error:
+        yield Finding(Level.ATTENTION, "daemon", f"does not say how it is: {error}")
+        return
+    for part in ("storage", "history", "documents", "datasets"):
+        if text := answer.get(f"{part}_error"):
+            yield Finding(Level.ATTENTION, part, str(text))
+    for part, text in answer.get("tracking", {}).get("faults", {}).items():
+        yield Finding(Level.ATTENTION, f"tracking: {part}", str(text))
 
 
 def _addresses(config: Config) -> Iterator[Finding]:

@@ -52,7 +52,7 @@ def connect(
         ) from None
     where = f"{setting.partition(' ')[0]} {file_setting}"
     options: dict[str, Any] = {} if password_file is None else {"password": _password(password_file, where)}
-    with explained(setting):
+    with explained(setting, f"; see {where}"):
         return psycopg.connect(
             address,
             connect_timeout=connect_s,
@@ -73,9 +73,13 @@ def spare_compiler(connection: psycopg.Connection[Any], *, is_local: bool) -> No
 
 
 @contextlib.contextmanager
-def explained(setting: str) -> Iterator[None]:
+def explained(setting: str, password: str = "") -> Iterator[None]:
     """
     Make one line of what psycopg raises within; only after ``connect``, which knows that it is installed.
+
+    Args:
+        setting: how the line calls the database.
+        password: what it ends with where a password is refused or missing.
 
     Raises:
         SourceError: instead.
@@ -88,7 +92,23 @@ def explained(setting: str) -> Iterator[None]:
         # The server's own sentence, without its details: those quote rows, and rows name users.
         said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
         text = " ".join((said or str(error)).split()) or type(error).__name__
-        raise SourceError(f"{setting}: {text[:_ERROR_CHARACTERS]}") from None
+        hint = ""
+        if isinstance(error, _errors_of_rights()):
+            hint = "; is it the right database, and has the role the rights that the documents name?"
+        elif "password" in text:
+            hint = password
+        raise SourceError(f"{setting}: {text[:_ERROR_CHARACTERS]}{hint}") from None
+
+
+def _errors_of_rights() -> tuple[type[Exception], ...]:
+    from psycopg import errors  # noqa: PLC0415 - the optional extra
+
+    return (
+        errors.UndefinedTable,
+        errors.UndefinedColumn,
+        errors.InsufficientPrivilege,
+        errors.InvalidSchemaName,
+    )
 
 
 @contextlib.contextmanager

@@ -119,12 +119,14 @@ class JournalPage:
         rows: those that do.
         has_more: whether others wait.
         is_new: whether this is another journal than the one whose numbers were known: it begins anew.
+        is_absent: whether the database has no publisher's table at all, and none was ever read.
     """
 
     numbers: tuple[int, ...]
     rows: tuple[JournalRow, ...] = attrs.field(repr=False)
     has_more: bool = False
     is_new: bool = False
+    is_absent: bool = False
 
 
 def read_journal(
@@ -144,7 +146,8 @@ def read_journal(
         SourceError: psycopg is missing, nobody answers, or what was asked for is not there.
     """
     with reading(address, password_file, "[tracking]", QUESTION_S) as connection:
-        _check_tables(connection)
+        if not _has_tables(connection, is_expected=position > 0):
+            return JournalPage((), (), is_absent=True)
         (last,) = connection.execute(_LAST).fetchone() or (None,)
         if position and (last or 0) < position:
             return JournalPage((), (), is_new=True)
@@ -164,15 +167,19 @@ def _new_numbers(
     return [row for row in connection.execute(_NUMBERS, asked) if row[0] not in seen][:LOOKED_AT]
 
 
-def _check_tables(connection: psycopg.Connection[Any]) -> None:
+def _has_tables(connection: psycopg.Connection[Any], *, is_expected: bool) -> bool:
+    """Tell whether it is the database of a publisher; one that has lost a part of it, or all, is an error."""
     question = "SELECT " + ", ".join(["to_regclass(%s) IS NOT NULL"] * len(_TABLES))
     found = connection.execute(question.encode(), _TABLES).fetchone() or ()
     missing = [name for name, is_there in zip(_TABLES, found, strict=True) if not is_there]
+    if len(missing) == len(_TABLES) and not is_expected:
+        return False
     if missing:
         raise SourceError(
             f"[tracking] database: {connection.info.dbname} has no table {', '.join(missing)}; "
             "is it the publisher's database, and may the role use its schema?"
         )
+    return True
 
 
 def _rows(connection: psycopg.Connection[Any], numbers: list[int]) -> Iterable[JournalRow]:

@@ -8,6 +8,7 @@ waits for one step of reading and not for five million rows. The reactor is neve
 from __future__ import annotations
 
 import contextlib
+import math
 import traceback
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
@@ -29,6 +30,8 @@ from esgf_gossip.tracking.sightings import SeenFile
 PASS_S: Final = 30.0
 # The publisher's tables, what is too old, and the counts.
 CARE_S: Final = 600.0
+# Counting looks at every row: after it a hundred times as long passes until the next.
+_COUNT_SHARE: Final = 100
 # After a failure: at once, then after this, doubled up to the most.
 RETRY_S: Final = 1.0
 RETRY_MOST_S: Final = 300.0
@@ -96,6 +99,7 @@ class Projector:
         self._fault = ""
         self._counts = DownloadCounts()
         self._cared_s: float | None = None
+        self._count_again_s = 0.0
         # When the last whole pass began.
         self._passed_ms: int | None = None
         self._begun = 0
@@ -267,7 +271,6 @@ class Projector:
         if is_due:
             while (yield self._with_store(lambda store: store.forget(self._now_ms() - self._keep_ms))):
                 pass
-            self._counts = yield self._with_store(lambda store: store.counts())
             self._cared_s = now_s
         return began_ms
 
@@ -294,6 +297,21 @@ class Projector:
             self._soon(0.0 if self._waiting else PASS_S)
         for waiter in ready:
             waiter.callback(None)
+        # Nobody waits for figures.
+        if self._is_running and not self._waiting and self._reactor.seconds() >= self._count_again_s:
+            self._count_again_s = math.inf
+            self._count().addErrback(
+                lambda failure: self.log.debug("not counted: {what}", what=failure.type.__name__)
+            )
+
+    @inlineCallbacks
+    def _count(self) -> Generator[Deferred[Any], Any, None]:
+        begun_s = self._reactor.seconds()
+        try:
+            self._counts = yield self._with_store(lambda store: store.counts())
+        finally:
+            ended_s = self._reactor.seconds()
+            self._count_again_s = ended_s + _COUNT_SHARE * (ended_s - begun_s)
 
     def _failed(self, failure: Failure) -> None:
         self._is_passing = False

@@ -53,6 +53,7 @@ class PublisherFeed:
     ) -> None:
         self.taken = 0
         self.unclear = 0
+        self._is_absence_told = False
         self._address: Final = address
         self._password_file: Final = password_file
         self._site: Final = site
@@ -83,6 +84,13 @@ class PublisherFeed:
         page: JournalPage = yield self._in_thread(
             read_journal, self._address, self._password_file, position.number, position.seen
         )
+        if page.is_absent:
+            if not self._is_absence_told:
+                self.log.info(
+                    "[tracking] database has no journal of a publisher; it is looked for again and again"
+                )
+            self._is_absence_told = True
+            return False
         if page.is_new:
             self.log.warn(
                 "The publisher's journal ends before row {number}: it is another one, and read from its beginning",

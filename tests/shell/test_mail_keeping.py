@@ -32,6 +32,8 @@ def test_preview_is_the_mail_and_sends_none(offices):
     assert "mine.nc" in mine["html"]
     assert "Wrong units (severity: high)" in mine["text"]
     assert office.server.mails == []
+    # But for links that are the receiver's own it is the mail.
+    assert "No more about CMIP6.CMIP.NCAR.CESM2.historical.r1i1p1f1.Amon.tas.gn:" in mine["text"]
     with pytest.raises(HoldError, match="nobody of that address"):
         office.result(office.desk.preview(change.key.hex(), "bob@site.org"))
 

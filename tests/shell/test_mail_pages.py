@@ -273,6 +273,7 @@ class TestCommands:
         result, asked = run_against(config_again(config), seen, "notify", "release", "abababab")
         assert (result.exit_code, len(asked)) == (130, 1)
         assert "Retracted: x - 2300 users" in result.stderr
+        assert "nobody to answer; see whether --help has --yes" in result.stderr
 
     def test_tables_and_texts(self, config):
         """Lists, the log and a preview are printed, whatever is in them."""

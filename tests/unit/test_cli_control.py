@@ -124,7 +124,7 @@ def test_a_reload_that_was_refused_is_told_by_its_code(config):
     """Where the old stays in force because the new is wrong, a script can see it."""
     answer = an_answer({"changed": [], "refused": ["esgf.host is missing"], "findings": ["key: odd"]})
     result, _ = run_against(config, answer, "reload")
-    assert result.exit_code == ExitCode.REFUSED
+    assert (result.exit_code, result.stdout) == (ExitCode.REFUSED, "nothing else has changed\n")
     assert result.stderr.splitlines() == [
         "esgf-gossip: error: esgf.host is missing",
         "esgf-gossip: attention: key: odd",

@@ -131,7 +131,11 @@ def _verdict(error: Exception) -> tuple[str, int]:
         case click.UsageError():
             return usage_line(error), ExitCode.USAGE
         case click.Abort():
-            return error_line(program, "interrupted"), ExitCode.INTERRUPTED
+            is_unanswered = isinstance(error.__context__, EOFError)
+            text = (
+                "there is nobody to answer; see whether --help has --yes" if is_unanswered else "interrupted"
+            )
+            return error_line(program, text), ExitCode.INTERRUPTED
         case ConfigError():
             return error_line(program, str(error)), ExitCode.USAGE
         case CommandError():

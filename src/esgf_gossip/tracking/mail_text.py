@@ -121,16 +121,16 @@ class MailText:
         return self._plain.render(**named), self._html.render(**named)
 
     def preview(self, items: Sequence[Item], successors: Successors) -> tuple[str, str, str]:
-        """Return subject, plain text and HTML of a mail that is not sent; its links lead nowhere."""
+        """Return subject, plain text and HTML of a mail that is not sent: as it would be, but that links lead nowhere."""
         subject, content = subject_of(items), make_content(items, successors, *_DETAIL[0])
-        nowhere = Links(*(f"{self._public_url}/(a link of the receiver)" for _ in range(3)), ())
-        return subject, *self.bodies(subject, content, nowhere)
+        nowhere = f"{self._public_url}/(a link of the receiver)"
+        links = Links(nowhere, nowhere, nowhere, tuple((master, nowhere) for master in _masters(content)))
+        return subject, *self.bodies(subject, content, links)
 
     def _links(self, person: bytes, number: int, content: Content) -> Links:
-        masters = dict.fromkeys(entry.master_id for group in content.groups for entry in group.entries)
         datasets = tuple(
             (master, self._link(Purpose.UNSUBSCRIBE, person, dataset_scope(master)))
-            for master in (masters if len(masters) <= _DATASET_LINKS else ())
+            for master in _masters(content)
         )
         return Links(
             preferences=self._link(Purpose.PREFERENCES, person),
@@ -167,6 +167,12 @@ class MailText:
             ("Precedence", "bulk"),
         )
         return "".join(f"{name}: {value}\r\n" for name, value in fields).encode("ascii")
+
+
+def _masters(content: Content) -> Sequence[str]:
+    """Return the datasets that have a link of their own: all, where they are few."""
+    masters = dict.fromkeys(entry.master_id for group in content.groups for entry in group.entries)
+    return tuple(masters) if len(masters) <= _DATASET_LINKS else ()
 
 
 def subject_of(items: Sequence[Item]) -> str:

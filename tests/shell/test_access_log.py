@@ -241,4 +241,5 @@ def test_what_is_wrong_is_said_in_one_line(server, owner, log, change, error):
             changed.execute(f"GRANT SELECT (url) ON {TABLE} TO {READER}")
             changed.commit()
     assert str(caught.value).startswith("[tracking] database: ")
+    assert str(caught.value).endswith("has the role the rights that docs/tracking.md names?")
     assert len(str(caught.value).splitlines()) == 1

@@ -8,6 +8,7 @@ import attrs
 import pytest
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, globalLogPublisher
 
 from esgf_gossip.sources.access_log import AccessLog, LogReading, LogRow, PublishedFiles
 from esgf_gossip.sources.gauge import SourceError, in_thread
@@ -167,6 +168,47 @@ def test_counting_takes_a_hundredth_of_the_time(stage):
     assert stage.projector.counts().rows == 2
     stage.clock.pump([PASS_S] * 2)
     assert stage.projector.counts().rows == 3
+
+
+def test_waiting_for_another_step_is_not_counting(stage):
+    """A step that takes a minute before the count does not put the next one off by a hundred minutes."""
+    stage.source.add("u1")
+    stage.projector.start()
+    stage.hold = True
+    stage.clock.advance(0)
+    while "rows" not in stage.source.asked:
+        stage.release()
+    # Files are learned before the rest of the pass is done, and take their time.
+    learned(stage)
+    stage.release()
+    while not stage.projector.caught_up(NOW_MS - 1):
+        stage.release()
+    stage.projector.export("u1")
+    stage.clock.advance(PASS_S * 2)
+    while stage.held:
+        stage.release()
+    stage.hold = False
+    stage.source.add("u2")
+    stage.clock.pump([PASS_S] * 3)
+    assert stage.projector.counts().rows == 2
+
+
+def test_one_fault_is_one_line_of_the_log(stage):
+    """While nobody answers, the publisher's tables are not told of beside the log."""
+    told = []
+    observer = lambda event: told.append(event["log_format"]) if event["log_level"] is LogLevel.warn else None
+    refused = SourceError("[tracking] database: nobody answers")
+    stage.source.errors = {"rows": refused, "files": refused}
+    globalLogPublisher.addObserver(observer)
+    try:
+        stage.projector.start()
+        stage.clock.pump([0, 0, 1, 2, 4])
+        assert told == ["downloads are not read: {fault}"]
+        del stage.source.errors["rows"]
+        stage.clock.pump([RETRY_MOST_S])
+    finally:
+        globalLogPublisher.removeObserver(observer)
+    assert told[1:] == ["files of the publisher's tables are not read: {error}"]
 
 
 def test_a_change_waits_for_a_pass_that_began_after_it(stage):

@@ -270,6 +270,21 @@ def test_the_role_needs_to_read_five_tables_and_writes_none(journal):
         read_journal(journal.address, journal.path / "no", 0, ())
 
 
+def test_a_journal_begins_when_its_tables_appear(journal):
+    """A site without a publisher has no fault; one that gets a publisher is read without a restart."""
+    tables = ("event", "dataset", "dataset_version", "dataset_file_version", "file_version")
+    for table in tables:
+        journal.publisher.execute(f"ALTER TABLE public.{table} RENAME TO {table}_later")
+    try:
+        assert (journal.look(), journal.feed.fault) == ([], "")
+    finally:
+        for table in tables:
+            journal.publisher.execute(f"ALTER TABLE public.{table}_later RENAME TO {table}")
+    add_dataset(journal.publisher, NAME, 1)
+    add_event(journal.publisher, PUBLISH, NAME, 1)
+    assert journal.look() == [("publish", f"{NAME}.v1", False)]
+
+
 def test_a_migration_is_not_queued_behind(journal, monkeypatch):
     """Who rewrites the table keeps it; the question gives up at once."""
     monkeypatch.setattr(postgres_reading, "LOCK_WAIT_MS", 50)

@@ -225,6 +225,22 @@ def test_nothing_is_written(tmp_path, good):
     assert not (tmp_path / "state").exists()
 
 
+def test_the_database_of_tracking_is_tried_while_no_daemon_runs(tmp_path, good):
+    """A port where nobody answers is told before the daemon is started."""
+    (tmp_path / "password").write_text("x\n")
+    (tmp_path / "password").chmod(0o600)
+    tracking = {
+        "database": f"host=127.0.0.1 port={a_free_port()} dbname=esgcet user=esgf_reader",
+        "password_file": "password",
+    }
+    result = check(tmp_path, good, tracking=tracking)
+    assert result.exit_code == 10
+    assert (
+        len(re.findall(r"attention: tracking: \[tracking\] database: connection .*refused", result.stdout))
+        == 1
+    )
+
+
 def test_every_setting_is_explained():
     """docs/operations.md has a row for each key of node.toml, and for no other."""
     text = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()

@@ -1,8 +1,8 @@
 """
 What ``check`` looks at: each function here gives the findings of one part of a node.
 
-Nothing is started, written or dialled; a daemon that runs is asked what it finds wrong; ports are bound for a moment to see
-that they are free. How findings are printed: ``esgf_gossip.cli.check``.
+Nothing is started or written, and no node is dialled; a daemon that runs is asked what it finds wrong, and databases
+whether they answer; ports are bound for a moment to see that they are free. How findings are printed: ``esgf_gossip.cli.check``.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def all_findings(config: Config) -> Iterator[Finding]:
     yield from _documents(config)
     yield from _database(config)
     if not runs:
-        # The ports of a running daemon are taken, by itself.
+        # The ports of a running daemon are taken, by itself, and it says what it finds in the database.
+        yield from _tracking_database(config)
         yield from _ports(config)
 
 
@@ -207,6 +208,13 @@ def _tracking(config: Config) -> Iterator[Finding]:
 
     for text in tracking_faults(config):
         yield Finding(Level.ATTENTION, "tracking", text)
+
+
+def _tracking_database(config: Config) -> Iterator[Finding]:
+    from esgf_gossip.cli.tracking_findings import database_fault  # noqa: PLC0415 - brings what it looks at
+
+    if fault := database_fault(config.tracking):
+        yield Finding(Level.ATTENTION, "tracking", fault)
 
 
 def _metrics(config: Config) -> Iterator[Finding]:

@@ -72,12 +72,16 @@ def status(config_path: Path, *, json_output: bool) -> None:
         print_json(answer)
     else:
         tracking = answer.pop("tracking", None)
-        print_pairs({**answer, **({} if tracking is None else {"tracking": _of_tracking(tracking)})})
+        print_pairs({**answer, **({} if tracking is None else {"tracking": of_tracking(tracking)})})
 
 
-def _of_tracking(state: Mapping[str, Mapping[str, Any]]) -> str:
+def of_tracking(state: Mapping[str, Mapping[str, Any]]) -> str:
     """Return what is wrong with tracking, then what its parts have done, as far as they did anything."""
-    faults = [f"{part}: {text}" for part, text in state.get("faults", {}).items()]
+    parts: dict[Any, list[str]] = {}
+    for part, text in state.get("faults", {}).items():
+        parts.setdefault(text, []).append(part)
+    # Parts that ask one database meet the same fault.
+    faults = [f"{', '.join(names)}: {text}" for text, names in parts.items()]
     done = [
         f"{part} ({', '.join(f'{name} {value}' for name, value in figures.items() if value)})".replace(
             "_", " "

@@ -45,6 +45,23 @@ def tracking_faults(config: Config) -> Iterator[str]:
         yield "downloads are read, but no source of events of this site is named: it tells of those of others alone"
 
 
+def database_fault(table: TrackingTable) -> str:
+    """Ask the database of downloads for a row; return why that fails, or an empty text. Blocks for some seconds."""
+    from esgf_gossip.sources.access_log import AccessLog  # noqa: PLC0415 - who has no database needs it not
+    from esgf_gossip.sources.gauge import SourceError  # noqa: PLC0415
+    from esgf_gossip.sources.log_position import LogPosition  # noqa: PLC0415
+
+    # Access logs go before the table, and what is not installed, or no file, is a finding already.
+    is_asked = table.database is not None and not table.access_logs and importlib.util.find_spec("psycopg")
+    if table.database is None or not is_asked or (table.password_file and not table.password_file.exists()):
+        return ""
+    try:
+        AccessLog(table.database, table.password_file, rows=1).read(LogPosition(), 0, is_rechecking=False)
+    except SourceError as error:
+        return printable(str(error))
+    return ""
+
+
 def _of_trust(config: Config) -> Iterator[str]:
     from esgf_gossip.trust.errors import TrustError  # noqa: PLC0415 - brings cryptography
     from esgf_gossip.trust.web_tls import HostCertificate, ServicePolicy  # noqa: PLC0415

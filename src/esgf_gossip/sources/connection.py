@@ -94,7 +94,8 @@ def explained(setting: str, password: str = "") -> Iterator[None]:
         text = " ".join((said or str(error)).split()) or type(error).__name__
         hint = ""
         if isinstance(error, _errors_of_rights()):
-            hint = "; is it the right database, and has the role the rights that the documents name?"
+            grants = "docs/tracking.md names" if setting.startswith("[tracking]") else "the documents name"
+            hint = f"; is it the right database, and has the role the rights that {grants}?"
         elif "password" in text:
             hint = password
         raise SourceError(f"{setting}: {text[:_ERROR_CHARACTERS]}{hint}") from None

@@ -223,8 +223,10 @@ class Projector:
         """Forget a user for ever; fires with how many downloads that were."""
         return self._with_store(lambda store: store.erase(openid, self._now_ms()))
 
-    def _with_store(self, work: Callable[[Downloads], T]) -> Deferred[T]:
-        """Do a step with the store in the thread, when the one before is done."""
+    def _with_store(
+        self, work: Callable[[Downloads], T], on_turn: Callable[[], object] = lambda: None
+    ) -> Deferred[T]:
+        """Do a step with the store in the thread, when the one before is done; ``on_turn`` is called then."""
         if not self._is_running:
             return fail(StoppedError())
 
@@ -234,6 +236,7 @@ class Projector:
             return work(self._store)
 
         def turn() -> Deferred[T]:
+            on_turn()
             return self._in_thread(step) if self._is_running else fail(StoppedError())
 
         return self._lock.run(turn)
@@ -262,12 +265,14 @@ class Projector:
         is_due = self._cared_s is None or now_s - self._cared_s >= CARE_S
         if self._source is not None:
             source = self._source
-            if is_due:
-                yield self._read_published(source)
+            missing = (yield self._read_published(source)) if is_due else ""
             is_first = has_more = True
             while has_more:
                 has_more = yield self._with_store(partial(_advance, source, self._now_ms, is_first))
                 is_first = False
+            if missing:
+                # Where the log is not read either, that says so: one line for one fault.
+                self.log.warn("files of the publisher's tables are not read: {error}", error=missing)
         if is_due:
             while (yield self._with_store(lambda store: store.forget(self._now_ms() - self._keep_ms))):
                 pass
@@ -275,15 +280,16 @@ class Projector:
         return began_ms
 
     @inlineCallbacks
-    def _read_published(self, source: Source) -> Generator[Deferred[Any], Any, None]:
+    def _read_published(self, source: Source) -> Generator[Deferred[Any], Any, str]:
         has_more = is_first = True
         try:
             while has_more:
                 has_more = yield self._with_store(partial(_take_published, source, is_first))
                 is_first = False
         except SourceError as error:
-            # The log is worth reading without them. Where nobody answers at all, that says so too.
-            self.log.warn("files of the publisher's tables are not read: {error}", error=str(error))
+            # The log is worth reading without them.
+            return str(error)
+        return ""
 
     def _passed(self, began_ms: int) -> None:
         self._is_passing = False
@@ -306,12 +312,15 @@ class Projector:
 
     @inlineCallbacks
     def _count(self) -> Generator[Deferred[Any], Any, None]:
-        begun_s = self._reactor.seconds()
+        # Waiting for a turn is not counting.
+        begun_s: list[float] = []
         try:
-            self._counts = yield self._with_store(lambda store: store.counts())
+            self._counts = yield self._with_store(
+                lambda store: store.counts(), lambda: begun_s.append(self._reactor.seconds())
+            )
         finally:
             ended_s = self._reactor.seconds()
-            self._count_again_s = ended_s + _COUNT_SHARE * (ended_s - begun_s)
+            self._count_again_s = ended_s + _COUNT_SHARE * sum(ended_s - begun for begun in begun_s)
 
     def _failed(self, failure: Failure) -> None:
         self._is_passing = False

@@ -1,18 +1,21 @@
 """Mailing over time: what is exported, erased and forgotten; previews; faults of a mail and of the disk."""
 
 import json
+import re
 import sqlite3
 
+import attrs
 import pytest
 from twisted.internet.defer import succeed
 
 from esgf_gossip.tracking import outbox
 from esgf_gossip.tracking.database import TrackingError
 from esgf_gossip.tracking.holds import HoldError
+from esgf_gossip.tracking.matches import FetchedFile
 from esgf_gossip.tracking.persons import check_key
 from esgf_gossip.tracking.resolution import Finding, Resolution
 from esgf_gossip.trust.sealed_values import SealedValues
-from helpers.mailing import DAY_S, Office, a_change, a_match, openid
+from helpers.mailing import DAY_S, NOW_MS, URL, Office, a_change, a_match, datasets, openid
 
 
 def test_preview_is_the_mail_and_sends_none(offices):
@@ -36,6 +39,28 @@ def test_preview_is_the_mail_and_sends_none(offices):
     assert "No more about CMIP6.CMIP.NCAR.CESM2.historical.r1i1p1f1.Amon.tas.gn:" in mine["text"]
     with pytest.raises(HoldError, match="nobody of that address"):
         office.result(office.desk.preview(change.key.hex(), "bob@site.org"))
+
+
+@pytest.mark.parametrize("count", [1, 300])
+def test_a_preview_to_somebody_is_the_mail_but_for_its_links(office, count):
+    """Also where there is so much that a mail shows less of it; no link of a preview does anything."""
+    several = datasets(count)
+    change = a_change(datasets=several)
+    files = tuple(
+        FetchedFile(one, f"{'x' * 60}-{number}.nc", "dn1.example.org", NOW_MS)
+        for one in several
+        for number in range(30)
+    )
+    match = a_match(change, dataset_count=count, file_count=len(files))
+    office.take(change, attrs.evolve(match, files=files, datasets=several))
+    office.wait(5)
+    seen = office.result(office.desk.preview(change.key.hex(), "jane@site.org"))
+    for kind, part in (("plain", "text"), ("html", "html")):
+        sent = office.server.messages()[0].get_body((kind,)).get_content()
+        inert, links = re.subn(rf"{URL}/\w+/[\w.~-]+", f"{URL}/(a link of the receiver)", sent)
+        assert links >= 3
+        assert inert.splitlines() == seen[part].splitlines()
+    assert office.server.messages()[0]["subject"] == seen["subject"]
 
 
 def test_everything_of_a_person_is_exported_and_erased(office, everything_said):

@@ -1,5 +1,6 @@
 """The links of a mail over HTTP, the control socket and the command line: who may do what, and that looking changes nothing."""
 
+import html
 import json
 
 import pytest
@@ -43,6 +44,7 @@ class Browser:
         transport.protocol = protocol
         protocol.makeConnection(transport)
         kind = "Content-Type: application/x-www-form-urlencoded\r\n" if body else ""
+        kind += "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         head = f"{method} {path} HTTP/1.1\r\nHost: h\r\n{kind}Content-Length: {len(body)}\r\n\r\n"
         protocol.dataReceived(head.encode() + body)
         return parsed(transport.value(), is_head=method == "HEAD")
@@ -128,6 +130,38 @@ def test_forged_and_foreign_links_are_refused(office, browser, method):
         assert browser.ask(path, method).status == status
     assert browser.ask(f"/unsubscribe/{'x' * 700}", method).status == 404
     assert browser.ask(token(office, "preferences"), "DELETE").status == 405
+
+
+def test_a_browser_is_refused_by_a_page(office, browser, monkeypatch):
+    """A person reads why, in the same words and with the same status; a program gets the document."""
+    link = token(office, "preferences")
+    mine = "text/html,application/xhtml+xml,*/*;q=0.8"
+    for path, method, body, status in (
+        (link[:-4], "GET", b"", 403),
+        (link[:-4], "HEAD", b"", 403),
+        ("/unsubscribe/<script>", "GET", b"", 403),
+        ("/unsubscribe", "GET", b"", 404),
+        ("/unsubscribe/", "GET", b"", 404),
+        (f"/list/{'x' * 700}", "GET", b"", 404),
+        (f"{link}/x", "GET", b"", 404),
+        (link, "DELETE", b"", 405),
+        (link, "POST", b"\xff=1", 400),
+    ):
+        answer, plain = browser.ask(path, method, body, Accept=mine), browser.ask(path, method, body)
+        assert (answer.status, plain.status) == (status, status)
+        assert answer.fields["content-type"] == "text/html; charset=utf-8"
+        assert plain.fields["content-type"] == "application/problem+json"
+        assert "default-src 'none'" in answer.fields["content-security-policy"]
+        assert answer.fields["cache-control"] == "no-store"
+        assert answer.fields.get("allow") == plain.fields.get("allow")
+        assert b"<script" not in answer.body
+        if method != "HEAD":
+            assert json.loads(plain.body)["detail"] in html.unescape(answer.body.decode())
+            assert answer.body.startswith(b"<!DOCTYPE html>")
+    monkeypatch.setattr(office.database, "run", lambda *_arguments: fail(TrackingError("full")))
+    answer = browser.ask(link, Accept=mine)
+    assert (answer.status, answer.fields["retry-after"]) == (503, "60")
+    assert b"try again later" in answer.body
 
 
 def test_a_person_chooses_what_to_be_told(office, browser):
@@ -269,11 +303,11 @@ class TestCommands:
         asked = daemon.asked
         assert result.exit_code == 0
         assert asked[1] == {"command": "notify-release", "change": "abababab", "who": "ann", "confirm": True}
-        assert "another person must release it" in result.stderr
+        assert result.stdout == "abababababab held: ann asked for its release; another person must release it now\n"
         result, asked = run_against(config_again(config), seen, "notify", "release", "abababab")
         assert (result.exit_code, len(asked)) == (130, 1)
         assert "Retracted: x - 2300 users" in result.stderr
-        assert "nobody to answer; see whether --help has --yes" in result.stderr
+        assert "there is no terminal to ask on; add --yes if it is meant" in result.stderr
 
     def test_tables_and_texts(self, config):
         """Lists, the log and a preview are printed, whatever is in them."""
@@ -336,3 +370,16 @@ class TestCommands:
             config_again(config), an_answer({"address": "x"}), "notify", "export", "jane@site.org"
         )
         assert json.loads(result.stdout) == {"address": "x"}
+
+    @pytest.mark.parametrize("who", ["jane@site.org", "https://idp.example.org/openid/jane"])
+    def test_an_export_of_nobody_says_so(self, config, who):
+        """As a preview to nobody does; a wish for silence is something that is known."""
+        told = {"openids": [who] if "://" in who else [], "matches": [], "address": "", "mails": []}
+        told |= {"preferences": {"unwanted": [], "retractions_at_once": False}, "audit": []}
+        told["downloads"] = [{"openid": who, "downloads": [], "unresolved": []}] if "://" in who else []
+        result, _ = run_against(config, an_answer(told), "notify", "export", who)
+        assert (result.exit_code, result.stdout) == (5, "")
+        assert result.stderr == "esgf-gossip: error: nothing is known here of that address or OpenID\n"
+        told["preferences"]["unwanted"] = ["all"]
+        result, _ = run_against(config_again(config), an_answer(told), "notify", "export", who)
+        assert (result.exit_code, json.loads(result.stdout)) == (0, told)

@@ -131,11 +131,7 @@ def _verdict(error: Exception) -> tuple[str, int]:
         case click.UsageError():
             return usage_line(error), ExitCode.USAGE
         case click.Abort():
-            is_unanswered = isinstance(error.__context__, EOFError)
-            text = (
-                "there is nobody to answer; see whether --help has --yes" if is_unanswered else "interrupted"
-            )
-            return error_line(program, text), ExitCode.INTERRUPTED
+            return error_line(program, _why_aborted(error)), ExitCode.INTERRUPTED
         case ConfigError():
             return error_line(program, str(error)), ExitCode.USAGE
         case CommandError():
@@ -149,6 +145,14 @@ def _verdict(error: Exception) -> tuple[str, int]:
         case _:
             text = f"{type(error).__name__}: {error}; a fault of this program; run again with --debug and report it"
             return error_line(program, text), ExitCode.INTERNAL
+
+
+def _why_aborted(error: click.Abort) -> str:
+    # The end of the input at a terminal is somebody who went away; without one there was nobody to ask.
+    is_unanswered = isinstance(error.__context__, EOFError)
+    if is_unanswered and (sys.stdin is None or not sys.stdin.isatty()):
+        return "there is no terminal to ask on; add --yes if it is meant"
+    return "interrupted"
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES_HELP)

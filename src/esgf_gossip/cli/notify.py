@@ -102,7 +102,12 @@ def list_(limit: int, config_path: Path, *, json_output: bool) -> None:
 @json_option
 @common_options
 def preview(change: str, to: str, config_path: Path, *, html: bool, json_output: bool) -> None:
-    """Print the mail about a change; nothing is sent. Exit code 5: no such change, or it does not concern that person."""
+    """
+    Print the mail about a change; nothing is sent.
+
+    It is the mail word for word, but that its links lead nowhere: those that work are the receiver's own.
+    Exit code 5: no such change, or it does not concern that person.
+    """
     answer = _ask(config_path, "notify-preview", change=change, to=to)
     if json_output:
         print_json(answer)
@@ -185,8 +190,11 @@ def log(change: str, person: str, limit: int, config_path: Path, *, json_output:
 @config_option
 @common_options
 def export(person: str, config_path: Path) -> None:
-    """Print everything this node knows of a person, as JSON."""
-    print_json(_ask(config_path, "notify-export", LONG_S, person=person))
+    """Print everything this node knows of a person, as JSON. Exit code 5: it knows nothing of that person."""
+    told = _ask(config_path, "notify-export", LONG_S, person=person)
+    if not _is_anything(told, person.strip()):
+        raise CommandError("nothing is known here of that address or OpenID", "", "", ExitCode.NOT_FOUND)
+    print_json(told)
 
 
 @notify.command("erase", epilog="Example: esgf-gossip notify erase jane@example.org")
@@ -235,6 +243,15 @@ def _user_name() -> str:
         return getpass.getuser()
 
 
+def _is_anything(told: Any, asked: str) -> bool:
+    """Tell whether an export has more in it than empty lists, usual wishes and the OpenID that was asked for."""
+    if isinstance(told, Mapping):
+        return any(_is_anything(value, asked) for value in told.values())
+    if isinstance(told, list):
+        return any(_is_anything(value, asked) for value in told)
+    return bool(told) and not (told == asked and "://" in asked)
+
+
 def _state(change: Mapping[str, Any]) -> str:
     """Return how a change stands, and who or what holds it."""
     state, held_by = text_of(change.get("state")), text_of(change.get("held_by"))
@@ -246,14 +263,10 @@ def _tell_standing(answer: Mapping[str, Any], *, json_output: bool) -> None:
         print_json(answer)
         return
     state = text_of(answer.get("state"))
-    click.echo(printable(f"{text_of(answer.get('change_key'))[:SHORT]} {state}"))
     if state == "held" and answer.get("asked_by"):
-        click.echo(
-            printable(
-                f"esgf-gossip: {answer.get('asked_by')} asked for its release; another person must release it"
-            ),
-            err=True,
-        )
+        # Said where the state is: who reads only that would take it for refused, or for done.
+        state += f": {answer.get('asked_by')} asked for its release; another person must release it now"
+    click.echo(printable(f"{text_of(answer.get('change_key'))[:SHORT]} {state}"))
 
 
 def _ask(config_path: Path, command: str, timeout_s: float = TIMEOUT_S, **fields: Any) -> Any:

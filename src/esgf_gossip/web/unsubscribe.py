@@ -2,7 +2,7 @@
 The links of a mail, on tracking.listen: unsubscribe in one click, choose what to be told, the full list.
 
 A link is all that is needed, no cookie and no login; so a link is never changed by looking at it: GET shows a page,
-POST does. Pages have no script and load nothing. Source: RFC 8058; docs/tracking.md, "Unsubscribing".
+POST does. Pages have no script and load nothing; what is refused is a page too, where a browser asks. Source: RFC 8058; docs/tracking.md, "Unsubscribing".
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from twisted.web.server import NOT_DONE_YET
 from esgf_gossip.tracking.preferences import ALL, KINDS, Preferences, ScopeError, dataset_scope, type_scope
 from esgf_gossip.tracking.tokens import TokenError
 from esgf_gossip.web.problems import Problem
-from esgf_gossip.web.resources import MISSING, send_problem
+from esgf_gossip.web.resources import send_problem
 
 # A preference page names at most so many datasets to be told of again; each is some 300 bytes in a form.
 FORM_BYTES: Final = 512 * 1024
@@ -44,6 +44,7 @@ _SAFETY: Final = (
     ("X-Content-Type-Options", "nosniff"),
     ("X-Robots-Tag", "noindex"),
 )
+_MISSING: Final = Problem(404, "there is nothing at this address; take the link whole from the mail")
 _FORGED: Final = Problem(403, "this link is not one of ours, or was cut; take it whole from the mail")
 _KIND_WORDS: Final[Mapping[str, str]] = {
     "retracted": "a dataset was retracted",
@@ -95,12 +96,22 @@ class _Tokens(Resource):
     def getChild(self, path: bytes, request: Request) -> IResource:  # noqa: ARG002 - Twisted's own signature
         """Return the page of a token; whether it is one of ours is seen when it is asked."""
         if not path or len(path) > TOKEN_BYTES or not path.isascii():
-            return MISSING
+            return _Missing()
         return self._page_of(path.decode("ascii"))
 
     def render(self, request: Request) -> bytes:
         """Answer that there is nothing without a token."""
-        return MISSING.render(request)
+        return _no(request, _MISSING)
+
+
+class _Missing(Resource):
+    """What is no page, whatever is below."""
+
+    isLeaf = True
+
+    def render(self, request: Request) -> bytes:
+        """Answer that there is nothing, to every method."""
+        return _no(request, _MISSING)
 
 
 class TokenPage(Resource):
@@ -125,10 +136,10 @@ class TokenPage(Resource):
     def render(self, request: Request) -> Any:
         """Answer; later, as everything is asked in another thread."""
         if request.postpath and any(request.postpath):
-            return MISSING.render(request)
+            return _no(request, _MISSING)
         work = {b"GET": self.show, b"HEAD": self.show, b"POST": self.act}.get(request.method)
         if work is None or (request.method == b"POST" and "POST" not in self.allowed):
-            return send_problem(request, Problem(405, f"only {self.allowed} here", {"Allow": self.allowed}))
+            return _no(request, Problem(405, f"only {self.allowed} here", {"Allow": self.allowed}))
         gone: list[Any] = []
         request.notifyFinish().addErrback(gone.append)
         answer = maybeDeferred(work, request)
@@ -239,14 +250,20 @@ def _page(request: Request, page: str) -> bytes:
 
 def _refused(request: Request, failure: Failure) -> bytes:
     if failure.check(TokenError, ScopeError):
-        return send_problem(request, _FORGED)
+        return _no(request, _FORGED)
     if failure.check(_FormError):
-        return send_problem(request, Problem(400, "the form cannot be read; open the page again"))
+        return _no(request, Problem(400, "the form cannot be read; open the page again"))
     # The path is a secret of its receiver: it is not logged, nor what could quote it.
     _log.error("A link of a mail was not answered: {kind}", kind=failure.type.__name__)
-    return send_problem(
-        request, Problem(503, "this cannot be done just now; try again later", {"Retry-After": "60"})
-    )
+    return _no(request, Problem(503, "this cannot be done just now; try again later", {"Retry-After": "60"}))
+
+
+def _no(request: Request, problem: Problem) -> bytes:
+    """Refuse: a person by a page, whatever else asks by the document."""
+    document = send_problem(request, problem)
+    if "text/html" not in (request.getHeader("Accept") or ""):
+        return document
+    return _page(request, _render("problem.html.j2", problem=problem))
 
 
 def _send(request: Request, body: bytes) -> None:

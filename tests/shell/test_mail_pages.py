@@ -303,7 +303,10 @@ class TestCommands:
         asked = daemon.asked
         assert result.exit_code == 0
         assert asked[1] == {"command": "notify-release", "change": "abababab", "who": "ann", "confirm": True}
-        assert result.stdout == "abababababab held: ann asked for its release; another person must release it now\n"
+        assert (
+            result.stdout
+            == "abababababab held: ann asked for its release; another person must release it now\n"
+        )
         result, asked = run_against(config_again(config), seen, "notify", "release", "abababab")
         assert (result.exit_code, len(asked)) == (130, 1)
         assert "Retracted: x - 2300 users" in result.stderr

@@ -131,6 +131,14 @@ def test_a_reload_that_was_refused_is_told_by_its_code(config):
     ]
 
 
+def test_a_reload_that_needs_a_restart_is_not_nothing(config):
+    """What changed and waits for a restart has changed, though nothing was put into force."""
+    answer = an_answer({"changed": [], "findings": ["[tracking] changed; restart the daemon for it"]})
+    result, _ = run_against(config, answer, "reload")
+    assert (result.exit_code, result.stdout) == (0, "nothing else has changed\n")
+    assert result.stderr == "esgf-gossip: attention: [tracking] changed; restart the daemon for it\n"
+
+
 def test_reload_without_a_change_says_so(config):
     """Reload of what is as it was says that."""
     result, _ = run_against(config, an_answer({"changed": [], "refused": [], "findings": []}), "reload")

@@ -31,7 +31,7 @@ class ExitCode(IntEnum):
 
 EXIT_CODES_HELP: Final = (
     "Exit codes: 0 done; 1 internal error, or a demo that did not converge; 2 wrong usage or node.toml; "
-    "3 no daemon is running; 4 the daemon refused; 5 no such node, task or document; 6 exists already; 7 files or permissions; "
+    "3 no daemon is running; 4 the daemon refused; 5 no such node, task, document, change or person; 6 exists already; 7 files or permissions; "
     "10 attention, 11 cannot run (check); 10 of spotcheck: a reader would break."
 )
 

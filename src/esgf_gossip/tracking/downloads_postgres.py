@@ -21,15 +21,17 @@ from esgf_gossip.tracking import downloads
 from esgf_gossip.tracking.downloads import DownloadCounts, DownloadsError, Sorted, Span, Tally, exported
 from esgf_gossip.tracking.downloads_sql import (
     ADD_DATASETS,
-    ADD_DOWNLOADS,
-    ADD_FILES,
+    ADD_GIVEN,
+    ADD_GIVEN_FILES,
     ADD_PEOPLE,
     ADD_PLACES,
     ADD_UNRESOLVED,
     CLAIMS,
+    COPY_GIVEN,
     COUNTS,
     DATASETS_IN,
     FORGET,
+    GIVEN,
     HELD_BY,
     LOCK,
     MATCHED,
@@ -145,6 +147,7 @@ class PostgresDownloads(StoredDownloads):
                     connection.execute("SELECT set_config(%s, %s, false)", [setting, value])
                 with connection.transaction():
                     _make(connection)
+                connection.execute(GIVEN)
         except BaseException:
             connection.close()
             raise
@@ -223,9 +226,11 @@ def _write(connection: psycopg.Connection[Any], found: Sorted) -> None:
         (datasets[dataset], name, folded, s.host, s.first_ms, s.last_ms, s.whole_ms)
         for (dataset, folded, name), s in found.downloads.items()
     )
-    files = dict.fromkeys((dataset, name) for dataset, name, *_ in rows)
-    connection.execute(ADD_FILES, [_given(("dataset", "name"), files)])
-    connection.execute(ADD_DOWNLOADS, [_given(("dataset", "name", "folded", *_SPAN), rows)])
+    with connection.cursor() as cursor, cursor.copy(COPY_GIVEN) as copy:
+        for row in rows:
+            copy.write_row(row)
+    connection.execute(ADD_GIVEN_FILES)
+    connection.execute(ADD_GIVEN)
     lost = (
         (place.key.hex(), place.host, folded, place.path, s.host, s.first_ms, s.last_ms, s.whole_ms)
         for (place, folded), s in found.unresolved.items()

@@ -35,16 +35,17 @@ def federation(tmp_path: Path) -> TestFederation:
 def test_everything_written_passes_openssl(federation: TestFederation, tmp_path: Path) -> None:
     """In the middle of a rotation and after it, as server and as client, with all CRLs checked."""
     done(roots(federation, "prepare", "--no-passphrase", "--from", report(tmp_path, 1)))
-    _openssl_takes_all(federation.authority, tmp_path, 1)
+    assert _refused_by_openssl(federation.authority, tmp_path, 1) == []
     done(roots(federation, "activate", "issuing-g2", "--from", report(tmp_path, 2)))
     done(run("cert", "reissue", "--all", *admin(federation), "--json"))
-    _openssl_takes_all(federation.authority, tmp_path, 2)
+    assert _refused_by_openssl(federation.authority, tmp_path, 2) == []
     done(roots(federation, "retire", "root-g1", "--from", report(tmp_path, 2, 2)))
-    _openssl_takes_all(federation.authority, tmp_path, 2)
+    assert _refused_by_openssl(federation.authority, tmp_path, 2) == []
 
 
-def _openssl_takes_all(authority: Authority, tmp_path: Path, generation: int) -> None:
-    directory = authority.directory
+def _refused_by_openssl(authority: Authority, tmp_path: Path, generation: int) -> list[str]:
+    """Have openssl verify each certificate for both purposes, and the last CRL; return what it says where it does not."""
+    directory, refused = authority.directory, []
     for folder in ("roots", "crl", "issuers"):
         joined = b"".join(path.read_bytes() for path in sorted((directory / folder).glob("*.pem")))
         (tmp_path / f"{folder}.pem").write_bytes(joined)
@@ -57,7 +58,8 @@ def _openssl_takes_all(authority: Authority, tmp_path: Path, generation: int) ->
             command += ["-verify_hostname", host, "-CAfile", tmp_path / "roots.pem"]
             command += ["-CRLfile", tmp_path / "crl.pem", "-untrusted", tmp_path / "issuers.pem", leaf]
             ran = subprocess.run(command, capture_output=True, text=True, check=False)
-            assert (ran.returncode, ran.stdout.strip()) == (0, f"{leaf}: OK"), ran.stderr
+            if (ran.returncode, ran.stdout.strip()) != (0, f"{leaf}: OK"):
+                refused.append(f"{host} as {purpose}: {ran.stdout}{ran.stderr}")
     issuer = directory / "issuers" / f"issuing-g{generation}.pem"
     command = [
         "openssl",
@@ -69,7 +71,9 @@ def _openssl_takes_all(authority: Authority, tmp_path: Path, generation: int) ->
         directory / "crl" / f"issuing-g{generation}.crl.pem",
     ]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "verify OK" in ran.stderr
+    if "verify OK" not in ran.stderr:
+        refused.append(f"CRL of generation {generation}: {ran.stderr}")
+    return refused
 
 
 def test_a_node_joins_in_the_middle_of_a_rotation(federation: TestFederation, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ What counts, the tracking room knows; here are the forms of the answers.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -48,7 +49,7 @@ def refusing(failure: Failure) -> None:
     raise Refused(Problem(error.status, str(error), fields)) from None
 
 
-class DatasetPage(Page):
+class DatasetPage(Page, ABC):
     """A page that answers from the ledger, a moment later; a question that cannot be read is 400."""
 
     def __init__(self, datasets: Datasets, now_ms: Callable[[], int]) -> None:
@@ -72,9 +73,9 @@ class DatasetPage(Page):
         answer = self._datasets.ask(work, *arguments).addErrback(refusing)
         return answer_later(request, answer, lambda body: send_document(request, json_document(body)))
 
+    @abstractmethod
     def question(self, fields: Mapping[str, str]) -> tuple[Any, ...]:
         """Return what is to be done with the ledger, and its arguments."""
-        raise NotImplementedError
 
 
 class EventsPage(DatasetPage):

@@ -6,6 +6,7 @@ What a document is, the desk knows; here are the questions of a client and the f
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -39,7 +40,7 @@ DOCUMENTS_MOST: Final = 1000
 CONTENT_TYPE: Final = "application/octet-stream"
 
 
-class MetadataPage(Page):
+class MetadataPage(Page, ABC):
     """A page that answers from the desk; what either refuses becomes a problem."""
 
     known: tuple[str, ...] = ()
@@ -63,9 +64,9 @@ class MetadataPage(Page):
         except (QuestionError, DocumentError) as error:
             raise Refused(Problem(error.status, str(error))) from None
 
+    @abstractmethod
     def asked(self, request: Request, fields: Mapping[str, str]) -> KeptDocument:
         """Answer what was read of the request."""
-        raise NotImplementedError
 
 
 class DocumentsPage(MetadataPage):

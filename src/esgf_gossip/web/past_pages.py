@@ -6,6 +6,7 @@ What was is the archive's to find; here are the questions of a client and the fo
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, Protocol
 
@@ -128,7 +129,7 @@ def _problem_of(failure: Failure) -> Problem:
     return Problem(500, "internal error; the daemon's log says more")
 
 
-class QuestionPage(Page):
+class QuestionPage(Page, ABC):
     """A page of the past; a question that cannot be read is 400."""
 
     def __init__(self, past: Past, now_ms: Callable[[], int]) -> None:
@@ -150,9 +151,9 @@ class QuestionPage(Page):
         except QuestionError as error:
             raise Refused(Problem(error.status, str(error))) from None
 
+    @abstractmethod
     def asked(self, request: Request, fields: Mapping[str, str], now_ms: int) -> Any:
         """Answer what was read of the request."""
-        raise NotImplementedError
 
 
 class HistoryPage(QuestionPage):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
@@ -139,7 +140,7 @@ def _claimed(datasets: DatasetCounts) -> list[str]:
     return [f"{line}; see esgf-gossip dataset quarantine and dataset accept"]
 
 
-class HtmlPage(Page):
+class HtmlPage(Page, ABC):
     """
     One page; what is refused is said on a page too, for a person reads it.
 
@@ -168,9 +169,9 @@ class HtmlPage(Page):
         except Refused as refusal:
             return self.refuse(request, refusal.problem, fields)
 
+    @abstractmethod
     def asked(self, request: Request, fields: Mapping[str, str]) -> Any:
         """Answer what was read of the request."""
-        raise NotImplementedError
 
     def refuse(self, request: Request, problem: Problem, fields: Mapping[str, str]) -> bytes:
         """Send a page that says why there is no other, with the form to ask again as it was filled."""

@@ -41,10 +41,10 @@ def reload(config_path: Path, *, json_output: bool) -> int:
         print_json(answer)
         return code
     changed = [text_of(item) for item in answer.get("changed", [])]
-    findings = [*refused, *answer.get("findings", [])]
-    nothing = "nothing else has changed" if findings else "nothing has changed"
+    findings = answer.get("findings", [])
+    nothing = "nothing else has changed" if refused or findings else "nothing has changed"
     click.echo(f"changed: {printable(', '.join(changed))}" if changed else nothing)
-    for level, lines in (("error", refused), ("attention", answer.get("findings", []))):
+    for level, lines in (("error", refused), ("attention", findings)):
         for line in lines:
             click.echo(f"esgf-gossip: {level}: {printable(text_of(line))}", err=True)
     return code

@@ -51,9 +51,11 @@ def database_fault(table: TrackingTable) -> str:
     from esgf_gossip.sources.gauge import SourceError  # noqa: PLC0415
     from esgf_gossip.sources.log_position import LogPosition  # noqa: PLC0415
 
-    # Access logs go before the table, and what is not installed, or no file, is a finding already.
-    is_asked = table.database is not None and not table.access_logs and importlib.util.find_spec("psycopg")
-    if table.database is None or not is_asked or (table.password_file and not table.password_file.exists()):
+    if table.database is None or table.access_logs:
+        # Access logs go before the table.
+        return ""
+    if not importlib.util.find_spec("psycopg") or (table.password_file and not table.password_file.exists()):
+        # That is a finding already.
         return ""
     try:
         AccessLog(table.database, table.password_file, rows=1).read(LogPosition(), 0, is_rechecking=False)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PASSWORD_BYTES: Final = 4096
 _ERROR_CHARACTERS: Final = 400
+# By table of node.toml, where the rights stand that its roles need.
+_GRANTS: Final = {"[metrics]": "docs/operations.md", "[tracking]": "docs/tracking.md"}
 
 
 def connect(
@@ -94,8 +96,8 @@ def explained(setting: str, password: str = "") -> Iterator[None]:
         text = " ".join((said or str(error)).split()) or type(error).__name__
         hint = ""
         if isinstance(error, _errors_of_rights()):
-            grants = "docs/tracking.md names" if setting.startswith("[tracking]") else "the documents name"
-            hint = f"; is it the right database, and has the role the rights that {grants}?"
+            page = _GRANTS[setting.partition(" ")[0]]
+            hint = f"; is it the right database, and has the role the rights that {page} names?"
         elif "password" in text:
             hint = password
         raise SourceError(f"{setting}: {text[:_ERROR_CHARACTERS]}{hint}") from None

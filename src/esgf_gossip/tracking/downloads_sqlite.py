@@ -189,14 +189,15 @@ def _advance(
 def _claims(
     connection: sqlite3.Connection, keys: Collection[bytes]
 ) -> dict[bytes, dict[str, DatasetId | None]]:
-    claims: dict[bytes, dict[str, DatasetId | None]] = {}
     waiting = list(keys)
-    for first in range(0, len(waiting), _KEYS):
-        part = waiting[first : first + _KEYS]
-        marks = ", ".join("?" * len(part))
-        for key, host, master, version in connection.execute(f"{_CLAIMS} ({marks})", part):
-            claims.setdefault(key, {})[host] = None if master is None else DatasetId(master, version)
-    return claims
+    parts = (waiting[first : first + _KEYS] for first in range(0, len(waiting), _KEYS))
+    return downloads.merged_claims(
+        (key, host, None if master is None else DatasetId(master, version))
+        for part in parts
+        for key, host, master, version in connection.execute(
+            f"{_CLAIMS} ({', '.join('?' * len(part))})", part
+        )
+    )
 
 
 def _write(connection: sqlite3.Connection, found: Sorted) -> None:
@@ -246,7 +247,7 @@ def _learn(
     places: Mapping[tuple[bytes, str], DatasetId | None],
     published: int | None,
 ) -> int:
-    _name_datasets(connection, {one for one in places.values() if one is not None})
+    numbers = _name_datasets(connection, {one for one in places.values() if one is not None})
     known = _claims(connection, {key for key, _ in places})
     changed: set[bytes] = set()
     for (key, host), dataset in places.items():
@@ -257,8 +258,9 @@ def _learn(
         of_key[host] = claimed
         changed.add(key)
         connection.execute(
-            "INSERT OR REPLACE INTO place VALUES (?, ?, (SELECT number FROM dataset WHERE master = ? AND version = ?))",
-            (key, host, *(("", "") if claimed is None else (claimed.master_id, claimed.version))),
+            "INSERT OR REPLACE INTO place VALUES (?, ?, ?)",
+            # What differs from what was there is what is said now, or nobody's.
+            (key, host, None if claimed is None else numbers[claimed]),
         )
     if published is not None:
         _set_state(connection, downloads.PUBLISHED, str(published))
@@ -292,10 +294,7 @@ def _versions(connection: sqlite3.Connection, change: Change) -> Iterator[tuple[
             yield number, DatasetId(master, version)
         return
     for dataset in change.datasets:
-        for (number,) in connection.execute(
-            "SELECT number FROM dataset WHERE master = ? AND version = ?",
-            (dataset.master_id, dataset.version),
-        ):
+        for (number,) in connection.execute(_NUMBER, (dataset.master_id, dataset.version)):
             yield number, dataset
 
 
